@@ -1,0 +1,76 @@
+"""The `wsiseg` command: its subcommands, and what happens to errors."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from wsiseg import __version__
+from wsiseg.cli import console
+from wsiseg.errors import WsisegError
+
+# One module wsiseg/cli/<name>.py for each, with a function of the same name.
+COMMANDS: tuple[str, ...] = ()
+
+app = typer.Typer(
+    name="wsiseg",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+    },
+    help="Segment whole-slide images with few labels.",
+)
+
+
+def _version(asked: bool) -> None:  # noqa: FBT001 - a typer callback
+    if asked:
+        console.out.print(f"wsiseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    *,
+    version: Annotated[  # noqa: ARG001 - handled by its callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    progress: Annotated[
+        console.ProgressStyle, typer.Option("--progress", help="Bars, plain lines (for logs), or nothing.")
+    ] = console.ProgressStyle.AUTO,
+    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more; twice for every batch.")] = 0,
+) -> None:
+    console.configure(progress, verbose)
+
+
+for _name in COMMANDS:
+    _module = importlib.import_module(f"wsiseg.cli.{_name.replace('-', '_')}")
+    app.command(_name)(getattr(_module, _name.replace("-", "_")))
+
+
+def main() -> None:
+    """Run the command line and exit with its code.
+
+    A `WsisegError` becomes one line on stderr; anything else is a bug and keeps its traceback.
+    """
+    try:
+        code = app(standalone_mode=False)
+    except WsisegError as error:
+        console.complain(error)
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Classes: their indices, names and colours.
+
+Two kinds of integers fill arrays of labels. A *class* array holds class
+indices; 255 means ignored in training data and not analysed in predictions. An
+*instance* array holds object ids, 0 being background.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from typing import Final, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+IGNORE: Final = 255
+
+
+class Label(BaseModel):
+    """One class.
+
+    Parameters
+    ----------
+    index
+        Value in class arrays, 0 … 254.
+    name
+        Name shown to people.
+    colour
+        Red, green, blue, 0 … 255 each.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    index: int
+    name: str
+    colour: tuple[int, int, int]
+
+
+class LabelMap(BaseModel):
+    """The classes of a data set or model; travels in stores and checkpoints."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: tuple[Label, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        indices = [label.index for label in self.labels]
+        if len(set(indices)) != len(indices) or any(not 0 <= index < IGNORE for index in indices):
+            raise ValueError(f"class indices must be distinct and within 0 … {IGNORE - 1}, got {indices}")
+        if len({label.name for label in self.labels}) != len(indices):
+            raise ValueError("class names must be distinct")
+        return self
+
+    @classmethod
+    def from_names(cls, names: tuple[str, ...], *, background: bool = True) -> LabelMap:
+        """Return classes 0, 1, … with colours that are easy to tell apart.
+
+        With `background` the first name is drawn in white.
+        """
+        labels = []
+        for index, name in enumerate(names):
+            # The golden angle keeps neighbours in the list far apart in hue.
+            red, green, blue = colorsys.hsv_to_rgb((index * 0.381966) % 1, 0.75, 0.9)
+            colour = (round(red * 255), round(green * 255), round(blue * 255))
+            labels.append(
+                Label(index=index, name=name, colour=(255, 255, 255) if background and index == 0 else colour)
+            )
+        return cls(labels=tuple(labels))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names in order of declaration."""
+        return tuple(label.name for label in self.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Label:
+        for label in self.labels:
+            if label.index == index:
+                return label
+        raise KeyError(index)

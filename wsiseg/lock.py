@@ -1,0 +1,101 @@
+"""One writer for each output, also across the machines of a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from wsiseg.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HEARTBEAT_S = 60.0
+STALE_S = 15 * 60.0
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` while the block runs.
+
+    The file is created exclusively, which network file systems honour where they
+    ignore flock, and touched every minute. A lock whose process is gone from this
+    host, or that nobody has touched for a quarter of an hour, is taken over.
+
+    Raises
+    ------
+    StoreError
+        If another process holds the lock.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _acquire(path)
+    done = threading.Event()
+    heart = threading.Thread(target=_beat, args=(path, done), daemon=True)
+    heart.start()
+    try:
+        yield
+    finally:
+        done.set()
+        heart.join()
+        path.unlink(missing_ok=True)
+
+
+def _acquire(path: Path) -> None:
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "job": os.environ.get("SLURM_JOB_ID", "")}
+    for _ in range(2):
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            if _is_stale(path):
+                path.unlink(missing_ok=True)
+                continue
+            break
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(owner, file)
+        return
+    holder = _holder(path)
+    raise StoreError(
+        f"another process is writing here (host {holder.get('host', '?')}, pid {holder.get('pid', '?')})",
+        where=path.parent,
+        mend=f"Wait for it, or remove {path.name} if you are sure that it is gone",
+    )
+
+
+def _holder(path: Path) -> dict[str, object]:
+    try:
+        holder = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _is_stale(path: Path) -> bool:
+    holder = _holder(path)
+    try:
+        age = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return True
+    if age > STALE_S:
+        return True
+    pid = holder.get("pid")
+    if holder.get("host") != socket.gethostname() or not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _beat(path: Path, done: threading.Event) -> None:
+    while not done.wait(HEARTBEAT_S):
+        with suppress(FileNotFoundError):
+            os.utime(path)

@@ -1,0 +1,1 @@
+"""Methods: recipes that turn labelled stores into predictors."""

@@ -1,0 +1,1 @@
+"""Slides: whatever can be opened, described and read."""
