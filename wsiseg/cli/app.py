@@ -6,7 +6,6 @@ import importlib
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from wsiseg import __version__
@@ -60,16 +59,10 @@ def main() -> None:
     A `WsisegError` becomes one line on stderr; anything else is a bug and keeps its traceback.
     """
     try:
-        code = app(standalone_mode=False)
+        app()
     except WsisegError as error:
         console.complain(error)
         sys.exit(error.exit_code)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,94 @@
+"""The checks of the project: ``nox`` runs lint, types and tests; the others on request."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "uv|virtualenv"
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+# Versions the project is tested with; users get whatever satisfies pyproject.toml.
+CONSTRAINTS = "constraints.txt"
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install the package with its dependency groups at the tested versions."""
+    session.install("-c", CONSTRAINTS, ".", *nox.project.dependency_groups(PYPROJECT, *groups))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and layout."""
+    session.install("-c", CONSTRAINTS, *nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types strictly, tests included."""
+    install(session, "test", "types")
+    session.install("-c", CONSTRAINTS, "nox")
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the default tests; arguments after ``--`` go to pytest."""
+    install(session, "test")
+    session.run("pytest", "-n", "2", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def versions(session: nox.Session) -> None:
+    """Run the default tests under every supported Python."""
+    install(session, "test")
+    session.run("pytest", "-n", "2", *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the tests that take longer."""
+    install(session, "test")
+    session.run("pytest", "-m", "slow and not gpu", "--timeout", "1800", *session.posargs)
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Run the tests that need a CUDA device."""
+    install(session, "test")
+    session.run("pytest", "-m", "gpu", *session.posargs)
+
+
+@nox.session(venv_backend="uv")
+def minimums(session: nox.Session) -> None:
+    """Run the default tests with the oldest versions that pyproject.toml admits."""
+    groups = nox.project.dependency_groups(PYPROJECT, "test")
+    session.install("--resolution", "lowest-direct", ".", *groups)
+    session.run("pytest", "-n", "2", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure speed and memory; every script prints ratios."""
+    install(session, "test")
+    for script in sorted(Path("benchmarks").glob("*.py")):
+        if "if __name__" in script.read_text(encoding="utf-8"):
+            session.run("python", str(script), *session.posargs)
+
+
+@nox.session
+def readme(session: nox.Session) -> None:
+    """Do in a fresh environment what the README tells a new user to do."""
+    session.install(".")
+    folder = Path(session.create_tmp())
+    shutil.rmtree(folder / "demo", ignore_errors=True)
+    session.run("wsiseg", "--help")
+    session.run("wsiseg", "doctor")
+    session.run("wsiseg", "demo", "-o", str(folder / "demo"))
