@@ -37,7 +37,7 @@ class MppCandidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mpp:
-    """The pixel size of a slide with its source and all that was found.
+    """The pixel size of a slide with its source.
 
     Parameters
     ----------
@@ -47,8 +47,6 @@ class Mpp:
         Micrometres per level-0 pixel along each axis.
     source
         The candidate that was taken.
-    candidates
-        Everything that was found, best first.
     warnings
         What a user should know about it, one line each.
     """
@@ -57,7 +55,6 @@ class Mpp:
     x: float
     y: float
     source: str
-    candidates: tuple[MppCandidate, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -103,6 +100,8 @@ class SlideInfo:
         Pixel size, or None where none was found or where those found contradict each other.
     mpp_problem
         Why `mpp` is None, for people; None where it is known.
+    mpp_candidates
+        All that the file states about its pixel size, best first.
     background
         Colour outside the scanned area, RGB.
     bounds
@@ -120,6 +119,7 @@ class SlideInfo:
     levels: tuple[Level, ...]
     mpp: Mpp | None = None
     mpp_problem: str | None = None
+    mpp_candidates: tuple[MppCandidate, ...] = ()
     background: tuple[int, int, int] = (255, 255, 255)
     bounds: Region | None = None
     associated: tuple[str, ...] = ()
