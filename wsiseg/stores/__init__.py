@@ -1,0 +1,1 @@
+"""Zarr stores: the only thing that stages share."""

@@ -1,0 +1,461 @@
+"""Patches on disk: images, where they lie, and layers of labels.
+
+Layout of ``<name>.zarr`` (Zarr v3; N patches of H × W pixels)::
+
+    images          (N, H, W, 3) uint8    one chunk per patch, in shards; absent with codec "none"
+    positions       (N, 2) int64          x, y of the upper left corner, level-0 pixels of slide or image
+    windows         (N, 2) int64          the same in canvas pixels
+    extents         (N, 2) int32          valid width and height; the rest of the patch is padding
+    tissue          (N,) float32          share of the patch that is tissue
+    parent, split   (N,) int32, uint8     indices into the attributes `parents` and `splits`
+    thumbnail       (h, w, 3) uint8       the slide at a few µm per pixel
+    tissue_mask     (h, w) bool           tissue on the thumbnail
+    labels/<layer>  (N, H, W)             int32 instances or uint8 classes
+
+Pixels beyond a patch's extent are background when read here, whatever is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+
+import numpy as np
+from pydantic import ValidationError
+
+from wsiseg.errors import StoreError
+from wsiseg.labels import IGNORE, LabelMap
+from wsiseg.stores.chunk_codecs import Zstd
+from wsiseg.stores.patch_meta import PatchMeta
+from wsiseg.stores.shards import ShardedArray
+from wsiseg.stores.zarr_files import METADATA, read_array, write_group
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Indices = Sequence[int] | NDArray[np.integer[Any]]
+
+LayerKind = Literal["instances", "classes"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerInfo:
+    """What a layer of labels holds.
+
+    Parameters
+    ----------
+    kind
+        ``instances`` (int32 ids, 0 background) or ``classes`` (uint8 indices, 255 ignored).
+    labels
+        The classes.
+    """
+
+    kind: LayerKind
+    labels: LabelMap
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return the type of the values."""
+        return np.dtype(np.int32 if self.kind == "instances" else np.uint8)
+
+    @property
+    def fill(self) -> int:
+        """Return the value of patches without labels."""
+        return 0 if self.kind == "instances" else IGNORE
+
+
+class PixelSource(Protocol):
+    """Reads the images of a store that holds none."""
+
+    def read(self, windows: NDArray[np.int64], patch_px: int) -> NDArray[np.uint8]:
+        """Return the patches whose upper left corners lie at `windows` (n, 2) canvas x, y, as (n, H, W, 3)."""
+        ...
+
+
+class Patches(Protocol):
+    """What training and prediction ask of one store or of several in a row."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def mpp(self) -> float | None: ...  # noqa: D102 - see PatchStore
+    @property
+    def patch_px(self) -> int: ...  # noqa: D102
+    @property
+    def image_shape(self) -> tuple[int, int]: ...  # noqa: D102
+    @property
+    def parents(self) -> NDArray[np.object_]: ...  # noqa: D102
+    @property
+    def groups(self) -> NDArray[np.object_]: ...  # noqa: D102
+    @property
+    def splits(self) -> NDArray[np.object_]: ...  # noqa: D102
+    @property
+    def positions(self) -> NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def tissue(self) -> NDArray[np.float32]: ...  # noqa: D102
+    @property
+    def extents(self) -> NDArray[np.int32]: ...  # noqa: D102
+    @property
+    def layers(self) -> dict[str, LayerInfo]: ...  # noqa: D102
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+    def is_labelled(self, layer: str) -> NDArray[np.bool_]: ...  # noqa: D102
+    def read_images(self, indices: Indices) -> NDArray[np.uint8]: ...  # noqa: D102
+    def read_labels(self, layer: str, indices: Indices) -> NDArray[Any]: ...  # noqa: D102
+    def add_layer(self, name: str, kind: LayerKind, labels: LabelMap) -> None: ...  # noqa: D102
+    def write_labels(self, layer: str, indices: Indices, arrays: Sequence[NDArray[Any]]) -> None: ...  # noqa: D102
+
+
+class PatchStore:
+    """The patches of one slide or of one folder of images. Reading is safe from several threads.
+
+    Parameters
+    ----------
+    path
+        The folder ``<name>.zarr``.
+    open_pixels
+        Gives the pixels of a store that holds positions only (codec ``none``).
+
+    Raises
+    ------
+    StoreError
+        If there is no store, it is damaged, or it has another schema version.
+    """
+
+    def __init__(self, path: Path, *, open_pixels: Callable[[PatchMeta], PixelSource] | None = None) -> None:
+        self.path = path
+        self.meta = PatchMeta.read(path)
+        self.positions: NDArray[np.int64] = read_array(path / "positions")
+        self.windows: NDArray[np.int64] = read_array(path / "windows")
+        self.extents: NDArray[np.int32] = read_array(path / "extents")
+        self.tissue: NDArray[np.float32] = read_array(path / "tissue")
+        self._parent: NDArray[np.int32] = read_array(path / "parent")
+        self._split: NDArray[np.uint8] = read_array(path / "split")
+        self._open_pixels = open_pixels
+        self._pixels: PixelSource | None = None
+        self._images = ShardedArray(path / "images") if self.meta.codec != "none" else None
+        self._labels: dict[str, ShardedArray] = {}
+        counts = {len(array) for array in (self.positions, self.windows, self.extents, self.tissue, self._parent)}
+        if self._images is not None:
+            counts.add(len(self._images))
+        if len(counts) != 1:
+            raise StoreError("the arrays of the store have different lengths", where=path, mend="Make the store again")
+
+    @classmethod
+    def open(cls, path: Path, *, open_pixels: Callable[[PatchMeta], PixelSource] | None = None) -> Self:
+        """Open the store at `path`; see the class."""
+        return cls(path, open_pixels=open_pixels)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def mpp(self) -> float | None:
+        """Return the micrometres per patch pixel, or None where unknown."""
+        return self.meta.mpp
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Return height and width of the patch arrays."""
+        if self._images is not None:
+            return self._images.item_shape[0], self._images.item_shape[1]
+        if self.meta.grid is None:
+            raise StoreError("a store without images must know its grid", where=self.path)
+        return self.meta.grid.patch_px, self.meta.grid.patch_px
+
+    @property
+    def patch_px(self) -> int:
+        """Return the longer edge of the patch arrays."""
+        return max(self.image_shape)
+
+    @property
+    def parents(self) -> NDArray[np.object_]:
+        """Return the slide or image that each patch comes from, (N,) of str."""
+        return _named(self.meta.parents, self._parent)
+
+    @property
+    def groups(self) -> NDArray[np.object_]:
+        """Return what must stay together in splits (patient, else parent), (N,) of str."""
+        return _named(self.meta.groups, self._parent)
+
+    @property
+    def splits(self) -> NDArray[np.object_]:
+        """Return train, val, test, unlabelled or nothing for each patch, (N,) of str."""
+        return _named(self.meta.splits, self._split)
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the hash of what the store was made from."""
+        return self.meta.fingerprint
+
+    @property
+    def layers(self) -> dict[str, LayerInfo]:
+        """Return the layers of labels by name."""
+        names = sorted(file.parent.name for file in (self.path / "labels").glob(f"*/{METADATA}"))
+        return {name: self._layer_info(name) for name in names}
+
+    def thumbnail(self) -> NDArray[np.uint8]:
+        """Return the slide's thumbnail, RGB (h, w, 3); empty for images."""
+        return read_array(self.path / "thumbnail")
+
+    def tissue_mask(self) -> NDArray[np.bool_]:
+        """Return the tissue mask on the thumbnail, (h, w); empty for images."""
+        return read_array(self.path / "tissue_mask")
+
+    def is_labelled(self, layer: str) -> NDArray[np.bool_]:
+        """Tell which patches have labels in `layer`, (N,)."""
+        return self._layer(layer).has()
+
+    def read_images(self, indices: Indices) -> NDArray[np.uint8]:
+        """Return patches in the order of `indices`, repeats allowed.
+
+        Returns
+        -------
+        NDArray[np.uint8]
+            RGB, (n, H, W, 3); background beyond each patch's extent.
+
+        Raises
+        ------
+        StoreError
+            If stored bytes are damaged.
+        SlideError
+            If the store holds no pixels and the slide is gone or another.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        if self._images is not None:
+            images: NDArray[np.uint8] = self._images.read(wanted)
+        else:
+            images = self._source().read(self.windows[wanted], self.patch_px)
+        height, width = self.image_shape
+        for image, (right, bottom) in zip(images, self.extents[wanted].tolist(), strict=True):
+            if right < width:
+                image[:, right:] = self.meta.background
+            if bottom < height:
+                image[bottom:] = self.meta.background
+        return images
+
+    def read_labels(self, layer: str, indices: Indices) -> NDArray[Any]:
+        """Return labels in the order of `indices`, (n, H, W): int32 instances or uint8 classes.
+
+        Patches without labels are 255 (ignored) in layers of classes and 0 in layers of
+        instances; `is_labelled` tells them apart.
+        """
+        return self._layer(layer).read(indices)
+
+    def add_layer(self, name: str, kind: LayerKind, labels: LabelMap) -> None:
+        """Add an empty layer of labels.
+
+        Raises
+        ------
+        StoreError
+            If the store has a layer of that name.
+        """
+        info = LayerInfo(kind=kind, labels=labels)
+        folder = self.path / "labels" / name
+        if not name or name.startswith(".") or "/" in name:
+            raise StoreError(f"{name!r} cannot be the name of a layer", where=self.path)
+        if (folder / METADATA).exists():
+            raise StoreError(f"the store has a layer {name!r} already", where=self.path, mend="Choose another name")
+        if not (folder.parent / METADATA).exists():
+            write_group(folder.parent, {})
+        ShardedArray.create(
+            folder,
+            count=len(self),
+            item_shape=self.image_shape,
+            dtype=info.dtype,
+            codec=Zstd(info.dtype.itemsize),
+            fill=info.fill,
+            attributes={"kind": kind, "labels": labels.model_dump(mode="json")},
+        )
+
+    def write_labels(self, layer: str, indices: Indices, arrays: Sequence[NDArray[Any]]) -> None:
+        """Write labels of some patches; one process at a time.
+
+        Parameters
+        ----------
+        layer
+            A layer made by `add_layer`.
+        indices
+            Patches, in any order; whole runs of neighbours are fastest.
+        arrays
+            Integers, (H, W) each.
+        """
+        self._layer(layer).write(indices, arrays)
+
+    def _source(self) -> PixelSource:
+        if self._pixels is None:
+            if self._open_pixels is None:
+                raise StoreError(
+                    "the store holds positions only", where=self.path, mend="Open it with wsiseg.tiling.open_patches"
+                )
+            self._pixels = self._open_pixels(self.meta)
+        return self._pixels
+
+    def _layer(self, name: str) -> ShardedArray:
+        if name not in self._labels:
+            if not (self.path / "labels" / name / METADATA).exists():
+                known = ", ".join(self.layers) or "none"
+                raise StoreError(f"the store has no layer {name!r}", where=self.path, mend=f"It has: {known}")
+            self._labels[name] = ShardedArray(self.path / "labels" / name)
+        return self._labels[name]
+
+    def _layer_info(self, name: str) -> LayerInfo:
+        attributes = self._layer(name).attributes
+        try:
+            labels = LabelMap.model_validate(attributes["labels"])
+            kind: LayerKind = "instances" if attributes["kind"] == "instances" else "classes"
+        except (KeyError, ValidationError) as error:
+            raise StoreError(f"the layer {name!r} has no valid label map", where=self.path) from error
+        return LayerInfo(kind=kind, labels=labels)
+
+
+class PatchSet:
+    """Several stores in a row, read like one.
+
+    Patches of different sizes are padded to the largest; their extents tell.
+
+    Parameters
+    ----------
+    stores
+        At least one.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or layers of one name differ in kind or classes.
+    """
+
+    def __init__(self, stores: Sequence[PatchStore]) -> None:
+        if not stores:
+            raise StoreError("no patch store was given", mend="Make one with wsiseg tile or wsiseg ingest")
+        self.stores = tuple(stores)
+        self._starts = np.cumsum([0, *(len(store) for store in stores)])
+        self.layers: dict[str, LayerInfo] = {}
+        for store in stores:
+            for name, info in store.layers.items():
+                if self.layers.setdefault(name, info) != info:
+                    raise StoreError(
+                        f"the layer {name!r} has other classes than in the stores before", where=store.path
+                    )
+        self.positions: NDArray[np.int64] = np.concatenate([store.positions for store in stores])
+        self.extents: NDArray[np.int32] = np.concatenate([store.extents for store in stores])
+        self.tissue: NDArray[np.float32] = np.concatenate([store.tissue for store in stores])
+        self.parents: NDArray[np.object_] = np.concatenate([store.parents for store in stores])
+        self.groups: NDArray[np.object_] = np.concatenate([store.groups for store in stores])
+        self.splits: NDArray[np.object_] = np.concatenate([store.splits for store in stores])
+        shapes = [store.image_shape for store in stores]
+        self.image_shape = (max(shape[0] for shape in shapes), max(shape[1] for shape in shapes))
+
+    @classmethod
+    def open(cls, paths: Sequence[Path], *, open_pixels: Callable[[PatchMeta], PixelSource] | None = None) -> PatchSet:
+        """Open the stores at `paths`; see the class."""
+        return cls([PatchStore.open(path, open_pixels=open_pixels) for path in paths])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def patch_px(self) -> int:
+        """Return the longer edge of the patch arrays."""
+        return max(self.image_shape)
+
+    @property
+    def mpp(self) -> float | None:
+        """Return the micrometres per patch pixel, or None where any store has none.
+
+        Raises
+        ------
+        StoreError
+            If the stores differ by more than 2 %.
+        """
+        values = [store.mpp for store in self.stores]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            return None
+        if max(known) > 1.02 * min(known):
+            found = ", ".join(f"{value:g}" for value in sorted(set(known)))
+            raise StoreError(
+                f"the stores have different resolutions ({found} µm/px)", mend="Make them with the same --mpp"
+            )
+        return float(np.mean(known))
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the hash of what the stores were made from, whatever their order."""
+        digest = hashlib.blake2b(digest_size=16)
+        for fingerprint in sorted(store.fingerprint for store in self.stores):
+            digest.update(fingerprint.encode())
+        return digest.hexdigest()
+
+    def is_labelled(self, layer: str) -> NDArray[np.bool_]:
+        """Tell which patches have labels in `layer`, (N,)."""
+        self._known(layer)
+        parts = [
+            store.is_labelled(layer) if layer in store.layers else np.zeros(len(store), dtype=np.bool_)
+            for store in self.stores
+        ]
+        return np.concatenate(parts)
+
+    def read_images(self, indices: Indices) -> NDArray[np.uint8]:
+        """Return patches in the order of `indices`, RGB (n, H, W, 3); see `PatchStore.read_images`."""
+        wanted = self._checked(indices)
+        result = np.empty((len(wanted), *self.image_shape, 3), dtype=np.uint8)
+        for store, places, local in self._split_up(wanted):
+            height, width = store.image_shape
+            if (height, width) != self.image_shape:
+                result[places] = store.meta.background
+            result[places, :height, :width] = store.read_images(local)
+        return result
+
+    def read_labels(self, layer: str, indices: Indices) -> NDArray[Any]:
+        """Return labels in the order of `indices`, (n, H, W); see `PatchStore.read_labels`."""
+        info = self._known(layer)
+        wanted = self._checked(indices)
+        result = np.full((len(wanted), *self.image_shape), info.fill, dtype=info.dtype)
+        for store, places, local in self._split_up(wanted):
+            if layer in store.layers:
+                height, width = store.image_shape
+                result[places, :height, :width] = store.read_labels(layer, local)
+        return result
+
+    def add_layer(self, name: str, kind: LayerKind, labels: LabelMap) -> None:
+        """Add an empty layer to every store; see `PatchStore.add_layer`."""
+        for store in self.stores:
+            store.add_layer(name, kind, labels)
+        self.layers[name] = LayerInfo(kind=kind, labels=labels)
+
+    def write_labels(self, layer: str, indices: Indices, arrays: Sequence[NDArray[Any]]) -> None:
+        """Write labels of some patches; see `PatchStore.write_labels`."""
+        for store, places, local in self._split_up(self._checked(indices)):
+            height, width = store.image_shape
+            store.write_labels(layer, local, [arrays[place][:height, :width] for place in places.tolist()])
+
+    def _known(self, layer: str) -> LayerInfo:
+        if layer not in self.layers:
+            raise StoreError(f"no store has a layer {layer!r}", mend=f"Known: {', '.join(self.layers) or 'none'}")
+        return self.layers[layer]
+
+    def _checked(self, indices: Indices) -> NDArray[np.int64]:
+        wanted = np.asarray(indices, dtype=np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"patch indices must lie within 0 … {len(self) - 1}")
+        return wanted
+
+    def _split_up(self, wanted: NDArray[np.int64]) -> list[tuple[PatchStore, NDArray[np.intp], NDArray[np.int64]]]:
+        """Return (store, places in `wanted`, indices in the store) for each store that is touched."""
+        owners = np.searchsorted(self._starts, wanted, side="right") - 1
+        parts = []
+        for owner in np.unique(owners).tolist():
+            places = np.flatnonzero(owners == owner)
+            parts.append((self.stores[owner], places, wanted[places] - self._starts[owner]))
+        return parts
+
+
+def _named(names: Sequence[str], indices: NDArray[Any]) -> NDArray[np.object_]:
+    table = np.empty(len(names), dtype=np.object_)
+    table[:] = names
+    return table[indices] if len(names) else np.empty(0, dtype=np.object_)

@@ -1,0 +1,149 @@
+"""Making a patch store: complete or not there."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wsiseg.atomic import sync
+from wsiseg.errors import StoreError
+from wsiseg.stores.chunk_codecs import Jpeg, Zstd
+from wsiseg.stores.patch_meta import KEY
+from wsiseg.stores.shards import ShardedArray
+from wsiseg.stores.zarr_files import write_array, write_group
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from wsiseg.stores.chunk_codecs import ChunkCodec
+    from wsiseg.stores.patch_meta import PatchMeta
+    from wsiseg.stores.patch_store import LayerInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchTable:
+    """What is known of each patch before its pixels are read.
+
+    Parameters
+    ----------
+    positions
+        (N, 2) int64, level-0 x, y of the upper left corner.
+    windows
+        (N, 2) int64, the same in canvas pixels.
+    extents
+        (N, 2) int32, valid width and height in pixels.
+    tissue
+        (N,) float32, share that is tissue.
+    parent
+        (N,) int32, index into the names of parents.
+    split
+        (N,) uint8, index into the names of splits.
+    """
+
+    positions: NDArray[np.int64]
+    windows: NDArray[np.int64]
+    extents: NDArray[np.int32]
+    tissue: NDArray[np.float32]
+    parent: NDArray[np.int32]
+    split: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+class PatchWriter:
+    """A store under construction.
+
+    Parameters
+    ----------
+    folder
+        Temporary folder that becomes the store.
+    meta
+        What the store says about itself.
+    table
+        The patches.
+    image_shape
+        Height and width of the patch arrays.
+    jpeg_quality
+        Quality noted for codec ``jpeg``.
+    """
+
+    def __init__(
+        self, folder: Path, meta: PatchMeta, table: PatchTable, image_shape: tuple[int, int], *, jpeg_quality: int = 90
+    ) -> None:
+        self._folder = folder
+        self._count = len(table)
+        self._image_shape = image_shape
+        write_group(folder, {KEY: meta.model_dump(mode="json")})
+        write_group(folder / "labels", {})
+        for name in ("positions", "windows", "extents", "tissue", "parent", "split"):
+            write_array(folder / name, getattr(table, name))
+        self.codec: ChunkCodec = Zstd(1) if meta.codec == "zstd" else Jpeg(jpeg_quality)
+        self._images: ShardedArray | None = None
+        if meta.codec != "none":
+            self._images = ShardedArray.create(
+                folder / "images",
+                count=self._count,
+                item_shape=(*image_shape, 3),
+                dtype=np.dtype(np.uint8),
+                codec=self.codec,
+            )
+        self.write_overview(np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.bool_))
+
+    @property
+    def images(self) -> ShardedArray:
+        """Return the array of images, to be written shard by shard."""
+        if self._images is None:
+            raise StoreError("a store of positions holds no images", where=self._folder)
+        return self._images
+
+    def write_overview(self, thumbnail: NDArray[np.uint8], tissue_mask: NDArray[np.bool_]) -> None:
+        """Write the thumbnail (h, w, 3) and the tissue mask (h, w) on it."""
+        write_array(self._folder / "thumbnail", thumbnail)
+        write_array(self._folder / "tissue_mask", tissue_mask)
+
+    def layer(self, name: str, info: LayerInfo) -> ShardedArray:
+        """Add a layer of labels, to be written shard by shard."""
+        attributes: dict[str, Any] = {"kind": info.kind, "labels": info.labels.model_dump(mode="json")}
+        return ShardedArray.create(
+            self._folder / "labels" / name,
+            count=self._count,
+            item_shape=self._image_shape,
+            dtype=info.dtype,
+            codec=Zstd(info.dtype.itemsize),
+            fill=info.fill,
+            attributes=attributes,
+        )
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a folder that becomes `path` when the block ends well; the caller holds the lock.
+
+    A store that was at `path` is replaced then. What an earlier, killed run left behind
+    is removed.
+    """
+    temporary = part_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        yield temporary
+        sync(temporary)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def part_path(path: Path) -> Path:
+    """Return the folder in which the store `path` is built."""
+    return path.with_name(f".{path.name}.part")
