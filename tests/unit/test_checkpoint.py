@@ -1,0 +1,159 @@
+"""Models come back as they were written, and files that could run code are refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from wsiseg import checkpoint
+from wsiseg.checkpoint import HeadSpec, ModelCard
+from wsiseg.errors import DataError
+from wsiseg.labels import LabelMap
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CARD = ModelCard(
+    name="toy",
+    task="semantic",
+    labels=LabelMap.from_names(("background", "gland")),
+    mpp=0.5,
+    tile_px=64,
+    halo_px=16,
+    net={"arch": "unet-gn"},
+)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    checkpoint.save(tmp_path / "model", CARD, {"w": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3)})
+    return tmp_path / "model"
+
+
+def test_a_model_comes_back_as_it_was_written(model: Path) -> None:
+    read = checkpoint.read(model)
+
+    assert read.card == CARD
+    assert torch.equal(read.weights["w"], torch.arange(6.0).reshape(2, 3))
+    assert read.weights["n"].dtype == torch.int64
+    assert read.fingerprint == checkpoint.fingerprint(model)
+
+
+def test_half_precision_is_float32_when_read(tmp_path: Path) -> None:
+    shared = torch.tensor([0.1, 1.0])
+    checkpoint.save(tmp_path, CARD, {"a": shared, "b": shared}, half=True)
+
+    weights = checkpoint.read(tmp_path).weights
+
+    assert weights["a"].dtype == torch.float32
+    torch.testing.assert_close(weights["b"], shared, atol=1e-4, rtol=0)
+
+
+def test_a_training_run_means_its_best_model(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "run" / "best", CARD, {})
+    checkpoint.save_state(tmp_path / "run" / "last.pt", {"step": 1})
+
+    assert checkpoint.locate(tmp_path / "run") == tmp_path / "run" / "best"
+    assert checkpoint.read(tmp_path / "run").card.name == "toy"
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "pytorch_model.bin", "model.pkl"])
+def test_a_pickle_is_refused_as_the_model_and_inside_it(model: Path, name: str) -> None:
+    (model / name).write_bytes(pickle.dumps({"a": 1}))
+
+    with pytest.raises(DataError, match="pickle") as inside:
+        checkpoint.read(model)
+    with pytest.raises(DataError, match="can run code"):
+        checkpoint.read(model / name)
+
+    assert inside.value.exit_code == 5
+
+
+@pytest.mark.parametrize("content", [pickle.dumps({"a": 1}), b"PK\x03\x04rest"], ids=["pickle", "torch"])
+def test_a_pickle_under_another_name_is_refused(model: Path, content: bytes) -> None:
+    (model / checkpoint.WEIGHTS).write_bytes(content)
+
+    with pytest.raises(DataError, match="this is a pickle"):
+        checkpoint.read(model)
+
+
+def test_damaged_weights_are_one_line(model: Path) -> None:
+    path = model / checkpoint.WEIGHTS
+    path.write_bytes(path.read_bytes()[:-5])
+
+    with pytest.raises(DataError, match="damaged weights"):
+        checkpoint.read(model)
+
+
+def test_another_schema_is_refused(model: Path) -> None:
+    card = json.loads((model / checkpoint.CARD).read_text())
+    (model / checkpoint.CARD).write_text(json.dumps(card | {"schema_version": 99}))
+
+    with pytest.raises(DataError, match="schema version 99, this wsiseg reads 1"):
+        checkpoint.read_card(model)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"mpp": -1}, "mpp: input should be greater"), ({"halo_px": 40}, "leaves nothing"), ({"x": 1}, "x: extra")],
+)
+def test_a_card_that_makes_no_sense_is_refused(model: Path, change: dict[str, object], message: str) -> None:
+    card = json.loads((model / checkpoint.CARD).read_text())
+    (model / checkpoint.CARD).write_text(json.dumps(card | change))
+
+    with pytest.raises(DataError, match=message):
+        checkpoint.read_card(model)
+
+
+def test_what_is_missing_is_named(model: Path, tmp_path: Path) -> None:
+    (model / checkpoint.WEIGHTS).unlink()
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(DataError, match=r"lacks model\.safetensors"):
+        checkpoint.read(model)
+    with pytest.raises(DataError, match=r"no model\.json"):
+        checkpoint.read(tmp_path / "empty")
+    (model / checkpoint.CARD).write_text("{")
+    with pytest.raises(DataError, match="not valid JSON"):
+        checkpoint.read(model)
+
+
+def test_names_mean_shipped_models_and_a_slip_of_the_pen_is_met(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(model, tmp_path / "weights" / "nuclei-he")
+    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path / "weights")
+
+    assert checkpoint.read("nuclei-he").card == CARD
+    with pytest.raises(DataError, match=r"Did you mean nuclei-he\?"):
+        checkpoint.read("nuclie-he")
+    with pytest.raises(DataError, match="one of the shipped models: nuclei-he"):
+        checkpoint.read("xyz")
+
+
+def test_instance_models_have_a_head() -> None:
+    with pytest.raises(ValueError, match="instance models have a head"):
+        ModelCard.model_validate(CARD.model_dump() | {"head": HeadSpec(kind="flow").model_dump()})
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (print, ("boom",))
+
+
+def test_the_state_of_a_training_is_data_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = {"step": 3, "rng": torch.get_rng_state(), "python": (3, (1, 2), None)}
+    checkpoint.save_state(tmp_path / "last.pt", state)
+    torch.save({"step": Bomb()}, tmp_path / "evil.pt")
+    (tmp_path / "torn.pt").write_bytes((tmp_path / "last.pt").read_bytes()[:100])
+
+    assert checkpoint.load_state(tmp_path / "last.pt")["step"] == 3
+    for name in ("evil.pt", "torn.pt"):
+        with pytest.raises(DataError, match="damaged or holds more than data"):
+            checkpoint.load_state(tmp_path / name)
+    assert capsys.readouterr().out == ""
