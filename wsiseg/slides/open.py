@@ -10,11 +10,12 @@ import openslide
 from wsiseg.errors import ConfigError, SlideError
 from wsiseg.slides.images import TIFF_MAGIC, ImageSlide
 from wsiseg.slides.openslide import OpenSlideSlide
+from wsiseg.slides.tiff import TiffSlide
 
 if TYPE_CHECKING:
     from wsiseg.slides.base import Slide
 
-READERS = ("openslide", "images")
+READERS = ("tiff", "openslide", "images")
 _IMAGE_MAGIC = {b"\x89PNG": "PNG image", b"\xff\xd8\xff": "JPEG image", b"BM": "BMP image"}
 _POINTER_MAGIC = b"version https://git-lfs"
 
@@ -44,6 +45,8 @@ def open_slide(path: Path | str, *, reader: str | None = None, slide_mpp: float 
     head = _head(place)
     if reader is None:
         return _best(place, head, slide_mpp)
+    if reader == "tiff":
+        return TiffSlide(place, slide_mpp=slide_mpp)
     if reader == "images":
         return ImageSlide(place, slide_mpp=slide_mpp)
     return OpenSlideSlide(place, slide_mpp=slide_mpp)
@@ -51,8 +54,14 @@ def open_slide(path: Path | str, *, reader: str | None = None, slide_mpp: float 
 
 def _best(path: Path, head: bytes, slide_mpp: float | None) -> Slide:
     vendor = openslide.OpenSlide.detect_format(path)
+    refusal = ""
+    if head[:4] in TIFF_MAGIC:
+        try:
+            return TiffSlide(path, why="a tiled TIFF, decoded without detours", slide_mpp=slide_mpp)
+        except SlideError as error:
+            refusal = f"; not the fast reader because {error.what}"
     if vendor is not None:
-        return OpenSlideSlide(path, why=f"{vendor} format", slide_mpp=slide_mpp)
+        return OpenSlideSlide(path, why=f"{vendor} format{refusal}", slide_mpp=slide_mpp)
     if head[:4] in TIFF_MAGIC:
         return ImageSlide(path, why="a TIFF without tiles", slide_mpp=slide_mpp)
     for magic, kind in _IMAGE_MAGIC.items():
