@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     import numpy as np
     import torch
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from wsiseg.config import Config
     from wsiseg.heads.base import Instances
     from wsiseg.labels import LabelMap
 
@@ -93,4 +98,159 @@ class Predictor(Protocol):
 
     def foreground(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probability, (H, W), that a pixel belongs to any object of an instance model."""
+        ...
+
+
+# Turns labels (H, W) int32 and what of them may be learnt from, (H, W) bool, into arrays that a loss
+# compares with; called in worker threads, one image at a time.
+Encode = Callable[["NDArray[np.int32]", "NDArray[np.bool_]"], "dict[str, NDArray[Any]]"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Images and what is known about them.
+
+    Parameters
+    ----------
+    images
+        uint8 RGB (B, 3, H, W).
+    targets
+        What the learner's `encode` gave for each image, stacked: (B, …) each.
+    """
+
+    images: Tensor
+    targets: dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """How far training is.
+
+    Parameters
+    ----------
+    step
+        Updates made so far, from 0.
+    steps
+        Updates in all.
+    """
+
+    step: int
+    steps: int
+
+    @property
+    def progress(self) -> float:
+        """Return the part of the training that has passed, 0 … 1."""
+        return self.step / self.steps
+
+
+class TrainedPredictor(Predictor, Protocol):
+    """A predictor that can be kept."""
+
+    def save(self, folder: Path, *, metrics: Mapping[str, float], half: bool = False) -> None:
+        """Write a checkpoint to `folder` with measured values; `half` stores weights in 16 bits."""
+        ...
+
+
+class Learner(Protocol):
+    """One trainable stage: gives a loss; owns neither data, time, optimiser nor backward."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Return the module that holds every parameter and buffer of the stage."""
+        ...
+
+    @property
+    def encode(self) -> Encode:
+        """Return what makes targets out of labels; must not refer to the network."""
+        ...
+
+    def training_step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """Return scalar losses by name.
+
+        ``loss`` is differentiated; the others are logged beside it. The network is in
+        training mode and the batch on its device.
+
+        Raises
+        ------
+        MethodError
+            If the method has no use for the targets that the batch lacks or carries.
+        """
+        ...
+
+    def after_update(self, clock: Clock) -> None:
+        """Do what follows a step of the optimiser, such as moving a teacher."""
+        ...
+
+    def predictor(self, module: nn.Module) -> TrainedPredictor:
+        """Return the predictor that `module`, the learner's own or an averaged copy of it, makes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingFacts:
+    """What a stage must know about its data.
+
+    Parameters
+    ----------
+    name
+        Name of the model.
+    kind
+        ``instances`` (object ids, 0 background, negative ignored) or ``classes`` (indices, 255 ignored).
+    labels
+        The classes of the layer.
+    mpp
+        Micrometres per pixel of the crops, or None where unknown.
+    crop_px
+        Side of the crops.
+    training_data
+        Fingerprint of each store, by name.
+    """
+
+    name: str
+    kind: Literal["instances", "classes"]
+    labels: LabelMap
+    mpp: float | None
+    crop_px: int
+    training_data: dict[str, str]
+
+
+class Stage(Protocol):
+    """One step of a method: trains one learner."""
+
+    @property
+    def name(self) -> str:
+        """Return a short name, used for the stage's folder where a method has several."""
+        ...
+
+    def build(self, facts: TrainingFacts) -> Learner:
+        """Return an untrained learner; its weights depend on torch's random state alone.
+
+        Raises
+        ------
+        MethodError
+            If the data do not suit the stage or its options name an unknown network or head.
+        """
+        ...
+
+
+class Method(Protocol):
+    """A recipe: options, and the stages that they make."""
+
+    @property
+    def name(self) -> str:
+        """Return the name used on the command line."""
+        ...
+
+    @property
+    def summary(self) -> str:
+        """Return one line on what the method needs and does."""
+        ...
+
+    @property
+    def options(self) -> type[Config]:
+        """Return the type of the method's options."""
+        ...
+
+    def stages(self, options: Config) -> tuple[Stage, ...]:
+        """Return the stages in order, for options of the method's own type."""
         ...
