@@ -1,0 +1,292 @@
+"""Predictions on disk: label canvases in one OME-Zarr, written band by band.
+
+::
+
+    prediction.zarr/         an image of its own, the uncertainty
+     ├─ s0, s1, …            uint8, entropy 0 … 1 as 0 … 255, each level half the one before
+     └─ labels/
+         ├─ classes/s0 …     uint8, class indices; 255 = not analysed
+         └─ instances/s0 …   uint32, object ids; 0 = background (instance models only)
+
+A *band* is one row of shards as high as one chunk; a shard has one writer and is written
+once and whole. Shards that hold nothing but background are not written.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, cast, get_args
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from zarr.codecs import ZstdCodec
+
+from wsiseg.atomic import atomic_path
+from wsiseg.errors import StoreError
+from wsiseg.geometry import Canvas, Scale, Size, Window
+from wsiseg.labels import LabelMap
+from wsiseg.stores import ome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+Layer = Literal["classes", "instances", "uncertainty"]
+LabelArray: TypeAlias = NDArray[np.unsignedinteger]
+
+SCHEMA_VERSION: Final = 1
+DTYPES: Final[dict[Layer, type[np.uint8 | np.uint32]]] = {
+    "classes": np.uint8,
+    "instances": np.uint32,
+    "uncertainty": np.uint8,
+}
+# Long shards keep the number of files low; low ones keep little of a band in memory.
+_SHARD_WIDTH_PX: Final = 8192
+_COARSEST_PX: Final = 1024
+_KEY: Final = "wsiseg"
+
+
+class MaskStore:
+    """The predictions of one slide, open for reading or writing.
+
+    Made by `create` or `open`.
+    """
+
+    def __init__(self, path: Path, group: zarr.Group) -> None:
+        self.path = path
+        try:
+            about = _about(group)
+            self.labels = LabelMap.model_validate(about["labels"])
+            self.canvas = Canvas(
+                Size(int(about["width"]), int(about["height"])), Scale(float(about["downsample"])), about["mpp"]
+            )
+            self.layers: tuple[Layer, ...] = tuple(layer for layer in get_args(Layer) if layer in about["layers"])
+            self.band_px = int(about["band_px"])
+            self._arrays = {
+                layer: [_array(group, f"{_place(layer)}s{level}") for level in range(_levels(self.canvas.size))]
+                for layer in self.layers
+            }
+        except (KeyError, TypeError, ValueError, ValidationError) as error:
+            raise StoreError(
+                "the prediction's metadata is damaged", where=path, mend="Predict the slide again"
+            ) from error
+
+    @classmethod
+    def create(
+        cls, path: Path, *, canvas: Canvas, labels: LabelMap, layers: Sequence[Layer], band_px: int
+    ) -> MaskStore:
+        """Make an empty store, or open the one of the same description that is there.
+
+        Parameters
+        ----------
+        path
+            Folder to make, usually ``prediction.zarr``.
+        canvas, labels
+            What the layers mean.
+        layers
+            ``classes`` and ``uncertainty``, and ``instances`` for instance models.
+        band_px
+            Canvas pixels of a chunk's side, which is the height of a band.
+
+        Raises
+        ------
+        StoreError
+            If another store is there already.
+        """
+        about = {
+            "schema_version": SCHEMA_VERSION,
+            "labels": labels.model_dump(mode="json"),
+            "width": canvas.size.width,
+            "height": canvas.size.height,
+            "downsample": canvas.scale.downsample,
+            "mpp": canvas.mpp,
+            "layers": [layer for layer in get_args(Layer) if layer in layers],
+            "band_px": band_px,
+        }
+        if path.exists():
+            store = cls._opened(path, mode="r+")
+            if store.about != about:
+                raise StoreError("another prediction is here already", where=path, mend="Use --overwrite")
+            return store
+        with atomic_path(path) as temporary:
+            _make(temporary, canvas, labels, about)
+        return cls._opened(path, mode="r+")
+
+    @classmethod
+    def open(cls, path: Path) -> MaskStore:
+        """Open a store for reading.
+
+        Raises
+        ------
+        StoreError
+            If there is none, or one of another schema version.
+        """
+        return cls._opened(path, mode="r")
+
+    @classmethod
+    def _opened(cls, path: Path, *, mode: Literal["r", "r+"]) -> Self:
+        try:
+            group = zarr.open_group(path, mode=mode, zarr_format=3)
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+            raise StoreError("there is no prediction here", where=path, mend="Run wsiseg predict first") from error
+        found = _about(group).get("schema_version")
+        if found != SCHEMA_VERSION:
+            raise StoreError(
+                f"the prediction has schema version {found}, this program reads {SCHEMA_VERSION}",
+                where=path,
+                mend="Predict the slide again",
+            )
+        store = cls(path, group)
+        store.about = _about(group)
+        return store
+
+    about: dict[str, Any]  # Any: JSON
+
+    @property
+    def levels(self) -> int:
+        """Return the number of resolutions."""
+        return _levels(self.canvas.size)
+
+    @property
+    def bands(self) -> int:
+        """Return the number of bands of the finest resolution."""
+        return -(-self.canvas.size.height // self.band_px)
+
+    @property
+    def shard_px(self) -> int:
+        """Return the width of a shard in pixels."""
+        return _shard_width(self.band_px)
+
+    def level_size(self, level: int) -> Size:
+        """Return the pixels of one resolution; each is half the one before, rounded up."""
+        return _level_size(self.canvas.size, level)
+
+    def read(self, layer: Layer, window: Window, *, level: int = 0) -> LabelArray:
+        """Return a piece of a layer.
+
+        Parameters
+        ----------
+        layer
+            One of `layers`.
+        window
+            Within the canvas; in pixels of `level`.
+        level
+            Resolution; 0 is the canvas, each further one half the one before.
+
+        Returns
+        -------
+        LabelArray
+            (window.height, window.width); see the head of this module for types and values.
+
+        Raises
+        ------
+        StoreError
+            If the layer does not exist or a shard is damaged.
+        """
+        try:
+            values = self._arrays[layer][level][window.slices]
+        except KeyError as error:
+            raise StoreError(f"there is no layer {layer}", where=self.path) from error
+        except (OSError, RuntimeError, ValueError) as error:
+            raise StoreError(f"a shard of {layer} is damaged", where=self.path, mend="Use --overwrite") from error
+        return cast("LabelArray", np.asarray(values, dtype=DTYPES[layer]))
+
+    def write(self, layer: Layer, window: Window, values: LabelArray, *, level: int = 0) -> None:
+        """Write whole shards, each of which appears whole or not at all.
+
+        Parameters
+        ----------
+        layer, level
+            As for `read`.
+        window
+            One or more whole shards, clipped at the edge of the canvas.
+        values
+            (window.height, window.width).
+
+        Raises
+        ------
+        StoreError
+            If the disk is full or cannot be written.
+        """
+        try:
+            self._arrays[layer][level][window.slices] = values
+        except OSError as error:
+            raise StoreError(f"cannot be written: {error.strerror}", where=self.path) from error
+
+    def shard_path(self, layer: Layer, window: Window) -> Path:
+        """Return the file of the shard that begins at the corner of `window`; missing if it is all background."""
+        row, column = window.y // self.band_px, window.x // self.shard_px
+        return self.path / f"{_place(layer)}s0" / "c" / str(row) / str(column)
+
+    def shard(self, band: int, column: int, *, level: int = 0) -> Window:
+        """Return the place of a shard, clipped at the edge of the canvas."""
+        full = Window(column * self.shard_px, band * self.band_px, self.shard_px, self.band_px)
+        return full.clipped(self.level_size(level))
+
+
+def _make(path: Path, canvas: Canvas, labels: LabelMap, about: dict[str, Any]) -> None:  # Any: JSON
+    count = _levels(canvas.size)
+    layers: list[Layer] = about["layers"]
+    root = zarr.open_group(path, mode="w", zarr_format=3)
+    root.attrs.put(
+        {
+            "ome": {"version": ome.VERSION, "multiscales": [ome.multiscales("uncertainty", canvas, count)]},
+            _KEY: about,
+        }
+    )
+    names = [layer for layer in layers if layer != "uncertainty"]
+    root.create_group("labels", attributes={"ome": {"version": ome.VERSION, "labels": names}})
+    for name in names:
+        meaning = ome.class_label(labels) if name == "classes" else ome.instance_label()
+        described = {
+            "version": ome.VERSION,
+            "multiscales": [ome.multiscales(name, canvas, count)],
+            "image-label": meaning,
+        }
+        root.create_group(f"labels/{name}", attributes={"ome": described})
+    band: int = about["band_px"]
+    for layer in layers:
+        for level in range(count):
+            size = _level_size(canvas.size, level)
+            root.create_array(
+                f"{_place(layer)}s{level}",
+                shape=(size.height, size.width),
+                dtype=DTYPES[layer],
+                chunks=(band, band),
+                shards=(band, _shard_width(band)),
+                compressors=ZstdCodec(level=3),
+                fill_value=0,
+                dimension_names=("y", "x"),
+            )
+
+
+def _about(group: zarr.Group) -> dict[str, Any]:  # Any: JSON
+    about = group.attrs.asdict().get(_KEY, {})
+    return about if isinstance(about, dict) else {}
+
+
+def _array(group: zarr.Group, path: str) -> zarr.Array[Any]:  # Any: either kind of metadata
+    array = group[path]
+    if not isinstance(array, zarr.Array):
+        raise TypeError(path)
+    return array
+
+
+def _place(layer: Layer) -> str:
+    return "" if layer == "uncertainty" else f"labels/{layer}/"
+
+
+def _shard_width(band_px: int) -> int:
+    return band_px * max(1, _SHARD_WIDTH_PX // band_px)
+
+
+def _level_size(size: Size, level: int) -> Size:
+    return Size(-(-size.width // 2**level), -(-size.height // 2**level))
+
+
+def _levels(size: Size) -> int:
+    count = 1
+    while max(_level_size(size, count - 1).width, _level_size(size, count - 1).height) > _COARSEST_PX:
+        count += 1
+    return count

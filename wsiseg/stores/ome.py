@@ -1,0 +1,73 @@
+"""OME-Zarr 0.5 metadata of label canvases.
+
+References
+----------
+.. [1] https://ngff.openmicroscopy.org/0.5/
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from wsiseg.labels import IGNORE
+
+if TYPE_CHECKING:
+    from wsiseg.geometry import Canvas
+    from wsiseg.labels import LabelMap
+
+VERSION: Final = "0.5"
+NOT_ANALYSED: Final = "not analysed"
+_NOT_ANALYSED_RGBA: Final = [128, 128, 128, 255]
+
+# JSON as the specification lays it down.
+Json = dict[str, Any]
+
+
+def multiscales(name: str, canvas: Canvas, levels: int) -> Json:
+    """Return the description of a pyramid ``s0``, ``s1``, … whose levels halve.
+
+    Lengths are in micrometres where the canvas has a physical scale, else in canvas pixels.
+    """
+    # A pixel of a coarser level is the one at twice its index, so its centre lies there
+    # exactly and no level needs a translation.
+    unit = {"unit": "micrometer"} if canvas.mpp is not None else {}
+    pixel = canvas.mpp if canvas.mpp is not None else 1.0
+    return {
+        "name": name,
+        "axes": [{"name": axis, "type": "space", **unit} for axis in ("y", "x")],
+        "datasets": [
+            {
+                "path": f"s{level}",
+                "coordinateTransformations": [{"type": "scale", "scale": [pixel * 2**level, pixel * 2**level]}],
+            }
+            for level in range(levels)
+        ],
+    }
+
+
+def class_label(labels: LabelMap) -> Json:
+    """Return the ``image-label`` of a class layer: colours and names, the ignore value included."""
+    return {
+        "version": VERSION,
+        "colors": [
+            *(
+                {"label-value": label.index, "rgba": [*label.colour, 255 if label.index else 0]}
+                for label in labels.labels
+            ),
+            {"label-value": IGNORE, "rgba": _NOT_ANALYSED_RGBA},
+        ],
+        "properties": [
+            *({"label-value": label.index, "class": label.name} for label in labels.labels),
+            {"label-value": IGNORE, "class": NOT_ANALYSED},
+        ],
+        "source": {"image": "../../"},
+    }
+
+
+def instance_label() -> Json:
+    """Return the ``image-label`` of an instance layer; viewers give objects colours of their own."""
+    return {
+        "version": VERSION,
+        "colors": [{"label-value": 0, "rgba": [0, 0, 0, 0]}],
+        "source": {"image": "../../"},
+    }
