@@ -134,14 +134,12 @@ def standalone_jpeg(tile: bytes, *, tables: bytes | None, is_rgb: bool) -> bytes
 
 
 def _ycbcr_tables() -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Return what Cr adds to red, Cb and Cr (both times 2^16) to green, and Cb to blue, in libjpeg's fixed point."""
-    offset = np.arange(-128, 128, dtype=np.int64)
+    """Return what Cr adds to red, Cb and Cr to green (2^16 times), and Cb to blue, in OpenSlide's fixed point."""
+    offset = np.arange(-128, 128) * float(1 << 16)
     half = 1 << 15
-    red = (round(1.40200 * (1 << 16)) * offset + half) >> 16
-    blue = (round(1.77200 * (1 << 16)) * offset + half) >> 16
-    green_cb = -round(0.34414 * (1 << 16)) * offset + half
-    green_cr = -round(0.71414 * (1 << 16)) * offset
-    return red.astype(np.int32), green_cb.astype(np.int32), green_cr.astype(np.int32), blue.astype(np.int32)
+    red = (np.rint(1.40200 * offset).astype(np.int32) + half) >> 16
+    blue = (np.rint(1.77200 * offset).astype(np.int32) + half) >> 16
+    return red, np.rint(-0.34414 * offset).astype(np.int32) + half, np.rint(-0.71414 * offset).astype(np.int32), blue
 
 
 _RED, _GREEN_CB, _GREEN_CR, _BLUE = _ycbcr_tables()
