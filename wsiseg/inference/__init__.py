@@ -1,0 +1,1 @@
+"""From pixels of a slide to masks, objects and what people look at."""
