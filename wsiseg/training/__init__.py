@@ -1,0 +1,1 @@
+"""Training: from labelled stores and a learner to checkpoints."""

@@ -1,0 +1,345 @@
+"""The loop in which networks learn."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from wsiseg.config import Config
+from wsiseg.errors import MethodError
+from wsiseg.methods.base import Batch, Clock, Learner
+from wsiseg.progress import SILENT
+from wsiseg.ramps import warmup_cosine
+from wsiseg.stopping import Stop
+from wsiseg.training.log import TRAINING, VALIDATION, Table, draw_curves
+from wsiseg.training.ranks import Ranks
+from wsiseg.training.state import TrainingState, seed_all
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from wsiseg.checkpoint import State
+    from wsiseg.progress import Progress
+    from wsiseg.training.batches import Batches, Crops
+    from wsiseg.training.validation import Validation
+
+STATE: Final = "last.pt"
+BEST: Final = "best"
+LAST: Final = "last"
+# Ranks ask each other this seldom whether to stop: agreeing holds up a GPU.
+AGREE_EVERY: Final = 10
+
+
+class FitSettings(Config):
+    """How a network learns.
+
+    Parameters
+    ----------
+    steps
+        Updates of the weights.
+    accumulate
+        Batches whose gradients are added up for one update.
+    lr
+        Highest learning rate of AdamW.
+    lr_floor
+        Learning rate at the end, as a fraction of `lr`.
+    warmup
+        Part of the updates in which the learning rate rises.
+    weight_decay
+        Of AdamW; biases and scales of normalisation are left alone.
+    clip_norm
+        Longest gradient; longer ones are shortened to it.
+    ema
+        Decay of a running average of the weights, such as 0.999, which is then validated and kept. 0: none.
+    amp
+        Precision on the way forward; ``auto`` takes bf16 or fp16 on CUDA and full precision elsewhere.
+    seed
+        Decides everything that is random.
+    log_every
+        Updates between rows of the log.
+    validate_every
+        Updates between validations.
+    save_interval_s
+        Seconds after which the state is saved even without a validation.
+    num_workers
+        Threads that read and cut images.
+    """
+
+    steps: int = Field(default=5000, gt=0)
+    accumulate: int = Field(default=1, gt=0)
+    lr: float = Field(default=3e-4, gt=0)
+    lr_floor: float = Field(default=0.01, ge=0, le=1)
+    warmup: float = Field(default=0.03, ge=0, le=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    clip_norm: float = Field(default=1.0, gt=0)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
+    seed: int = Field(default=0, ge=0)
+    log_every: int = Field(default=20, gt=0)
+    validate_every: int = Field(default=250, gt=0)
+    save_interval_s: float = Field(default=300.0, ge=0)
+    num_workers: int = Field(default=2, ge=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitReport:
+    """What became of a training.
+
+    Parameters
+    ----------
+    steps
+        Updates made in all.
+    steps_before
+        Those that had been made before this call.
+    metric
+        Name of the validation metric; empty without validation.
+    best
+        Its highest value; NaN without validation.
+    best_step
+        Updates behind the model in ``best``.
+    """
+
+    steps: int
+    steps_before: int
+    metric: str
+    best: float
+    best_step: int
+
+
+def fit(
+    learner: Learner,
+    batches: Batches,
+    settings: FitSettings,
+    folder: Path,
+    *,
+    validation: Validation | None = None,
+    plan: State | None = None,
+    ranks: Ranks | None = None,
+    stop: Stop | None = None,
+    progress: Progress = SILENT,
+) -> FitReport:
+    """Train a learner, or go on where an earlier call was stopped or killed.
+
+    Writes to `folder`: checkpoints ``best`` (of the highest validation metric) and ``last``,
+    ``log.csv``, ``validation.csv``, ``curves.png``, and ``last.pt`` to go on from. A training
+    that was interrupted ends with the same weights as one that was not (on one kind of machine).
+
+    Parameters
+    ----------
+    learner
+        What is trained; moved to the device of `ranks`.
+    batches
+        Give batch n for any n.
+    settings
+        How.
+    folder
+        Belongs to this training; the caller holds its lock.
+    validation
+        Judges predictors; without it the last weights are the best.
+    plan
+        What the result depends on; going on with another is refused.
+    ranks
+        The processes that train together; all of them call this function.
+    stop
+        Looked at after each update.
+    progress
+        Told of every update.
+
+    Raises
+    ------
+    StoppedError
+        If `stop` was requested; the state is saved.
+    MethodError
+        If the loss is no longer finite.
+    DataError
+        If the state in `folder` belongs to another plan.
+    """
+    ranks = ranks or Ranks()
+    seed_all(settings.seed, ranks.rank)
+    run = _Run(learner, settings, folder, validation=validation, plan=plan or {}, ranks=ranks, stop=stop or Stop())
+    state, begun = run.state, run.state.step
+    first, last = begun * settings.accumulate, settings.steps * settings.accumulate
+    stream = batches.stream(first, last, workers=settings.num_workers)
+    with closing(stream), progress.task("training", total=settings.steps, unit="steps") as advance:
+        advance(begun, status=run.status)
+        while state.step < settings.steps:
+            clock = Clock(step=state.step, steps=settings.steps)
+            run.update(stream, clock)
+            learner.after_update(clock)
+            state.update_average()
+            state.step += 1
+            if run.is_time(settings.log_every):
+                run.log_losses(state.step * settings.accumulate * batches.images_per_batch / batches.images_per_epoch)
+            if run.is_time(settings.validate_every):
+                run.judge()
+            advance(status=run.status)
+            run.keep()
+    run.finish()
+    return FitReport(
+        steps=state.step,
+        steps_before=begun,
+        metric=validation.metric if validation is not None else "",
+        best=state.best if validation is not None else math.nan,
+        best_step=state.best_step if validation is not None else state.step,
+    )
+
+
+class _Run:
+    """A training with its files."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        settings: FitSettings,
+        folder: Path,
+        *,
+        validation: Validation | None,
+        plan: State,
+        ranks: Ranks,
+        stop: Stop,
+    ) -> None:
+        self.learner, self.settings, self.folder = learner, settings, folder
+        self.validation, self.plan, self.ranks, self.stop = validation, plan, ranks, stop
+        self.module = learner.module.to(device=ranks.device).to(memory_format=torch.channels_last)
+        self.precision, scaler = _precision(settings, ranks.device)
+        self.state = TrainingState(self.module, _optimiser(self.module, settings), scaler, settings.ema, ranks)
+        if (folder / STATE).exists():
+            self.state.load(folder / STATE, plan)
+        step = _Step(learner)
+        self.step_module: nn.Module = step if ranks.world == 1 else DistributedDataParallel(step)
+        self.losses = Table(folder / TRAINING, step=self.state.step)
+        self.metrics = Table(folder / VALIDATION, step=self.state.step)
+        self.saved_at = time.monotonic()
+        self.status = ""
+
+    def is_time(self, every: int) -> bool:
+        """Tell whether something that is done `every` so many updates, and after the last, is due."""
+        return self.state.step % every == 0 or self.state.step == self.settings.steps
+
+    def update(self, stream: Generator[Crops], clock: Clock) -> None:
+        """Make one update of the weights."""
+        settings, state, device = self.settings, self.state, self.ranks.device
+        self.module.train()
+        warmup_steps = round(settings.warmup * settings.steps)
+        factor = warmup_cosine(clock.step, steps=settings.steps, warmup_steps=warmup_steps, floor=settings.lr_floor)
+        for group in state.optimiser.param_groups:
+            group["lr"] = settings.lr * factor
+        for micro in range(settings.accumulate):
+            batch = next(stream).dressed(device)
+            with self._exchange(is_complete=micro == settings.accumulate - 1):
+                with torch.autocast(device.type, dtype=self.precision, enabled=self.precision is not None):
+                    losses = self.step_module(batch, clock)
+                torch.autograd.backward(state.scaler.scale(losses["loss"] / settings.accumulate))
+            state.note(losses)
+        state.scaler.unscale_(state.optimiser)
+        nn.utils.clip_grad_norm_(self.module.parameters(), settings.clip_norm)
+        state.scaler.step(state.optimiser)
+        state.scaler.update()
+        state.optimiser.zero_grad(set_to_none=True)
+
+    def _exchange(self, *, is_complete: bool) -> AbstractContextManager[None]:
+        # Ranks exchange gradients once for each update, with the last of its batches.
+        if isinstance(self.step_module, DistributedDataParallel) and not is_complete:
+            return self.step_module.no_sync()
+        return nullcontext()
+
+    def log_losses(self, epoch: float) -> None:
+        """Write the mean losses since the last time; stop where they are no numbers."""
+        means = self.ranks.gather(self.state.mean_losses())
+        losses = {name: sum(part[name] for part in means) / len(means) for name in means[0]}
+        if not math.isfinite(losses["loss"]):
+            raise MethodError(
+                f"the loss is no longer finite at step {self.state.step}",
+                where=self.folder,
+                mend="Lower --lr, or pass --amp off; what was saved before is kept",
+            )
+        if self.ranks.is_first:
+            rate = self.state.optimiser.param_groups[0]["lr"]
+            self.losses.append({"step": self.state.step, "epoch": epoch, "lr": rate, **losses})
+        self.status = f"loss {losses['loss']:.4f}{self._best}"
+
+    @property
+    def _best(self) -> str:
+        if self.validation is None or self.state.best_step == 0:
+            return ""
+        return f", best {self.validation.metric} {self.state.best:.4f} at step {self.state.best_step}"
+
+    def judge(self) -> None:
+        """Validate, and keep the model if it is the best so far."""
+        if self.validation is None:
+            return
+        self.ranks.share_buffers(self.state.judged)
+        predictor = self.learner.predictor(self.state.judged)
+        metrics = self.validation.measure(predictor, self.ranks)
+        if self.ranks.is_first:
+            self.metrics.append({"step": self.state.step, **metrics})
+        if metrics[self.validation.metric] > self.state.best:
+            self.state.best, self.state.best_step = metrics[self.validation.metric], self.state.step
+            if self.ranks.is_first:
+                predictor.save(self.folder / BEST, metrics=metrics)
+
+    def keep(self) -> None:
+        """Save the state where it is time to; end the training where that is asked for."""
+        is_stopping, is_saving = False, self.is_time(self.settings.validate_every)
+        if self.ranks.world == 1 or self.is_time(AGREE_EVERY):
+            is_stopping = self.ranks.agree(is_wanted=self.stop.is_requested)
+            age_s = time.monotonic() - self.saved_at
+            is_saving |= is_stopping or self.ranks.agree(is_wanted=age_s >= self.settings.save_interval_s)
+        if is_saving:
+            self.state.save(self.folder / STATE, self.plan)
+            self.saved_at = time.monotonic()
+            if self.ranks.is_first:
+                draw_curves(self.folder, metric=self.validation.metric if self.validation is not None else "")
+        if is_stopping and self.state.step < self.settings.steps:
+            raise self.stop.error()
+
+    def finish(self) -> None:
+        """Keep the last model."""
+        if self.ranks.is_first:
+            metrics = dict(self.metrics.rows[-1]) if self.metrics.rows else {}
+            metrics.pop("step", None)
+            self.learner.predictor(self.state.judged).save(self.folder / LAST, metrics=metrics)
+        self.ranks.wait()
+
+
+class _Step(nn.Module):
+    """A learner's training step as the forward pass of a module, which is what DDP wraps."""
+
+    def __init__(self, learner: Learner) -> None:
+        super().__init__()
+        self.module = learner.module
+        self._step = learner.training_step
+
+    def forward(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        return self._step(batch, clock)
+
+
+def _optimiser(module: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
+    """Return AdamW that decays matrices and kernels only."""
+    learnt = [value for value in module.parameters() if value.requires_grad]
+    groups = [
+        {"params": [value for value in learnt if value.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [value for value in learnt if value.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.lr)
+
+
+def _precision(settings: FitSettings, device: torch.device) -> tuple[torch.dtype | None, torch.amp.GradScaler]:
+    """Return the type to compute in, None for full precision, and the scaler of losses it needs."""
+    name = settings.amp
+    if name == "auto":
+        name = "off" if device.type != "cuda" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16" and device.type == "cuda")
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[name], scaler

@@ -1,0 +1,86 @@
+"""What training writes down: two tables that grow, and a picture of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from wsiseg.atomic import write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+TRAINING = "log.csv"
+VALIDATION = "validation.csv"
+CURVES = "curves.png"
+
+
+class Table:
+    """A CSV file with one row for some of the steps.
+
+    Rows are appended; those from `step` on are cut off when opened, as training repeats them.
+
+    Parameters
+    ----------
+    path
+        Made with the first row.
+    step
+        Updates that training has behind it.
+    """
+
+    def __init__(self, path: Path, *, step: int) -> None:
+        self._path = path
+        self.rows = [row for row in read_table(path) if row["step"] <= step]
+        if path.exists():
+            write_bytes(path, "".join(self._lines(self.rows, header=True)).encode())
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Add a row; all rows have the same columns."""
+        is_first = not self.rows
+        self.rows.append(dict(row))
+        with self._path.open("a", encoding="utf-8", newline="") as file:
+            file.writelines(self._lines([dict(row)], header=is_first))
+
+    @staticmethod
+    def _lines(rows: list[dict[str, float]], *, header: bool) -> list[str]:
+        if not rows:
+            return []
+        lines = io.StringIO()
+        writer = csv.DictWriter(lines, fieldnames=list(rows[0]), lineterminator="\n")
+        if header:
+            writer.writeheader()
+        # Seven digits tell float32 values apart and keep the table legible.
+        writer.writerows({name: f"{value:.7g}" for name, value in row.items()} for row in rows)
+        return [lines.getvalue()]
+
+
+def read_table(path: Path) -> list[dict[str, float]]:
+    """Return the whole rows of a table; none where there is no file."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(whole))]
+
+
+def draw_curves(folder: Path, *, metric: str) -> None:
+    """Draw the loss and the validation metric of a run over its steps into `curves.png`."""
+    from matplotlib.figure import Figure
+
+    training, validation = read_table(folder / TRAINING), read_table(folder / VALIDATION)
+    if not training:
+        return
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    losses = figure.add_subplot()
+    losses.plot([row["step"] for row in training], [row["loss"] for row in training], color="tab:blue", label="loss")
+    losses.set(xlabel="step", ylabel="training loss", ylim=(0, None))
+    if validation:
+        metrics = losses.twinx()
+        steps, values = [row["step"] for row in validation], [row[metric] for row in validation]
+        metrics.plot(steps, values, "o-", color="tab:orange", markersize=3)
+        metrics.set(ylabel=f"validation {metric}", ylim=(0, 1))
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_bytes(folder / CURVES, picture.getvalue())

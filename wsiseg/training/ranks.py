@@ -1,0 +1,125 @@
+"""One process or several: who I am, what I compute on, and agreeing with the others."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import distributed, nn
+
+from wsiseg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """The place of this process among those that train together.
+
+    Parameters
+    ----------
+    rank, world
+        Number of this process, and of all.
+    device
+        What it computes on.
+    """
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - devices are values
+
+    @property
+    def is_first(self) -> bool:
+        """Tell whether this process writes files and speaks to people."""
+        return self.rank == 0
+
+    def agree(self, *, is_wanted: bool) -> bool:
+        """Return whether any process wants something."""
+        if self.world == 1:
+            return is_wanted
+        flag = torch.tensor(int(is_wanted), device=self.device)
+        distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
+        return bool(flag.item())
+
+    def gather(self, value: Any) -> list[Any]:  # noqa: ANN401 - any picklable value
+        """Return the values of all processes, by rank."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        distributed.all_gather_object(values, value)
+        return values
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give all processes the first one's statistics of normalisation."""
+        if self.world > 1:
+            for buffer in module.buffers():
+                distributed.broadcast(buffer, src=0)
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.world > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """Join the processes that torchrun (or srun with its variables) started, if it did.
+
+    Parameters
+    ----------
+    device
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. Under torchrun each process takes
+        the GPU of its local rank.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such device.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Ranks(device=choose_device(device))
+        return
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    chosen = choose_device(f"cuda:{local}" if device in ("auto", "cuda") and torch.cuda.is_available() else device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Ranks(rank=distributed.get_rank(), world=world, device=chosen)
+    finally:
+        distributed.destroy_process_group()
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that a name means; ``auto`` takes a GPU where there is one.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"unknown device {name!r}", where="--device", mend="Use auto, cpu, cuda, cuda:N or mps"
+        ) from error
+    found = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }.get(device.type, 0)
+    if (device.index or 0) >= found:
+        raise ConfigError(
+            f"there is no device {name!r} here", where="--device", mend="Run wsiseg doctor to see what there is"
+        )
+    return device

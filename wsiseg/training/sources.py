@@ -1,0 +1,229 @@
+"""Where training images come from: patches of a store that have labels, and how they are split."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from wsiseg.errors import DataError
+from wsiseg.labels import IGNORE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from wsiseg.stores.patch_store import Patches
+
+# Stores whose resolutions differ by less are taken as equal.
+SAME_SCALE = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Patch:
+    """An image with labels.
+
+    Parameters
+    ----------
+    image
+        uint8 RGB (H, W, 3).
+    labels
+        int32 (H, W): class indices with 255 for ignored, or instance ids with 0 for background.
+    valid
+        bool (H, W): what may be learnt from.
+    """
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+    valid: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Source:
+    """Some patches of a store and their labels.
+
+    Parameters
+    ----------
+    patches
+        The store, or anything that reads like one.
+    layer
+        Layer of labels. In layers of instances negative ids mark zones to ignore.
+    indices
+        Patches to draw from.
+    mpp
+        Micrometres per pixel to train at; patches of another resolution are resampled. None: as stored.
+    weight
+        Share of the draws, relative to the other sources; None shares by area.
+    """
+
+    patches: Patches
+    layer: str
+    indices: NDArray[np.int64]
+    mpp: float | None = None
+    weight: float | None = None
+
+    @property
+    def scale(self) -> float:
+        """Return the stored pixels per training pixel."""
+        if self.mpp is None or self.patches.mpp is None:
+            return 1.0
+        scale = self.mpp / self.patches.mpp
+        return 1.0 if abs(scale - 1) < SAME_SCALE else scale
+
+    def areas(self) -> NDArray[np.float64]:
+        """Return the training pixels of each patch in `indices`, padding not counted."""
+        width, height = self.patches.extents[self.indices].astype(np.float64).T
+        areas: NDArray[np.float64] = width * height / self.scale**2
+        return areas
+
+    def read(self, index: int) -> Patch:
+        """Return one patch of the store at its own resolution, without padding."""
+        width, height = (int(value) for value in self.patches.extents[index])
+        image = self.patches.read_images([index])[0, :height, :width]
+        labels = self.patches.read_labels(self.layer, [index])[0, :height, :width].astype(np.int32)
+        if self.patches.layers[self.layer].kind == "classes":
+            return Patch(image=image, labels=labels, valid=labels != IGNORE)
+        return Patch(image=image, labels=np.maximum(labels, 0), valid=labels >= 0)
+
+    def whole(self, index: int) -> Patch:
+        """Return one patch of the store at the training resolution."""
+        patch = self.read(index)
+        if self.scale == 1:
+            return patch
+        height, width = patch.labels.shape
+        size = max(1, round(width / self.scale)), max(1, round(height / self.scale))
+        return resample(patch, (0, 0, width, height), size)
+
+
+def resample(patch: Patch, box: tuple[float, float, float, float], size: tuple[int, int]) -> Patch:
+    """Return what lies in a box of `patch`, as an image of another size.
+
+    Parameters
+    ----------
+    patch
+        Holds the whole box.
+    box
+        Left, top, right, bottom in its pixels, fractions allowed.
+    size
+        Width and height of the result.
+    """
+    image = Image.fromarray(patch.image).resize(size, Image.Resampling.BILINEAR, box)
+    labels = Image.fromarray(patch.labels).resize(size, Image.Resampling.NEAREST, box)
+    valid = Image.fromarray(patch.valid.view(np.uint8)).resize(size, Image.Resampling.NEAREST, box)
+    return Patch(image=np.asarray(image), labels=np.asarray(labels), valid=np.asarray(valid).view(np.bool_))
+
+
+def pad(patch: Patch, left: int, top: int, right: int, bottom: int) -> Patch:
+    """Return a patch with more pixels on its sides: the image is mirrored, the labels are ignored."""
+    margins = (top, bottom), (left, right)
+    return Patch(
+        image=np.pad(patch.image, (*margins, (0, 0)), mode="reflect"),
+        labels=np.pad(patch.labels, margins),
+        valid=np.pad(patch.valid, margins),
+    )
+
+
+def random_crop(patch: Patch, *, crop_px: int, scale: float, rng: np.random.Generator) -> Patch:
+    """Return a random square of a patch; where the patch is too small, it is padded.
+
+    Parameters
+    ----------
+    patch
+        Of any size.
+    crop_px
+        Side of the result in pixels.
+    scale
+        Pixels of the patch per pixel of the result.
+    rng
+        Draws the place.
+    """
+    side = crop_px * scale
+    height, width = patch.labels.shape
+    left, top = rng.uniform(*sorted((0.0, width - side))), rng.uniform(*sorted((0.0, height - side)))
+    if scale == 1:
+        left, top = math.floor(left), math.floor(top)
+    x0, y0, x1, y1 = math.floor(left), math.floor(top), math.ceil(left + side), math.ceil(top + side)
+    inside = np.s_[max(0, y0) : min(height, y1), max(0, x0) : min(width, x1)]
+    cut = Patch(image=patch.image[inside], labels=patch.labels[inside], valid=patch.valid[inside])
+    if cut.labels.shape != (y1 - y0, x1 - x0):
+        cut = pad(cut, max(0, -x0), max(0, -y0), max(0, x1 - width), max(0, y1 - height))
+    if scale == 1:
+        return cut
+    # Rounding of sums may reach beyond the last pixel by a billionth, which Pillow refuses.
+    box = left - x0, top - y0, min(left - x0 + side, x1 - x0), min(top - y0 + side, y1 - y0)
+    return resample(cut, box, (crop_px, crop_px))
+
+
+def split_patches(
+    stores: Sequence[Patches], layer: str, *, val_fraction: float, seed: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Return the indices of training and validation patches for each store.
+
+    Patches without labels and those marked ``test`` or ``unlabelled`` are left out. Where any
+    patch is marked ``val``, the marks decide. Otherwise whole groups (patients, else slides or
+    images) are held out, so that no image is on both sides, also across stores.
+
+    Parameters
+    ----------
+    stores
+        All have the layer.
+    layer
+        Layer of labels.
+    val_fraction
+        Share of the labelled patches to hold out; at least one group unless 0.
+    seed
+        Decides which groups are held out.
+
+    Raises
+    ------
+    DataError
+        If nothing is left to train on or to hold out.
+    """
+    usable = [store.is_labelled(layer) & ~np.isin(store.splits, ["test", "unlabelled"]) for store in stores]
+    total = sum(int(mask.sum()) for mask in usable)
+    if total == 0:
+        raise DataError(
+            "no patch has labels to train on", where=f"layer {layer}", mend="Label some, or check their splits"
+        )
+    if any(np.any(store.splits[mask] == "val") for store, mask in zip(stores, usable, strict=True)):
+        held_out = [store.splits == "val" for store in stores]
+    elif val_fraction == 0:
+        held_out = [np.zeros(len(store), dtype=np.bool_) for store in stores]
+    else:
+        chosen = _choose_groups(stores, usable, val_fraction * total, seed)
+        held_out = [np.isin(store.groups, sorted(chosen)) for store in stores]
+    result = []
+    for mask, held in zip(usable, held_out, strict=True):
+        result.append((np.flatnonzero(mask & ~held), np.flatnonzero(mask & held)))
+    if not any(len(train) for train, _ in result):
+        raise DataError("every labelled patch is held out, nothing is left to train on", where=f"layer {layer}")
+    return result
+
+
+def _choose_groups(
+    stores: Sequence[Patches], usable: Sequence[NDArray[np.bool_]], wanted: float, seed: int
+) -> set[str]:
+    counts: dict[str, int] = {}
+    for store, mask in zip(stores, usable, strict=True):
+        for group in store.groups[mask].tolist():
+            counts[group] = counts.get(group, 0) + 1
+    if len(counts) == 1:
+        raise DataError(
+            "all labelled patches come from one image or patient, so none can be held out for validation",
+            mend="Add data, mark splits in the store, or pass --val-fraction 0",
+        )
+    names = sorted(counts)
+    order = [names[place] for place in np.random.default_rng((seed, 1)).permutation(len(names))]
+    chosen: set[str] = set()
+    held = 0
+    # The last group always stays for training.
+    for group in order[:-1]:
+        if chosen and held + counts[group] / 2 > wanted:
+            break
+        chosen.add(group)
+        held += counts[group]
+    return chosen
