@@ -23,6 +23,14 @@ def best_level(info: SlideInfo, downsample: float) -> int:
     return max(fits, key=lambda index: info.levels[index].downsample, default=0)
 
 
+def exact_level(info: SlideInfo, canvas: Canvas) -> int | None:
+    """Return the level whose pixels are those of the canvas, or None where they must be resampled."""
+    index = best_level(info, canvas.scale.downsample)
+    factor = canvas.scale.downsample / info.levels[index].downsample
+    # 0.01 of a pixel, at the far edge.
+    return index if abs(factor - 1) * max(canvas.size.width, canvas.size.height) < 0.01 else None  # noqa: PLR2004
+
+
 def read_window(slide: Slide, canvas: Canvas, window: Window) -> NDArray[np.uint8]:
     """Return the pixels of `window` on `canvas`.
 
@@ -49,11 +57,11 @@ def read_window(slide: Slide, canvas: Canvas, window: Window) -> NDArray[np.uint
     UnreadableError
         If stored pixels under the window cannot be decoded.
     """
+    exact = exact_level(slide.info, canvas)
+    if exact is not None:
+        return slide.read_level(exact, window)
     index = best_level(slide.info, canvas.scale.downsample)
-    level = slide.info.levels[index]
-    factor = canvas.scale.downsample / level.downsample
-    if abs(factor - 1) * max(canvas.size.width, canvas.size.height) < 0.01:  # noqa: PLR2004 - of a pixel, at the far edge
-        return slide.read_level(index, window)
+    factor = canvas.scale.downsample / slide.info.levels[index].downsample
     margin = 0 if factor >= 1 else 1
     source = Window.from_edges(
         math.floor(window.x * factor) - margin,

@@ -29,7 +29,7 @@ from wsiseg.labels import IGNORE, LabelMap
 from wsiseg.stores.chunk_codecs import Zstd
 from wsiseg.stores.patch_meta import PatchMeta
 from wsiseg.stores.shards import ShardedArray
-from wsiseg.stores.zarr_files import METADATA, read_array, write_group
+from wsiseg.stores.zarr_files import METADATA, read_array, read_metadata, write_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -149,6 +149,11 @@ class PatchStore:
     def open(cls, path: Path, *, open_pixels: Callable[[PatchMeta], PixelSource] | None = None) -> Self:
         """Open the store at `path`; see the class."""
         return cls(path, open_pixels=open_pixels)
+
+    @staticmethod
+    def count(path: Path) -> int:
+        """Return the number of patches of the store at `path` without opening its arrays."""
+        return int(read_metadata(path / "positions")["shape"][0])
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -290,7 +295,9 @@ class PatchStore:
         if self._pixels is None:
             if self._open_pixels is None:
                 raise StoreError(
-                    "the store holds positions only", where=self.path, mend="Open it with wsiseg.tiling.open_patches"
+                    "the store holds positions only",
+                    where=self.path,
+                    mend="Open it with wsiseg.tiling.reading.open_patches",
                 )
             self._pixels = self._open_pixels(self.meta)
         return self._pixels

@@ -94,6 +94,8 @@ class PatchWriter:
                 item_shape=(*image_shape, 3),
                 dtype=np.dtype(np.uint8),
                 codec=self.codec,
+                # A patch of which the slide holds no pixels is bare glass.
+                fill=255,
             )
         self.write_overview(np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.bool_))
 

@@ -1,0 +1,330 @@
+"""The job behind ``wsiseg tile``: patches of many slides, one store each."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from wsiseg.atomic import write_bytes
+from wsiseg.errors import ConfigError, SlideError, SomeFailedError, StoppedError, StoreError, WsisegError
+from wsiseg.limits import cpu_limit
+from wsiseg.lock import locked
+from wsiseg.manifest import find_slides, shard
+from wsiseg.progress import SILENT
+from wsiseg.slides.open import open_slide
+from wsiseg.stopping import Stop
+from wsiseg.stores.patch_meta import PatchMeta
+from wsiseg.stores.patch_store import PatchStore
+from wsiseg.tiling.plan import estimated_bytes, plan_patches
+from wsiseg.tiling.writing import SlideWork, is_done, write_patches
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from wsiseg.manifest import SlideEntry
+    from wsiseg.progress import Progress
+    from wsiseg.slides.base import SlideInfo
+    from wsiseg.tiling.plan import TilePlan, TileSettings
+
+logger = logging.getLogger(__name__)
+
+Status = Literal["done", "already done", "planned", "failed"]
+
+# A slide whose pixels are this much coarser than asked for gains none by interpolation.
+COARSER = 1.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileJob:
+    """What to do.
+
+    Parameters
+    ----------
+    inputs, slide_dir, manifest
+        Slides; see `find_slides`.
+    output
+        Folder for one store per slide.
+    settings
+        How slides are cut.
+    reader
+        Reader that is forced, or None.
+    slide_mpp
+        Micrometres per level-0 pixel that beat the manifest and the files, or None.
+    num_workers
+        Threads that read; None for as many as there are processors, 0 for none.
+    num_shards, shard_index
+        The part of the slides that is ours; see `shard`.
+    overwrite
+        Make stores again that are there.
+    fail_fast
+        Stop at the first slide that fails.
+    dry_run
+        Only plan.
+    """
+
+    inputs: tuple[str, ...]
+    output: Path
+    settings: TileSettings
+    slide_dir: Path | None = None
+    manifest: Path | None = None
+    reader: str | None = None
+    slide_mpp: float | None = None
+    num_workers: int | None = None
+    num_shards: int | None = None
+    shard_index: int | None = None
+    overwrite: bool = False
+    fail_fast: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlideReport:
+    """What became of one slide.
+
+    Parameters
+    ----------
+    slide_id
+        Name in outputs.
+    path
+        The slide.
+    status
+        What was done.
+    patches
+        Number of patches.
+    tissue_mm2
+        Area of tissue, or None where unknown.
+    codec
+        How patches are stored.
+    size_bytes
+        Size on disk; estimated for plans.
+    seconds
+        Time taken.
+    error
+        Why it failed.
+    """
+
+    slide_id: str
+    path: str
+    status: Status
+    patches: int = 0
+    tissue_mm2: float | None = None
+    codec: str = ""
+    size_bytes: int = 0
+    seconds: float = 0.0
+    error: WsisegError | None = None
+
+    def __str__(self) -> str:
+        if self.error is not None:
+            return f"{self.slide_id}: failed: {self.error}"
+        tissue = "" if self.tissue_mm2 is None else f", {self.tissue_mm2:.3g} mm² of tissue"
+        size = f"{self.size_bytes / 1e6:,.1f} MB ({self.codec})"
+        match self.status:
+            case "planned":
+                rest = f"about {size}"
+            case "already done":
+                rest = f"already done, {size}"
+            case _:
+                rest = f"{self.seconds:.1f} s, {size}"
+        return f"{self.slide_id}: {self.patches:,} patches{tissue}, {rest}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileReport:
+    """What became of all slides.
+
+    Parameters
+    ----------
+    slides
+        One report each, in order.
+    output
+        Folder of the stores.
+    """
+
+    slides: tuple[SlideReport, ...]
+    output: Path
+
+    @property
+    def failed(self) -> tuple[SlideReport, ...]:
+        """Return the slides that failed."""
+        return tuple(report for report in self.slides if report.error is not None)
+
+    def __str__(self) -> str:
+        counts = {status: sum(report.status == status for report in self.slides) for status in get_args(Status)}
+        told = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no slides in this shard"
+        patches = sum(report.patches for report in self.slides)
+        size = sum(report.size_bytes for report in self.slides)
+        return f"{told}: {patches:,} patches, {size / 1e6:,.1f} MB in {self.output}"
+
+    def raise_failures(self) -> None:
+        """Raise the error that fits the slides that failed, if any.
+
+        Raises
+        ------
+        SomeFailedError
+            If others are done.
+        WsisegError
+            The slide's own error if it was the only one.
+        SlideError
+            If there were several and none is done.
+        """
+        if not self.failed:
+            return
+        names = ", ".join(report.slide_id for report in self.failed)
+        if len(self.failed) < len(self.slides):
+            raise SomeFailedError(f"{len(self.failed)} of {len(self.slides)} slides failed: {names}")
+        first = self.failed[0].error
+        if len(self.failed) == 1 and first is not None:
+            raise first
+        raise SlideError(f"all {len(self.failed)} slides failed: {names}", mend=f"The first: {first}")
+
+
+def tile(job: TileJob, progress: Progress = SILENT, stop: Stop | None = None) -> TileReport:
+    """Cut slides into patches and write a store for each, and ``summary.json``.
+
+    A slide that fails does not keep others from being done. Stores that are complete are left
+    alone, so a second run does nothing.
+
+    Raises
+    ------
+    NothingMatchedError
+        If there is no slide.
+    StoppedError
+        If a stop was requested; finished stores stay.
+    """
+    stop = stop or Stop()
+    entries = shard(
+        find_slides(job.inputs, slide_dir=job.slide_dir, manifest=job.manifest), job.num_shards, job.shard_index
+    )
+    if not job.dry_run:
+        _make_folder(job.output)
+    reports: list[SlideReport] = []
+    try:
+        for entry in entries:
+            if stop.is_requested:
+                raise stop.error()
+            reports.append(_tile_one(entry, job, progress, stop))
+            progress.say(str(reports[-1]))
+            if job.fail_fast and reports[-1].error is not None:
+                break
+    finally:
+        if reports and not job.dry_run:
+            _write_summary(job, reports)
+    return TileReport(slides=tuple(reports), output=job.output)
+
+
+def _tile_one(entry: SlideEntry, job: TileJob, progress: Progress, stop: Stop) -> SlideReport:
+    begun = time.monotonic()
+    try:
+        return _cut(entry, job, progress, stop, begun)
+    except StoppedError:
+        raise
+    except WsisegError as error:
+        failure = error
+    except OSError as error:
+        failure = StoreError(f"cannot be written: {error.strerror}", where=job.output)
+        failure.__cause__ = error
+    return SlideReport(slide_id=entry.slide_id, path=str(entry.path), status="failed", error=failure)
+
+
+def _cut(entry: SlideEntry, job: TileJob, progress: Progress, stop: Stop, begun: float) -> SlideReport:
+    settings = job.settings.model_copy(
+        update={"tissue": job.settings.tissue.for_slide(entry.slide_id, entry.mask_path)}
+    )
+    work = SlideWork(
+        slide_id=entry.slide_id,
+        path=entry.path,
+        settings=settings,
+        reader=job.reader,
+        slide_mpp=job.slide_mpp if job.slide_mpp is not None else entry.mpp,
+        split=entry.split,
+        patient_id=entry.patient_id,
+    )
+    store = job.output / f"{entry.slide_id}.zarr"
+    if not job.overwrite and is_done(work, store):
+        return _report(entry, "already done", store)
+    with open_slide(entry.path, reader=job.reader, slide_mpp=work.slide_mpp) as slide:
+        if job.dry_run:
+            return _planned(entry, plan_patches(slide, settings))
+        with locked(job.output / f".{entry.slide_id}.zarr.lock"):
+            # Another process may have finished it while we waited for nothing.
+            if not job.overwrite and is_done(work, store):
+                return _report(entry, "already done", store)
+            plan = plan_patches(slide, settings)
+            _warn(slide.info, settings)
+            workers = cpu_limit() if job.num_workers is None else job.num_workers
+            write_patches(slide, plan, work, store, workers=workers, progress=progress, stop=stop)
+    return _report(entry, "done", store, seconds=time.monotonic() - begun)
+
+
+def _report(entry: SlideEntry, status: Status, store: Path, *, seconds: float = 0.0) -> SlideReport:
+    meta = PatchMeta.read(store)
+    area = meta.tissue.get("area_mm2")
+    return SlideReport(
+        slide_id=entry.slide_id,
+        path=str(entry.path),
+        status=status,
+        patches=PatchStore.count(store),
+        tissue_mm2=area if isinstance(area, float) else None,
+        codec=meta.codec,
+        size_bytes=sum(file.stat().st_size for file in store.rglob("*") if file.is_file()),
+        seconds=seconds,
+    )
+
+
+def _planned(entry: SlideEntry, plan: TilePlan) -> SlideReport:
+    return SlideReport(
+        slide_id=entry.slide_id,
+        path=str(entry.path),
+        status="planned",
+        patches=len(plan),
+        tissue_mm2=plan.mask.area_mm2,
+        codec=plan.codec,
+        size_bytes=estimated_bytes(plan),
+    )
+
+
+def _warn(info: SlideInfo, settings: TileSettings) -> None:
+    if info.mpp is None:
+        return
+    for warning in info.mpp.warnings:
+        logger.warning("%s: %s", info.name, warning)
+    if settings.mpp != "native" and info.mpp.value > COARSER * settings.mpp:
+        logger.warning(
+            "%s: its pixels of %.3g µm are interpolated to the %.3g µm asked for",
+            info.name,
+            info.mpp.value,
+            settings.mpp,
+        )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot be the output folder: {error.strerror}", where=folder) from error
+
+
+def _write_summary(job: TileJob, reports: list[SlideReport]) -> None:
+    name = "summary.json" if job.num_shards is None else f"summary-{job.shard_index}-of-{job.num_shards}.json"
+    slides = [
+        {
+            "slide_id": report.slide_id,
+            "path": report.path,
+            "status": report.status,
+            "patches": report.patches,
+            "tissue_mm2": report.tissue_mm2,
+            "codec": report.codec,
+            "size_bytes": report.size_bytes,
+            "seconds": round(report.seconds, 2),
+            "error": None if report.error is None else str(report.error),
+        }
+        for report in reports
+    ]
+    summary = {"settings": job.settings.model_dump(mode="json"), "slides": slides}
+    try:
+        write_bytes(job.output / name, json.dumps(summary, indent=2, ensure_ascii=False).encode() + b"\n")
+    except OSError as error:
+        raise StoreError(f"the summary cannot be written: {error.strerror}", where=job.output) from error

@@ -1,0 +1,1 @@
+"""Cutting slides into patches, and reading the patches back."""

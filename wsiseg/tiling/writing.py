@@ -1,0 +1,219 @@
+"""Writing the patches of a slide into a store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from wsiseg import __version__
+from wsiseg.errors import StoreError
+from wsiseg.executors import ordered_map
+from wsiseg.geometry import Window
+from wsiseg.slides.fingerprint import fingerprint
+from wsiseg.slides.reading import read_window
+from wsiseg.stores.patch_meta import PatchMeta, SlideOrigin
+from wsiseg.stores.patch_writer import PatchTable, PatchWriter, new_folder
+from wsiseg.tiling.plan import RawTiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from wsiseg.progress import Progress
+    from wsiseg.slides.base import Slide, SlideInfo
+    from wsiseg.stopping import Stop
+    from wsiseg.tiling.plan import TilePlan, TileSettings
+    from wsiseg.tissue import Thumbnail, TissueMask
+
+# Patches that a thread reads in one go: enough to forget its overhead, few enough to share a shard out.
+BLOCK: Final = 16
+SPLITS: Final = ("", "train", "val", "test", "unlabelled")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlideWork:
+    """A slide to be cut, and what goes into its store besides pixels.
+
+    Parameters
+    ----------
+    slide_id
+        Name in outputs.
+    path
+        The slide.
+    settings
+        How it is cut.
+    reader
+        Reader that is forced, or None.
+    slide_mpp
+        Micrometres per level-0 pixel that beat the file's own.
+    split
+        Split of all its patches, or nothing.
+    patient_id
+        What must stay together in splits, or None.
+    """
+
+    slide_id: str
+    path: Path
+    settings: TileSettings
+    reader: str | None = None
+    slide_mpp: float | None = None
+    split: str = ""
+    patient_id: str | None = None
+
+    def config(self) -> dict[str, Any]:
+        """Return everything that the patches depend on apart from the slide."""
+        config: dict[str, Any] = self.settings.model_dump(mode="json")
+        config.update(reader=self.reader, slide_mpp=self.slide_mpp, split=self.split, patient_id=self.patient_id)
+        if self.settings.tissue.method not in ("otsu", "none"):
+            config["tissue_mask"] = fingerprint(Path(self.settings.tissue.method))
+        return config
+
+
+def is_done(work: SlideWork, store: Path) -> bool:
+    """Tell whether the store holds the patches of this very slide with these very settings.
+
+    Raises
+    ------
+    StoreError
+        If there is another store in its place.
+    """
+    if not store.exists():
+        return False
+    meta = PatchMeta.read(store)
+    mend = "Use another output folder, or --overwrite"
+    if meta.slide is None or meta.slide.fingerprint != fingerprint(work.path):
+        raise StoreError("the store was made from another slide", where=store, mend=mend)
+    wanted = work.config()
+    changed = sorted(key for key in {*wanted, *meta.config} if wanted.get(key) != meta.config.get(key))
+    if changed:
+        raise StoreError(
+            f"the store was made with other settings ({', '.join(changed)} differ)", where=store, mend=mend
+        )
+    return True
+
+
+def write_patches(
+    slide: Slide, plan: TilePlan, work: SlideWork, store: Path, *, workers: int, progress: Progress, stop: Stop
+) -> None:
+    """Write the patches of a plan to `store`, which appears when it is complete.
+
+    Raises
+    ------
+    UnreadableError
+        If a patch cannot be decoded.
+    StoppedError
+        If a stop was requested.
+    """
+    table = _table(slide.info, plan, work)
+    with new_folder(store) as folder:
+        writer = PatchWriter(
+            folder,
+            _meta(slide.info, plan, work, table),
+            table,
+            (plan.grid.patch_px, plan.grid.patch_px),
+            jpeg_quality=work.settings.jpeg_quality,
+        )
+        writer.write_overview(plan.thumbnail.pixels, np.asarray(_on(plan.mask, plan.thumbnail)))
+        if plan.codec == "none":
+            return
+        read = _reader(slide, plan, writer)
+        blocks = [range(first, min(first + BLOCK, len(plan))) for first in range(0, len(plan), BLOCK)]
+        chunks: list[bytes | None] = []
+        shard = 0
+        with progress.task(work.slide_id, total=len(plan), unit="patches") as advance:
+            for block in ordered_map(
+                lambda block: [read(i) for i in block], blocks, workers=workers, ahead=4 * workers
+            ):
+                if stop.is_requested:
+                    raise stop.error()
+                chunks += block
+                while len(chunks) >= writer.images.items_per_shard:
+                    writer.images.write_shard(shard, chunks[: writer.images.items_per_shard])
+                    del chunks[: writer.images.items_per_shard]
+                    shard += 1
+                advance(len(block))
+        if chunks:
+            writer.images.write_shard(shard, chunks)
+
+
+def _reader(slide: Slide, plan: TilePlan, writer: PatchWriter) -> Callable[[int], bytes | None]:
+    """Return the function from the index of a patch to its encoded bytes."""
+    patch_px = plan.grid.patch_px
+    corners = plan.windows.tolist()
+    level = plan.level
+
+    def encode(index: int) -> bytes:
+        x, y = corners[index]
+        return writer.codec.encode(read_window(slide, plan.canvas, Window(x, y, patch_px, patch_px)))
+
+    def copy(index: int) -> bytes | None:
+        x, y = corners[index]
+        if level is None or not isinstance(slide, RawTiles):
+            raise TypeError("copying was planned for a slide that gives no tiles")
+        tile = slide.raw_tile(level, x // patch_px, y // patch_px)
+        return None if tile is None else tile.data
+
+    return copy if plan.codec == "copy" else encode
+
+
+def _table(info: SlideInfo, plan: TilePlan, work: SlideWork) -> PatchTable:
+    size = np.array(plan.grid.canvas)
+    if plan.level is not None:
+        # A canvas may be a pixel larger than the level that it shows.
+        level = info.levels[plan.level].size
+        size = np.minimum(size, [level.width, level.height])
+    extents = np.clip(size - plan.windows, 0, plan.grid.patch_px).astype(np.int32)
+    count = len(plan)
+    return PatchTable(
+        positions=np.rint(plan.windows * plan.canvas.scale.downsample).astype(np.int64),
+        windows=plan.windows,
+        extents=extents,
+        tissue=plan.tissue,
+        parent=np.zeros(count, dtype=np.int32),
+        split=np.full(count, SPLITS.index(work.split), dtype=np.uint8),
+    )
+
+
+def _meta(info: SlideInfo, plan: TilePlan, work: SlideWork, table: PatchTable) -> PatchMeta:
+    origin = SlideOrigin(
+        path=str(work.path.resolve()),
+        slide_id=work.slide_id,
+        fingerprint=fingerprint(work.path),
+        size=(info.size.width, info.size.height),
+        mpp=None if info.mpp is None else info.mpp.value,
+        reader=info.reader,
+    )
+    config = work.config()
+    digest = hashlib.blake2b(origin.fingerprint.encode(), digest_size=16)
+    digest.update(json.dumps(config, sort_keys=True).encode())
+    digest.update(table.positions.astype("<i8").tobytes())
+    return PatchMeta(
+        codec=plan.codec,
+        mpp=plan.canvas.mpp,
+        background=info.background,
+        parents=(work.slide_id,),
+        groups=(work.patient_id or work.slide_id,),
+        splits=SPLITS,
+        fingerprint=digest.hexdigest(),
+        slide=origin,
+        grid=plan.grid,
+        tissue={**work.settings.tissue.model_dump(mode="json"), "area_mm2": plan.mask.area_mm2},
+        config=config,
+        provenance={"tool": "wsiseg tile", "version": __version__},
+    )
+
+
+def _on(mask: TissueMask, thumbnail: Thumbnail) -> NDArray[np.bool_]:
+    """Return a mask on the pixels of the thumbnail, (h, w), whatever its own grid."""
+    height, width = thumbnail.pixels.shape[:2]
+    if mask.mask.shape == (height, width):
+        return mask.mask
+    rows = (np.arange(height) * mask.mask.shape[0] // height).clip(0, mask.mask.shape[0] - 1)
+    columns = (np.arange(width) * mask.mask.shape[1] // width).clip(0, mask.mask.shape[1] - 1)
+    return mask.mask[np.ix_(rows, columns)]
