@@ -10,6 +10,7 @@ with the loop, and the medians are compared.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import statistics
 import subprocess
@@ -62,7 +63,10 @@ def by_wsiseg(path: Path, folder: Path, codec: str) -> None:
     """Run the command on all tiles."""
     command = [sys.executable, "-m", "wsiseg.cli.app", "--progress", "none", "tile", str(path), "-o", str(folder)]
     options = ["--mpp", "native", "--tissue", "none", "--min-tissue", "0", "--codec", codec]
-    subprocess.run([*command, *options, "--num-workers", str(THREADS)], check=True, stdout=subprocess.DEVNULL)
+    # As it is after installation: some containers keep Python from storing what it compiles.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    command += [*options, "--num-workers", str(THREADS)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
 
 
 def measured(work: Callable[[Path], None], scratch: Path) -> float:
