@@ -151,8 +151,8 @@ def _runs(
         run_of.append(runs + total)
         total += len(chains.start)
     # Edges are listed row by row, so the left and the right end of a run have the same place.
-    ties = np.unique(np.stack([run_of[_LEFT], run_of[_RIGHT]], axis=1), axis=0)
-    return Chains.concat(parts), ties[:, 0], ties[:, 1]
+    left, right = np.divmod(np.unique(run_of[_LEFT] * total + run_of[_RIGHT]), max(total, 1))
+    return Chains.concat(parts), left, right
 
 
 def _runs_of_side(
