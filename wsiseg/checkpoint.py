@@ -10,7 +10,6 @@ import difflib
 import hashlib
 import io
 import json
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -256,7 +255,8 @@ def locate(source: Path | str) -> Path:
     Parameters
     ----------
     source
-        Name of a shipped model, folder of a model, or folder of a training run, whose best model is meant.
+        Name of a shipped model, folder of a model, or folder of a training run, whose best model is
+        meant (its last, if none was validated).
 
     Raises
     ------
@@ -284,8 +284,9 @@ def locate(source: Path | str) -> Path:
             where=str(source),
             mend=f"Did you mean {near[0]}?" if near else f"Pass a folder, or one of the shipped models: {names}",
         )
-    if not (path / CARD).exists() and (path / "best").is_dir():
-        path = path / "best"
+    if not (path / CARD).exists():
+        runs = [path / name for name in ("best", "last") if (path / name / CARD).exists()]
+        path = runs[0] if runs else path
     pickles = sorted(file.name for file in path.iterdir() if file.suffix.lower() in PICKLES)
     if pickles:
         raise DataError(
@@ -323,7 +324,9 @@ def load_state(path: Path) -> State:
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=path) from error
+    except Exception as error:  # torch's reader meets rubbish with errors of many kinds
         raise DataError(
             "the state of the training is damaged or holds more than data",
             where=path,

@@ -300,8 +300,8 @@ class _Run:
         if is_saving:
             self.state.save(self.folder / STATE, self.plan)
             self.saved_at = time.monotonic()
-            if self.ranks.is_first:
-                draw_curves(self.folder, metric=self.validation.metric if self.validation is not None else "")
+        if self.ranks.is_first and (is_stopping or self.is_time(self.settings.validate_every)):
+            draw_curves(self.folder, metric=self.validation.metric if self.validation is not None else "")
         if is_stopping and self.state.step < self.settings.steps:
             raise self.stop.error()
 

@@ -143,9 +143,7 @@ def random_crop(patch: Patch, *, crop_px: int, scale: float, rng: np.random.Gene
     """
     side = crop_px * scale
     height, width = patch.labels.shape
-    left, top = rng.uniform(*sorted((0.0, width - side))), rng.uniform(*sorted((0.0, height - side)))
-    if scale == 1:
-        left, top = math.floor(left), math.floor(top)
+    left, top = (_random_place(room - side, whole=scale == 1, rng=rng) for room in (width, height))
     x0, y0, x1, y1 = math.floor(left), math.floor(top), math.ceil(left + side), math.ceil(top + side)
     inside = np.s_[max(0, y0) : min(height, y1), max(0, x0) : min(width, x1)]
     cut = Patch(image=patch.image[inside], labels=patch.labels[inside], valid=patch.valid[inside])
@@ -156,6 +154,12 @@ def random_crop(patch: Patch, *, crop_px: int, scale: float, rng: np.random.Gene
     # Rounding of sums may reach beyond the last pixel by a billionth, which Pillow refuses.
     box = left - x0, top - y0, min(left - x0 + side, x1 - x0), min(top - y0 + side, y1 - y0)
     return resample(cut, box, (crop_px, crop_px))
+
+
+def _random_place(slack: float, *, whole: bool, rng: np.random.Generator) -> float:
+    """Return where along an edge a crop begins, `slack` pixels shorter than the patch (longer if negative)."""
+    low, high = min(0.0, slack), max(0.0, slack)
+    return int(rng.integers(math.floor(low), math.floor(high) + 1)) if whole else float(rng.uniform(low, high))
 
 
 def split_patches(

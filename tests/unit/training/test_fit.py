@@ -1,0 +1,244 @@
+"""A training that is stopped or killed and goes on ends as one that was not."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from wsiseg import checkpoint
+from wsiseg.checkpoint import ModelCard
+from wsiseg.errors import DataError, MethodError, StoppedError
+from wsiseg.labels import LabelMap
+from wsiseg.losses.semantic import combo
+from wsiseg.methods.base import Batch, Clock, PredictorSpec
+from wsiseg.stopping import Stop
+from wsiseg.training.augmentation import Augmentation
+from wsiseg.training.batches import Batches
+from wsiseg.training.fit import FitReport, FitSettings, fit
+from wsiseg.training.log import read_table
+from wsiseg.training.sources import Source
+from wsiseg.training.validation import Validation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from wsiseg.heads.base import Instances
+
+    from tests.conftest import MakePatchStore
+
+LABELS = LabelMap.from_names(("background", "gland"))
+
+
+class Pixelwise:
+    """The smallest predictor that learns."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module.eval()
+        self.spec = PredictorSpec(task="semantic", labels=LABELS, mpp=0.5, tile_px=32, halo_px=4, channels=2)
+
+    def to(self, device: torch.device) -> None:
+        self.module.to(device)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        probabilities: torch.Tensor = self.module(batch.float() / 255).softmax(dim=1)
+        return probabilities
+
+    def transformed(self, batch: torch.Tensor, symmetry: int) -> torch.Tensor:
+        raise NotImplementedError
+
+    def decode(self, maps: NDArray[np.float32]) -> Instances:
+        raise NotImplementedError
+
+    def foreground(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+    def save(self, folder: Path, *, metrics: Mapping[str, float], half: bool = False) -> None:
+        card = ModelCard(
+            name="toy", task="semantic", labels=LABELS, tile_px=32, halo_px=4, net={}, metrics=dict(metrics)
+        )
+        checkpoint.save(folder, card, self.module.state_dict(), half=half)
+
+
+class ToyLearner:
+    """Learns glands from colour, with dropout so that random states matter."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.module: nn.Module = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.3), nn.Conv2d(8, 2, 1)
+        )
+        self.updates = 0
+
+    @property
+    def encode(self) -> Any:  # noqa: ANN401 - a plain function
+        return encode_classes
+
+    def training_step(self, batch: Batch, clock: Clock) -> dict[str, torch.Tensor]:
+        assert 0 <= clock.progress < 1
+        return combo(self.module(batch.images.float() / 255), batch.targets["classes"].long(), dice_weight=1.0)
+
+    def after_update(self, clock: Clock) -> None:
+        assert self.updates in {clock.step, 0}
+        self.updates = clock.step + 1
+
+    def predictor(self, module: nn.Module) -> Pixelwise:
+        return Pixelwise(module)
+
+
+def encode_classes(labels: NDArray[np.int32], valid: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    return {"classes": np.where(valid, labels, 255).astype(np.uint8)}
+
+
+@pytest.fixture
+def source(tmp_path: Path, make_patch_store: MakePatchStore) -> Source:
+    """Return glands that are dark on a light ground."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random((6, 5, 5)) < 0.4).repeat(8, axis=1).repeat(8, axis=2).astype(np.uint8)
+    images = np.where(labels[..., None] == 1, 90, 200) + rng.integers(-30, 30, (*labels.shape, 3))
+    store = make_patch_store(tmp_path / "glands.zarr", images.astype(np.uint8), labels)
+    return Source(patches=store, layer="truth", indices=np.arange(6))
+
+
+SETTINGS = FitSettings(steps=12, log_every=3, validate_every=4, ema=0.9, lr=0.01, num_workers=2, save_interval_s=0)
+
+
+def run(source: Source, folder: Path, settings: FitSettings = SETTINGS, **others: Any) -> FitReport:  # noqa: ANN401
+    learner = ToyLearner()
+    batches = Batches(
+        [source], learner.encode, batch_size=2, crop_px=24, augmentation=Augmentation(), seed=settings.seed
+    )
+    validation = Validation([source], kind="classes", num_classes=2)
+    return fit(learner, batches, settings, folder, **{"validation": validation, **others})
+
+
+class StopAfter(Stop):
+    """Asks for a stop at one look."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    @property
+    def is_requested(self) -> bool:
+        self.looks -= 1
+        if self.looks <= 0:
+            self.request("the test says so")
+        return super().is_requested
+
+
+def outcome(folder: Path) -> dict[str, bytes]:
+    names = ("log.csv", "validation.csv", "best/model.safetensors", "best/model.json", "last/model.safetensors")
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def test_it_learns_and_tells(source: Source, tmp_path: Path) -> None:
+    report = run(source, tmp_path / "run", SETTINGS.model_copy(update={"steps": 60, "validate_every": 20}))
+
+    log, validation = read_table(tmp_path / "run" / "log.csv"), read_table(tmp_path / "run" / "validation.csv")
+    assert [row["step"] for row in validation] == [20, 40, 60]
+    assert list(log[0]) == ["step", "epoch", "lr", "loss", "cross_entropy", "dice"]
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert report.metric == "mIoU"
+    assert report.best == pytest.approx(max(row["mIoU"] for row in validation))
+    assert report.best > 0.7
+    assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
+    assert checkpoint.read_card(tmp_path / "run").metrics["mIoU"] == report.best
+
+
+@pytest.mark.parametrize("looks", [1, 5, 8])
+def test_a_stopped_training_goes_on_to_the_same_end(source: Source, tmp_path: Path, looks: int) -> None:
+    run(source, tmp_path / "whole")
+    with pytest.raises(StoppedError):
+        run(source, tmp_path / "parts", stop=StopAfter(looks))
+
+    report = run(source, tmp_path / "parts", SETTINGS.model_copy(update={"num_workers": 0}))
+
+    assert report.steps_before == looks
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
+def test_rows_written_after_the_state_are_written_anew(source: Source, tmp_path: Path) -> None:
+    run(source, tmp_path / "whole")
+    with pytest.raises(StoppedError):
+        run(source, tmp_path / "parts", stop=StopAfter(5))
+    with (tmp_path / "parts" / "log.csv").open("a") as file:
+        file.write("6,1,1,1,1,1\n9,1,1,1")
+
+    run(source, tmp_path / "parts")
+
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+
+
+def test_a_finished_training_is_left_alone(source: Source, tmp_path: Path) -> None:
+    run(source, tmp_path)
+    before = outcome(tmp_path)
+
+    report = run(source, tmp_path)
+
+    assert report.steps_before == report.steps == 12
+    assert outcome(tmp_path) == before
+
+
+def test_gradients_of_several_batches_add_up(source: Source, tmp_path: Path) -> None:
+    report = run(source, tmp_path, SETTINGS.model_copy(update={"accumulate": 3}))
+
+    assert report.steps == 12
+    assert read_table(tmp_path / "log.csv")[-1]["epoch"] == pytest.approx(12 * 3 * 2 / 18)
+
+
+def test_going_on_with_another_plan_is_refused(source: Source, tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        run(source, tmp_path, stop=StopAfter(2), plan={"lr": 1, "seed": 0})
+
+    with pytest.raises(DataError, match=r"other settings or data \(lr differ\)"):
+        run(source, tmp_path, plan={"lr": 2, "seed": 0})
+
+
+def test_a_damaged_state_is_one_line(source: Source, tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        run(source, tmp_path, stop=StopAfter(2))
+    (tmp_path / "last.pt").write_bytes(b"rubbish")
+
+    with pytest.raises(DataError, match="damaged or holds more than data"):
+        run(source, tmp_path)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(source: Source, tmp_path: Path) -> None:
+    with pytest.raises(MethodError, match="no longer finite at step 3"):
+        run(source, tmp_path, SETTINGS.model_copy(update={"lr": 1e30, "clip_norm": 1e30, "weight_decay": 1e6}))
+
+
+def test_without_validation_the_last_model_counts(source: Source, tmp_path: Path) -> None:
+    report = run(source, tmp_path, validation=None)
+
+    assert math.isnan(report.best)
+    assert checkpoint.locate(tmp_path) == tmp_path / "last"
+
+
+def test_batches_do_not_depend_on_the_number_of_ranks(source: Source) -> None:
+    def batches(size: int, rank: int, world: int) -> Batches:
+        options = {"batch_size": size, "crop_px": 24, "augmentation": Augmentation(), "seed": 5}
+        return Batches([source], encode_classes, rank=rank, world=world, **options)  # type: ignore[arg-type]
+
+    whole = batches(4, 0, 1).make(7)
+    parts = [batches(2, rank, 2).make(7) for rank in range(2)]
+
+    assert torch.equal(whole.images, torch.cat([part.images for part in parts]))
+    assert torch.equal(whole.targets["classes"], torch.cat([part.targets["classes"] for part in parts]))
+
+
+def test_sources_with_and_without_weight_do_not_mix(source: Source) -> None:
+    heavy = Source(patches=source.patches, layer="truth", indices=source.indices, weight=2.0)
+
+    with pytest.raises(DataError, match="some sources have a weight"):
+        Batches([source, heavy], encode_classes, batch_size=1, crop_px=8, augmentation=Augmentation(), seed=0)
+    empty = Source(patches=source.patches, layer="truth", indices=source.indices[:0])
+    with pytest.raises(DataError, match="no patch to train on"):
+        Batches([empty], encode_classes, batch_size=1, crop_px=8, augmentation=Augmentation(), seed=0)
