@@ -25,14 +25,30 @@ if TYPE_CHECKING:
     from wsiseg.tissue import Thumbnail, TissueMask
 
 
-def _parse_overlap(value: object) -> object:
+def parse_overlap(value: object) -> object:
     """Return 64 for "64", 0.25 for "0.25" and "25%"."""
     if isinstance(value, str) and value.strip().endswith("%"):
         return float(value.strip()[:-1]) / 100
     return value
 
 
-def _parse_mpp(value: object) -> object:
+def overlap_px(overlap: float, patch_px: int) -> int:
+    """Return what neighbouring patches share in pixels, from pixels or a share of the patch.
+
+    Raises
+    ------
+    ValueError
+        If it is neither whole pixels nor a share below 1, or leaves nothing of a patch.
+    """
+    pixels = round(overlap * patch_px) if overlap < 1 else int(overlap)
+    if overlap >= 1 and overlap != pixels:
+        raise ValueError(f"overlap must be whole pixels or a share below 1, not {overlap:g}")
+    if pixels >= patch_px:
+        raise ValueError(f"an overlap of {pixels} px leaves nothing of a patch of {patch_px} px")
+    return pixels
+
+
+def parse_mpp(value: object) -> object:
     """Return a number where text holds one."""
     try:
         return float(value) if isinstance(value, str) else value
@@ -65,9 +81,9 @@ class TileSettings(Config):
         Keep at most this many patches of a slide, spread evenly.
     """
 
-    mpp: Annotated[Literal["native"] | Annotated[float, Field(gt=0, le=1000)], BeforeValidator(_parse_mpp)] = 0.5
+    mpp: Annotated[Literal["native"] | Annotated[float, Field(gt=0, le=1000)], BeforeValidator(parse_mpp)] = 0.5
     patch_size: int = Field(default=256, ge=8, le=8192)
-    overlap: Annotated[float, BeforeValidator(_parse_overlap), Field(ge=0)] = 0.0
+    overlap: Annotated[float, BeforeValidator(parse_overlap), Field(ge=0)] = 0.0
     min_tissue: float = Field(default=0.5, ge=0, le=1)
     tissue: TissueSettings = TissueSettings()
     codec: Literal["auto", "zstd", "jpeg", "copy", "none"] = "auto"
@@ -76,16 +92,8 @@ class TileSettings(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.overlap >= 1 and self.overlap != int(self.overlap):
-            raise ValueError(f"overlap must be whole pixels or a share below 1, not {self.overlap:g}")
-        if self.overlap_px >= self.patch_size:
-            raise ValueError(f"an overlap of {self.overlap_px} px leaves nothing of a patch of {self.patch_size} px")
+        overlap_px(self.overlap, self.patch_size)
         return self
-
-    @property
-    def overlap_px(self) -> int:
-        """Return the overlap in patch pixels."""
-        return round(self.overlap * self.patch_size) if self.overlap < 1 else int(self.overlap)
 
 
 @runtime_checkable
@@ -166,7 +174,7 @@ def plan_patches(slide: Slide, settings: TileSettings) -> TilePlan:
         canvas = Canvas.over(info.size, slide_mpp=require_mpp(info), mpp=settings.mpp)
     grid = PatchGrid(
         patch_px=settings.patch_size,
-        stride_px=settings.patch_size - settings.overlap_px,
+        stride_px=settings.patch_size - overlap_px(settings.overlap, settings.patch_size),
         downsample=canvas.scale.downsample,
         canvas=(canvas.size.width, canvas.size.height),
     )

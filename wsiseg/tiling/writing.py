@@ -14,10 +14,12 @@ from wsiseg import __version__
 from wsiseg.errors import StoreError
 from wsiseg.executors import ordered_map
 from wsiseg.geometry import Window
+from wsiseg.manifest import SPLITS
 from wsiseg.slides.fingerprint import fingerprint
 from wsiseg.slides.reading import read_window
 from wsiseg.stores.patch_meta import PatchMeta, SlideOrigin
 from wsiseg.stores.patch_writer import PatchTable, PatchWriter, new_folder
+from wsiseg.stores.shards import ShardWriter
 from wsiseg.tiling.plan import RawTiles
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
 # Patches that a thread reads in one go: enough to forget its overhead, few enough to share a shard out.
 BLOCK: Final = 16
-SPLITS: Final = ("", "train", "val", "test", "unlabelled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,22 +125,16 @@ def write_patches(
             return
         read = _reader(slide, plan, writer)
         blocks = [range(first, min(first + BLOCK, len(plan))) for first in range(0, len(plan), BLOCK)]
-        chunks: list[bytes | None] = []
-        shard = 0
+        shards = ShardWriter(writer.images)
         with progress.task(work.slide_id, total=len(plan), unit="patches") as advance:
             for block in ordered_map(
                 lambda block: [read(i) for i in block], blocks, workers=workers, ahead=4 * workers
             ):
                 if stop.is_requested:
                     raise stop.error()
-                chunks += block
-                while len(chunks) >= writer.images.items_per_shard:
-                    writer.images.write_shard(shard, chunks[: writer.images.items_per_shard])
-                    del chunks[: writer.images.items_per_shard]
-                    shard += 1
+                shards.add(block)
                 advance(len(block))
-        if chunks:
-            writer.images.write_shard(shard, chunks)
+        shards.close()
 
 
 def _reader(slide: Slide, plan: TilePlan, writer: PatchWriter) -> Callable[[int], bytes | None]:
@@ -176,7 +171,7 @@ def _table(info: SlideInfo, plan: TilePlan, work: SlideWork) -> PatchTable:
         extents=extents,
         tissue=plan.tissue,
         parent=np.zeros(count, dtype=np.int32),
-        split=np.full(count, SPLITS.index(work.split), dtype=np.uint8),
+        split=np.full(count, ("", *SPLITS).index(work.split), dtype=np.uint8),
     )
 
 
@@ -199,7 +194,7 @@ def _meta(info: SlideInfo, plan: TilePlan, work: SlideWork, table: PatchTable) -
         background=info.background,
         parents=(work.slide_id,),
         groups=(work.patient_id or work.slide_id,),
-        splits=SPLITS,
+        splits=("", *SPLITS),
         fingerprint=digest.hexdigest(),
         slide=origin,
         grid=plan.grid,

@@ -1,0 +1,105 @@
+"""``wsiseg ingest``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import Annotated
+
+import typer
+
+from wsiseg.cli import console
+
+LABELS, PATCHES, RUN = "Labels", "Patches", "Run"
+
+
+class LabelsAs(StrEnum):
+    """What label images hold."""
+
+    INSTANCES = "instances"
+    CLASSES = "classes"
+
+
+def ingest(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of images.", show_default=False)],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Store to make, NAME.zarr.", show_default=False)],
+    mpp: Annotated[
+        str | None, typer.Option("--mpp", help="µm per pixel of the images, or unknown.", rich_help_panel=PATCHES)
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            "--layout",
+            help="How SRC is laid out. Default images: SRC/images/* and SRC/labels/<same stem>.png.",
+            rich_help_panel=LABELS,
+        ),
+    ] = None,
+    labels_as: Annotated[
+        LabelsAs | None,
+        typer.Option(
+            "--labels-as",
+            help="What label images hold: object ids, or class indices with 255 for ignored.",
+            rich_help_panel=LABELS,
+        ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            "--classes", help="Names by index, with commas, background first. Default numbered.", rich_help_panel=LABELS
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            help="train, val, test or unlabelled for all, or a CSV with columns image, split. Default none.",
+            rich_help_panel=LABELS,
+        ),
+    ] = None,
+    patch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--patch-size",
+            help="Cut images into patches of this edge in pixels. Default: whole images.",
+            rich_help_panel=PATCHES,
+        ),
+    ] = None,
+    overlap: Annotated[
+        str | None,
+        typer.Option(
+            "--overlap", help="Shared by neighbours: pixels (64) or a share (0.25). Default 0.", rich_help_panel=PATCHES
+        ),
+    ] = None,
+    num_workers: Annotated[
+        int | None,
+        typer.Option("--num-workers", min=0, help="Reading threads. Default: all processors.", rich_help_panel=RUN),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make the store again if it is there.", rich_help_panel=RUN)
+    ] = False,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Settings as a TOML file.", rich_help_panel=RUN)
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting as key=value.", rich_help_panel=RUN)
+    ] = None,
+) -> None:
+    """Make a patch store out of folders of images and label images."""
+    from wsiseg.config import load
+    from wsiseg.ingestion import IngestSettings
+    from wsiseg.tasks.ingest import ingest as run
+
+    options = {
+        "layout": layout,
+        "mpp": mpp,
+        "labels_as": labels_as,
+        "classes": None if classes is None else [name.strip() for name in classes.split(",")],
+        "patch_size": patch_size,
+        "overlap": overlap,
+        "split": split,
+    }
+    settings = load(IngestSettings, file=config, options=options, overrides=overrides or ())
+    with console.progress_bar() as progress:
+        report = run(source, output, settings, num_workers=num_workers, overwrite=overwrite, progress=progress)
+    console.out.print(str(report), highlight=False, markup=False)
