@@ -1,0 +1,176 @@
+"""What comes out does not depend on how the slide was cut, batched, threaded or interrupted."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Literal
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import find_objects, label
+
+from tests.fake_predictors import FakePredictor, job_on, read, run, whole
+from wsiseg.geometry import Window
+from wsiseg.journal import Journal
+from wsiseg.objects import Objects
+from wsiseg.slides.array import ArraySlide
+from wsiseg.stores.mask_store import MaskStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from wsiseg.inference.blending import Blend
+
+BLENDS: tuple[Blend, ...] = ("none", "gaussian", "hann")
+
+
+def blobs(width: int, height: int, *, seed: int, count: int, radius: int = 6) -> NDArray[np.uint8]:
+    """Return dark discs of up to `radius` on white, some touching."""
+    rng = np.random.default_rng(seed)
+    pixels = np.full((height, width, 3), 255, dtype=np.uint8)
+    y, x = np.mgrid[:height, :width]
+    for _ in range(count):
+        cx, cy, r = rng.integers(0, width), rng.integers(0, height), rng.integers(3, radius + 1)
+        pixels[(x - cx) ** 2 + (y - cy) ** 2 <= r * r] = rng.integers(0, 60)
+    return pixels
+
+
+def canonical(labels: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return labels renumbered in the order of their first pixels."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(np.where(np.unique(labels) == 0, -1, first)))
+    return order[inverse].reshape(labels.shape)
+
+
+def check_table(objects: Objects, ids: NDArray[np.uint32]) -> None:
+    assert objects.id.tolist() == list(range(1, len(objects) + 1))
+    np.testing.assert_array_equal(np.bincount(ids.ravel(), minlength=len(objects) + 1)[1:], objects.area_px)
+    for index in range(len(objects)):
+        rows, columns = np.nonzero(ids == objects.id[index])
+        assert (objects.x0[index], objects.y0[index]) == (columns.min(), rows.min())
+        assert (objects.x1[index], objects.y1[index]) == (columns.max() + 1, rows.max() + 1)
+        np.testing.assert_allclose(objects.cx[index], columns.mean() + 0.5)
+    assert (objects.label == 1).all()
+    assert (objects.score == np.float32(0.75)).all()
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(1, 150), st.integers(1, 150), st.integers(12, 48), st.integers(1, 5), st.integers(1, 3))
+def test_semantic_tiles_give_what_the_whole_gives(width: int, height: int, core: int, batch: int, bands: int) -> None:
+    pixels = blobs(width, height, seed=core, count=15)
+    predictor = FakePredictor(tile_px=core + 16)
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        job_on(Path(folder), ArraySlide(pixels), predictor, bands=bands) as job,
+    ):
+        run(job, predictor, batch_size=batch)
+
+        np.testing.assert_array_equal(read(job, "classes"), whole(predictor, pixels).argmax(axis=0))
+
+
+@settings(deadline=None, max_examples=10)
+@given(
+    st.integers(1, 150),
+    st.integers(1, 150),
+    st.integers(12, 48),
+    st.tuples(st.sampled_from(BLENDS), st.integers(1, 3)),
+    st.integers(0, 99),
+)
+def test_objects_are_the_same_however_the_slide_is_cut(
+    width: int, height: int, core: int, how: tuple[Blend, int], seed: int
+) -> None:
+    blend, bands = how
+    pixels = blobs(width, height, seed=seed, count=width * height // 700 + 1, radius=4)
+    predictor = FakePredictor(task="instance", tile_px=core + 16, radius=1)
+    expected, _ = label(whole(predictor, pixels)[0] > 0)
+    widest = max((max(part.stop - part.start for part in box) for box in find_objects(expected)), default=0)
+    # The margin, 24 px, must hold what lies on the other side of a centroid.
+    assume(widest <= 22)
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        job_on(Path(folder), ArraySlide(pixels), predictor, blend=blend, bands=bands) as job,
+    ):
+        run(job, predictor, blend=blend)
+
+        ids = read(job, "instances")
+        np.testing.assert_array_equal(canonical(ids), canonical(expected))
+        np.testing.assert_array_equal(read(job, "classes"), ids > 0)
+        check_table(job.objects(), ids)
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside."""
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != "journal")
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 40))])
+def test_interrupted_work_ends_in_the_same_bytes(seed: int, tmp_path: Path) -> None:
+    random = Random(seed)
+    task: Literal["semantic", "instance"] = "semantic" if seed % 3 == 0 else "instance"
+    blend, core = random.choice(BLENDS), random.randint(12, 30)
+    bands, batch = random.randint(1, 3), random.randint(1, 4)
+    pixels = blobs(90, 200, seed=core, count=60, radius=5)
+    predictor = FakePredictor(task=task, tile_px=core + 16, radius=1)
+    slide = ArraySlide(pixels, broken=[Window(70, 100, 3, 3)])
+    grid_shape = (-(-200 // core), -(-90 // core))
+    tissue = np.random.default_rng(core).random(grid_shape) < 0.8
+
+    with job_on(tmp_path / "one", slide, predictor, blend=blend, bands=bands, tissue=tissue) as job:
+        run(job, predictor, blend=blend, batch_size=batch)
+        unreadable = job.is_unreadable
+    kills = 0
+    is_done = False
+    while not is_done:
+        with (
+            job_on(tmp_path / "other", slide, predictor, blend=blend, bands=bands, tissue=tissue) as job,
+            killing_after(random.randint(1, 6 + 8 * kills)),
+        ):
+            try:
+                run(job, predictor, blend=blend, batch_size=batch)
+                is_done = True
+            except Killed:
+                kills += 1
+
+    assert kills > 0
+    np.testing.assert_array_equal(job.is_unreadable, unreadable)
+    assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "other")
+
+
+@contextmanager
+def killing_after(writes: int) -> Iterator[None]:
+    """Kill the work at one of its writes, before or after it is on disk."""
+    left = writes
+
+    def deadly(write: Callable[..., None]) -> Callable[..., None]:
+        def wrapped(*args: object, **kwargs: object) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Killed
+            write(*args, **kwargs)
+            if left == 1:
+                left = 0
+                raise Killed
+
+        return wrapped
+
+    with (
+        patch.object(MaskStore, "write", deadly(MaskStore.write)),
+        patch.object(Objects, "save", deadly(Objects.save)),
+        patch.object(Journal, "append", deadly(Journal.append)),
+    ):
+        yield

@@ -1,0 +1,96 @@
+"""From the final output at one place to labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wsiseg.inference.instances import Context, Found, find_objects
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from wsiseg.geometry import Window
+    from wsiseg.methods.base import Predictor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Step:
+    """What has become final at one place of the walk.
+
+    Parameters
+    ----------
+    row, column
+        Place in the grid.
+    window
+        The block, in canvas pixels.
+    maps
+        float32 (channels, H, W) over the block, or None where no tile has been.
+    is_analysed, is_unreadable
+        bool (H, W) over the block: pixels of cells that were read, and of those that could not be;
+        None where the block touches no cell that is to be analysed.
+    context
+        Where objects are to be found, or None.
+    """
+
+    row: int
+    column: int
+    window: Window
+    maps: NDArray[np.float32] | None
+    is_analysed: NDArray[np.bool_] | None
+    is_unreadable: NDArray[np.bool_] | None
+    context: Context | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StepLabels:
+    """The labels of one step.
+
+    Parameters
+    ----------
+    step
+        Where they belong.
+    classes
+        uint8 (H, W) over the block for semantic models, or None.
+    uncertainty
+        uint8 (H, W) over the block, or None where no tile has been.
+    found
+        Objects of the unit for instance models, or None.
+    """
+
+    step: Step
+    classes: NDArray[np.uint8] | None
+    uncertainty: NDArray[np.uint8] | None
+    found: Found | None
+
+
+def label_step(step: Step, predictor: Predictor) -> StepLabels:
+    """Return the labels of one step; safe from several threads at once."""
+    found = find_objects(predictor, step.context) if step.context is not None else None
+    if step.maps is None:
+        return StepLabels(step=step, classes=None, uncertainty=None, found=found)
+    if predictor.spec.task == "instance":
+        inside = predictor.foreground(step.maps)
+        return StepLabels(step=step, classes=None, uncertainty=entropy(np.stack((inside, 1 - inside))), found=found)
+    index_of = np.array([label.index for label in predictor.spec.labels.labels], dtype=np.uint8)
+    classes = index_of[step.maps.argmax(axis=0)]
+    return StepLabels(step=step, classes=classes, uncertainty=entropy(step.maps), found=None)
+
+
+def entropy(probs: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the entropy of class probabilities, 0 (certain) … 255 (all classes equally likely).
+
+    Parameters
+    ----------
+    probs
+        float32 (classes, H, W), summing to 1.
+    """
+    if len(probs) == 1:
+        return np.zeros(probs.shape[1:], dtype=np.uint8)
+    # float16 rounding and averaging may leave values a hair outside 0 … 1.
+    clipped = np.clip(probs, 1e-7, 1)
+    bits = -np.einsum("chw,chw->hw", clipped, np.log(clipped))
+    scaled: NDArray[np.uint8] = np.rint(np.clip(bits * (255 / np.log(len(probs))), 0, 255)).astype(np.uint8)
+    return scaled
