@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsiseg.geometry import Window
+    from wsiseg.slides.tile_cache import Make
 
 CACHE_BYTES = 256 << 20
 BACKGROUND = (255, 255, 255)
@@ -120,25 +121,34 @@ class TiffSlide:
     def read_level(self, level: int, window: Window) -> NDArray[np.uint8]:
         """Return pixels of one level, RGB (H, W, 3); see `Slide`."""
         index = self._levels[level]
+        width, height = index.tile.width, index.tile.height
         inside = window.clipped(index.size)
+        if inside == window and (width, height) == (window.width, window.height):
+            column, row = window.x // width, window.y // height
+            key = (level, row * index.columns + column)
+            if window.x == column * width and window.y == row * height and not self._cache.holds(key):
+                # Windows that meet the tiles seldom touch one twice, so neither keep nor copy it.
+                return self._read_whole(level, column, row)
         result = np.empty((window.height, window.width, 3), dtype=np.uint8)
         if inside != window:
             result[:] = BACKGROUND
         if inside.is_empty:
             return result
-        width, height = index.tile.width, index.tile.height
         for row in range(inside.y // height, -(-inside.bottom // height)):
             top, bottom = max(inside.y, row * height), min(inside.bottom, (row + 1) * height)
             for column in range(inside.x // width, -(-inside.right // width)):
                 left, right = max(inside.x, column * width), min(inside.right, (column + 1) * width)
                 part = result[top - window.y : bottom - window.y, left - window.x : right - window.x]
-                tile = self._tile(level, column, row)
-                if tile is None:
+                if index.counts[row * index.columns + column] == 0:
                     part[:] = BACKGROUND
-                else:
-                    part[:] = tile[
+                    continue
+                lease = self._cache.take((level, row * index.columns + column), self._maker(level, column, row))
+                try:
+                    part[:] = lease.pixels[
                         top - row * height : bottom - row * height, left - column * width : right - column * width
                     ]
+                finally:
+                    self._cache.give_back(lease)
         return result
 
     def raw_tile(self, level: int, column: int, row: int) -> RawTile | None:
@@ -184,17 +194,22 @@ class TiffSlide:
     ) -> None:
         self.close()
 
-    def _tile(self, level: int, column: int, row: int) -> NDArray[np.uint8] | None:
-        index = self._levels[level]
-        number = row * index.columns + column
-        if index.counts[number] == 0:
-            return None
-        return self._cache.get((level, number), lambda: self._decode(level, column, row))
+    def _maker(self, level: int, column: int, row: int) -> Make:
+        def make(buffer: NDArray[np.uint8] | None, /) -> NDArray[np.uint8]:
+            return self._decode(level, column, row, buffer)
 
-    def _decode(self, level: int, column: int, row: int) -> NDArray[np.uint8]:
+        return make
+
+    def _read_whole(self, level: int, column: int, row: int) -> NDArray[np.uint8]:
+        index = self._levels[level]
+        if index.counts[row * index.columns + column] == 0:
+            return np.full((index.tile.height, index.tile.width, 3), BACKGROUND, dtype=np.uint8)
+        return self._decode(level, column, row, None)
+
+    def _decode(self, level: int, column: int, row: int, buffer: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         data = self._bytes(level, row * self._levels[level].columns + column)
         try:
-            return self._decoders[level](data or b"")
+            return self._decoders[level](data or b"", buffer)
         except Exception as error:  # each codec has errors of its own
             raise self._unreadable(level, column, row, error) from error
 
