@@ -1,0 +1,1 @@
+"""Dense maps that stand for single objects: targets, losses and decoding."""

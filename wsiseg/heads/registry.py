@@ -1,0 +1,50 @@
+"""Heads by name."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from wsiseg.config import Config, load
+from wsiseg.errors import ConfigError, MethodError
+
+if TYPE_CHECKING:
+    from wsiseg.heads.base import InstanceHead
+
+# Name, then module, head and options, imported when asked for.
+HEADS: Final = {
+    "flow": ("wsiseg.heads.flow", "FlowHead", "FlowOptions"),
+    "hv": ("wsiseg.heads.hv", "HVHead", "HVOptions"),
+    "star": ("wsiseg.heads.star", "StarHead", "StarOptions"),
+}
+
+
+def make_head(kind: str, **options: Any) -> InstanceHead:  # noqa: ANN401 - the head's settings check them
+    """Return a head.
+
+    Parameters
+    ----------
+    kind
+        Its name in `HEADS`.
+    options
+        What to change in its options.
+
+    Raises
+    ------
+    MethodError
+        If the head or an option is unknown, or a value does not fit.
+    """
+    if kind not in HEADS:
+        near = difflib.get_close_matches(kind, HEADS, n=1)
+        raise MethodError(
+            f"there is no instance head {kind!r}",
+            mend=f"Did you mean {near[0]}?" if near else f"There are: {', '.join(HEADS)}",
+        )
+    place, head, settings = HEADS[kind]
+    module = import_module(place)
+    try:
+        resolved: Config = load(getattr(module, settings), options=options)
+    except ConfigError as error:
+        raise MethodError(error.what, where=f"head {kind}", mend=error.mend) from error
+    return cast("InstanceHead", getattr(module, head)(resolved))

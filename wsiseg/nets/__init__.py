@@ -1,0 +1,1 @@
+"""Networks that give a dense map for an image."""

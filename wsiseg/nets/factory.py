@@ -1,0 +1,133 @@
+"""Networks by name: our own U-Net, and those of segmentation_models_pytorch with encoders of timm."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Final, Literal
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from wsiseg.config import Config
+from wsiseg.errors import MethodError
+from wsiseg.nets.unet import UNet
+
+OURS: Final = "unet-gn"
+# Our name of an architecture, and its name in segmentation_models_pytorch.
+_LIBRARY: Final = {
+    "unet": "Unet",
+    "unet++": "UnetPlusPlus",
+    "manet": "MAnet",
+    "linknet": "Linknet",
+    "fpn": "FPN",
+    "pan": "PAN",
+    "deeplabv3": "DeepLabV3",
+    "deeplabv3+": "DeepLabV3Plus",
+    "upernet": "UPerNet",
+    "segformer": "Segformer",
+}
+ARCHITECTURES: Final = (OURS, *_LIBRARY)
+_TIMM: Final = "tu-"
+_GROUPS: Final = 8
+
+
+class NetSpec(Config):
+    """Which network; all that is needed to build it again.
+
+    Parameters
+    ----------
+    arch
+        One of `ARCHITECTURES`. `widths` and `skip` are settings of ``unet-gn``, our own small
+        U-Net; `encoder` and `encoder_weights` are settings of the others.
+    widths
+        Channels at each level, from full resolution down; multiples of 8.
+    skip
+        How features of a level meet those from below: ``add`` (cheaper) or ``concat``.
+    encoder
+        Encoder of segmentation_models_pytorch, or one of timm's as ``tu-<name>``.
+    encoder_weights
+        None for random weights; ``imagenet`` downloads trained ones.
+    """
+
+    arch: str = OURS
+    widths: tuple[int, ...] = Field(default=(32, 64, 128, 256), min_length=1, max_length=8)
+    skip: Literal["add", "concat"] = "add"
+    encoder: str = "resnet34"
+    encoder_weights: Literal["imagenet"] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> NetSpec:
+        if any(width < 1 or width % _GROUPS for width in self.widths):
+            raise ValueError(f"widths are multiples of {_GROUPS}, the number of groups they are normalised in")
+        return self
+
+
+def build_net(spec: NetSpec, in_channels: int, out_channels: int) -> nn.Module:
+    """Return a network that maps images (B, in_channels, H, W) to raw output (B, out_channels, H, W).
+
+    H and W are multiples of 32, or for ``unet-gn`` of its ``stride``. Only with
+    ``encoder_weights = "imagenet"`` is the internet used; otherwise the weights depend on
+    torch's random state alone.
+
+    Raises
+    ------
+    MethodError
+        If the architecture or encoder is unknown, the two do not go together, or weights
+        cannot be downloaded.
+    """
+    if spec.arch == OURS:
+        return UNet(in_channels, out_channels, widths=spec.widths, skip=spec.skip, groups=_GROUPS)
+    if spec.arch not in _LIBRARY:
+        raise _unknown("network", spec.arch, list(ARCHITECTURES))
+    _check_encoder(spec.encoder)
+    try:
+        net = _from_library(spec, in_channels, out_channels, weights=None)
+    except (ValueError, KeyError, IndexError, RuntimeError, NotImplementedError, AssertionError, TypeError) as error:
+        raise MethodError(
+            f"{spec.arch} cannot be built on the encoder {spec.encoder} ({error})",
+            mend="Choose another encoder, such as resnet34",
+        ) from error
+    if spec.encoder_weights is None:
+        return net
+    try:
+        return _from_library(spec, in_channels, out_channels, weights=spec.encoder_weights)
+    except Exception as error:  # the clients that download share no base class
+        first = str(error).strip().partition("\n")[0]
+        raise MethodError(
+            f"the trained weights of the encoder {spec.encoder} cannot be had ({first or type(error).__name__})",
+            mend="Check the connection or fetch them once on a machine that has one, or set encoder_weights to none",
+        ) from error
+
+
+def _from_library(spec: NetSpec, in_channels: int, out_channels: int, *, weights: str | None) -> nn.Module:
+    # Takes seconds to import, and our own network does without.
+    import segmentation_models_pytorch as smp
+
+    # For timm's encoders the name says which weights; anything but a truth value gives a warning.
+    trained = weights if weights is None or not spec.encoder.startswith(_TIMM) else True
+    net: nn.Module = getattr(smp, _LIBRARY[spec.arch])(
+        encoder_name=spec.encoder, encoder_weights=trained, in_channels=in_channels, classes=out_channels
+    )
+    return net
+
+
+def _check_encoder(name: str) -> None:
+    if name.startswith(_TIMM):
+        import timm
+
+        known = [_TIMM + model for model in timm.list_models()]
+        # A tag after a full stop says which trained weights.
+        if name.partition(".")[0] not in known:
+            raise _unknown("encoder", name, known)
+    else:
+        import segmentation_models_pytorch as smp
+
+        known = [encoder for encoder in smp.encoders.encoders if not encoder.startswith("timm-")]
+        if name not in known:
+            raise _unknown("encoder", name, known)
+
+
+def _unknown(what: str, name: str, known: list[str]) -> MethodError:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    mend = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known[:12])}"
+    return MethodError(f"there is no {what} {name!r}", mend=mend)
