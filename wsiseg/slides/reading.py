@@ -104,19 +104,22 @@ def read_windows(slide: Slide, canvas: Canvas, windows: Sequence[Window]) -> lis
     """
     if not windows:
         return []
-    block = Window.from_edges(
-        min(window.x for window in windows),
-        min(window.y for window in windows),
-        max(window.right for window in windows),
-        max(window.bottom for window in windows),
-    )
-    if len(windows) > 1 and block.size.area <= sum(window.size.area for window in windows) * MAX_GAPS:
+    left, top = min(window.x for window in windows), min(window.y for window in windows)
+    right = max(window.x + window.width for window in windows)
+    bottom = max(window.y + window.height for window in windows)
+    asked = sum(window.width * window.height for window in windows)
+    if len(windows) > 1 and (right - left) * (bottom - top) <= asked * MAX_GAPS:
         try:
-            pixels = read_window(slide, canvas, block)
+            block = read_window(slide, canvas, Window.from_edges(left, top, right, bottom))
         except UnreadableError:
             pass
         else:
-            return [pixels[window.within(block).slices] for window in windows]
+            return [
+                block[
+                    window.y - top : window.y - top + window.height, window.x - left : window.x - left + window.width
+                ]
+                for window in windows
+            ]
     return [_read_or_error(slide, canvas, window) for window in windows]
 
 
