@@ -18,6 +18,7 @@ Pixels beyond a patch's extent are background when read here, whatever is stored
 from __future__ import annotations
 
 import hashlib
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
@@ -34,6 +35,7 @@ from wsiseg.stores.zarr_files import METADATA, read_array, read_metadata, write_
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -73,6 +75,10 @@ class PixelSource(Protocol):
 
     def read(self, windows: NDArray[np.int64], patch_px: int) -> NDArray[np.uint8]:
         """Return the patches whose upper left corners lie at `windows` (n, 2) canvas x, y, as (n, H, W, 3)."""
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
         ...
 
 
@@ -137,6 +143,7 @@ class PatchStore:
         self._split: NDArray[np.uint8] = read_array(path / "split")
         self._open_pixels = open_pixels
         self._pixels: PixelSource | None = None
+        self._opening = threading.Lock()
         self._images = ShardedArray(path / "images") if self.meta.codec != "none" else None
         self._labels: dict[str, ShardedArray] = {}
         counts = {len(array) for array in (self.positions, self.windows, self.extents, self.tissue, self._parent)}
@@ -291,16 +298,31 @@ class PatchStore:
         """
         self._layer(layer).write(indices, arrays)
 
+    def close(self) -> None:
+        """Release the slide of a store that holds no pixels."""
+        if self._pixels is not None:
+            self._pixels.close()
+            self._pixels = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        self.close()
+
     def _source(self) -> PixelSource:
-        if self._pixels is None:
-            if self._open_pixels is None:
-                raise StoreError(
-                    "the store holds positions only",
-                    where=self.path,
-                    mend="Open it with wsiseg.tiling.reading.open_patches",
-                )
-            self._pixels = self._open_pixels(self.meta)
-        return self._pixels
+        if self._open_pixels is None:
+            raise StoreError(
+                "the store holds positions only",
+                where=self.path,
+                mend="Open it with wsiseg.tiling.reading.open_patches",
+            )
+        with self._opening:
+            if self._pixels is None:
+                self._pixels = self._open_pixels(self.meta)
+            return self._pixels
 
     def _layer(self, name: str) -> ShardedArray:
         if name not in self._labels:
@@ -440,6 +462,19 @@ class PatchSet:
         for store, places, local in self._split_up(self._checked(indices)):
             height, width = store.image_shape
             store.write_labels(layer, local, [arrays[place][:height, :width] for place in places.tolist()])
+
+    def close(self) -> None:
+        """Release the slides of stores that hold no pixels."""
+        for store in self.stores:
+            store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        self.close()
 
     def _known(self, layer: str) -> LayerInfo:
         if layer not in self.layers:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from wsiseg.atomic import write_bytes
-from wsiseg.errors import ConfigError, SlideError, SomeFailedError, StoppedError, StoreError, WsisegError
+from wsiseg.errors import SlideError, SomeFailedError, StoppedError, StoreError, WsisegError
 from wsiseg.limits import cpu_limit
 from wsiseg.lock import locked
 from wsiseg.manifest import find_slides, shard
@@ -304,7 +304,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"cannot be the output folder: {error.strerror}", where=folder) from error
+        raise StoreError(f"cannot be the output folder: {error.strerror}", where=folder) from error
 
 
 def _write_summary(job: TileJob, reports: list[SlideReport]) -> None:

@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 
 
 def parse_overlap(value: object) -> object:
-    """Return 64 for "64", 0.25 for "0.25" and "25%"."""
-    if isinstance(value, str) and value.strip().endswith("%"):
-        return float(value.strip()[:-1]) / 100
-    return value
+    """Return 0.25 for "25%", anything else as it is."""
+    if not (isinstance(value, str) and value.strip().endswith("%")):
+        return value
+    share = float(value.strip()[:-1]) / 100
+    if share >= 1:
+        raise ValueError(f"an overlap of {value.strip()} leaves nothing of a patch")
+    return share
 
 
 def overlap_px(overlap: float, patch_px: int) -> int:

@@ -51,6 +51,10 @@ class SlidePixels:
             patch[:] = read_window(self._slide, self._canvas, Window(x, y, patch_px, patch_px))
         return patches
 
+    def close(self) -> None:
+        """Release the slide."""
+        self._slide.close()
+
 
 def open_patches(paths: Sequence[Path]) -> PatchSet:
     """Open patch stores in a row, those without pixels together with their slides.
