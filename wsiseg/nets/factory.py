@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import Field, model_validator
-from torch import nn
 
 from wsiseg.config import Config
 from wsiseg.errors import MethodError
 from wsiseg.nets.unet import UNet
+
+if TYPE_CHECKING:
+    from torch import nn
 
 OURS: Final = "unet-gn"
 # Our name of an architecture, and its name in segmentation_models_pytorch.
