@@ -1,0 +1,85 @@
+"""Tables hold areas in physical units, counts per analysed area, and nothing where nothing is known."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from wsiseg.geometry import Canvas, Scale, Size
+from wsiseg.inference.measurements import count_classes, summarise, write_measurements
+from wsiseg.labels import LabelMap
+from wsiseg.objects import Objects
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+NUCLEI = LabelMap.from_names(("background", "nucleus"))
+
+
+def _table(
+    path: Path,
+    classes: NDArray[np.uint8],
+    labels: LabelMap,
+    objects: Objects | None,
+    *,
+    mpp: float | None,
+    analysed_px: int | None = None,
+) -> dict[str, dict[str, str]]:
+    canvas = Canvas(Size(classes.shape[1], classes.shape[0]), Scale(2.0), mpp)
+    counts = count_classes(lambda window: classes[window.slices], canvas)
+    write_measurements(path, summarise(counts, labels, objects=objects, analysed_px=analysed_px), canvas)
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["class"]: row for row in csv.DictReader(file)}
+
+
+def test_areas_counts_and_densities_of_nuclei(tmp_path: Path) -> None:
+    instances = np.zeros((1000, 2000), dtype=np.uint32)
+    instances[0:10, 0:10] = 1
+    instances[50:60, 50:80] = 2
+    classes = (instances > 0).astype(np.uint8)
+    classes[900:] = 255
+
+    rows = _table(tmp_path / "m.csv", classes, NUCLEI, Objects.measured(instances), mpp=0.5)
+
+    assert list(rows) == ["nucleus", "All", "Not analysed"]
+    assert float(rows["nucleus"]["area_um2"]) == 400 * 0.25
+    assert float(rows["All"]["area_mm2"]) == 900 * 2000 * 0.25 / 1e6
+    assert float(rows["Not analysed"]["area_mm2"]) == 100 * 2000 * 0.25 / 1e6
+    assert float(rows["nucleus"]["objects_per_mm2"]) == pytest.approx(2 / 0.45, abs=0.01)
+    assert (rows["nucleus"]["mean_object_area_um2"], rows["nucleus"]["median_object_area_um2"]) == ("50.00", "50.00")
+    assert rows["Not analysed"]["objects"] == ""
+
+
+def test_shares_are_of_the_analysed_tissue(tmp_path: Path) -> None:
+    classes = np.zeros((100, 100), dtype=np.uint8)
+    classes[:50] = 1
+    labels = LabelMap.from_names(("tumour", "stroma"))
+
+    of_all = _table(tmp_path / "a.csv", classes, labels, None, mpp=1.0)
+    of_tissue = _table(tmp_path / "b.csv", classes, labels, None, mpp=1.0, analysed_px=8000)
+
+    assert float(of_all["stroma"]["share_of_analysed"]) == 0.5
+    assert float(of_tissue["stroma"]["share_of_analysed"]) == 0.625
+    assert of_all["stroma"]["objects"] == ""
+
+
+def test_without_a_physical_scale_areas_are_in_level_0_pixels(tmp_path: Path) -> None:
+    rows = _table(tmp_path / "m.csv", np.ones((10, 10), dtype=np.uint8), NUCLEI, None, mpp=None)
+
+    assert float(rows["nucleus"]["area_px"]) == 400
+    assert "area_mm2" not in rows["nucleus"]
+
+
+def test_nothing_analysed_and_nothing_found_leave_fields_empty(tmp_path: Path) -> None:
+    classes = np.full((10, 10), 255, dtype=np.uint8)
+
+    rows = _table(tmp_path / "m.csv", classes, NUCLEI, Objects.empty(), mpp=0.5)
+
+    assert rows["nucleus"]["share_of_analysed"] == ""
+    assert (rows["nucleus"]["objects"], rows["nucleus"]["mean_object_area_um2"]) == ("0", "")
+    assert rows["All"]["objects_per_mm2"] == ""

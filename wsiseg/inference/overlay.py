@@ -1,0 +1,386 @@
+"""One picture of a prediction that a person wants to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import colormaps, patheffects
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from wsiseg.atomic import atomic_path
+from wsiseg.geometry import Canvas, Scale, Size, Window
+from wsiseg.inference.measurements import WHOLE
+from wsiseg.inference.overview import (
+    density,
+    outlines_in,
+    read_pixels,
+    reduce_classes,
+    reduced,
+    telling_windows,
+)
+from wsiseg.inference.polygons import GREY, NOT_ANALYSED, has_background, label_of
+from wsiseg.labels import IGNORE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from wsiseg.inference.measurements import ClassRow
+    from wsiseg.inference.overview import Loops
+    from wsiseg.labels import LabelMap
+    from wsiseg.objects import Objects
+    from wsiseg.slides.base import Slide
+
+_DPI: Final = 100
+_LONGEST_PX: Final = 1600
+_SHORTEST_PX: Final = 900
+_FIELD_PX: Final = 320  # canvas pixels of the close-up
+_CLOSE_UP_PX: Final = 640
+_HEADER_PX: Final = 104
+_GAP_PX: Final = 28
+_LINE_PX: Final = 34
+# Below this a nucleus drawn on the overview is a dot, and density says more.
+_VISIBLE_PX: Final = 4.0
+_INK: Final = "#1f2430"
+_FAINT: Final = "#68707f"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What there is to show.
+
+    Parameters
+    ----------
+    canvas, labels
+        What the layers mean.
+    read_classes
+        Gives a window of class indices, uint8 (H, W), 255 = not analysed.
+    read_instances, objects
+        Give a window of object ids and their table, for instance models.
+    rows
+        What was measured, from `summarise`.
+    """
+
+    canvas: Canvas
+    labels: LabelMap
+    read_classes: Callable[[Window], NDArray[np.unsignedinteger]]
+    read_instances: Callable[[Window], NDArray[np.unsignedinteger]] | None = None
+    objects: Objects | None = None
+    rows: list[ClassRow]
+
+
+def write_overlay(path: Path, *, slide: Slide, prediction: Prediction, title: str) -> None:
+    """Draw the slide with what was found on it, close-ups, a legend and scale bars.
+
+    Where single objects would be dots, the overview shows their density instead.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.png``; equal predictions give equal bytes.
+    slide
+        The slide; parts that cannot be read are shown light grey.
+    prediction
+        What was found.
+    title
+        First line of the picture.
+    """
+    canvas = prediction.canvas
+    factor = max(1, -(-max(canvas.size.width, canvas.size.height) // _LONGEST_PX))
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        _Picture(slide, prediction, factor).save(path, title)
+
+
+class _Picture:
+    def __init__(self, slide: Slide, prediction: Prediction, factor: int) -> None:
+        self.slide = slide
+        self.prediction = prediction
+        self.canvas = prediction.canvas
+        self.factor = factor
+        self.small = reduced(self.canvas, factor)
+        self.zoom = max(1.0, _SHORTEST_PX / max(self.small.size.width, self.small.size.height))
+        self.classes = reduce_classes(prediction.read_classes, self.canvas, factor)
+        side = min(_FIELD_PX, self.canvas.size.width, self.canvas.size.height)
+        objects = prediction.objects
+        # On small images everything can be seen without a close-up.
+        is_large = max(self.canvas.size.width, self.canvas.size.height) > 2 * _FIELD_PX
+        self.fields = telling_windows(objects, self.classes, self.canvas, factor, side) if is_large else []
+        self.is_density = (
+            objects is not None
+            and len(objects) > 0
+            and float(np.sqrt(np.median(objects.area_px))) / factor < _VISIBLE_PX
+        )
+        self.densities = np.zeros((0, 0)) if objects is None else density(objects, self.canvas, factor, blur_px=5.0)
+        dense = self.densities[self.densities > 0]
+        self.highest = float(np.quantile(dense, 0.995)) if len(dense) else 0.0
+
+    def save(self, path: Path, title: str) -> None:
+        width, height = round(self.small.size.width * self.zoom), round(self.small.size.height * self.zoom)
+        legend_px = _LINE_PX * (len(self._entries()) + 1) + (80 if self.is_density else 0)
+        each = _CLOSE_UP_PX + _GAP_PX
+        # A second close-up only where it does not make the picture taller.
+        self.fields = self.fields[: max(1, (height - legend_px) // each)]
+        column = _CLOSE_UP_PX if self.fields else 420
+        column_height = len(self.fields) * each + legend_px
+        total = (2 * _GAP_PX + width + _GAP_PX + column, _HEADER_PX + max(height, column_height) + _GAP_PX)
+        figure = Figure(figsize=(total[0] / _DPI, total[1] / _DPI), dpi=_DPI, facecolor="white")
+        FigureCanvasAgg(figure)
+
+        def place(x: float, y: float, w: float, h: float) -> Axes:
+            axes = figure.add_axes((x / total[0], 1 - (y + h) / total[1], w / total[0], h / total[1]))
+            axes.set_axis_off()
+            return axes
+
+        header = place(_GAP_PX, 0, total[0] - 2 * _GAP_PX, _HEADER_PX)
+        header.text(0, 0.62, title, fontsize=21, weight="bold", color=_INK, va="center")
+        header.text(0, 0.26, self._caption(), fontsize=13.5, color=_FAINT, va="center")
+        self._draw_overview(place(_GAP_PX, _HEADER_PX, width, height), width)
+        left, top = _GAP_PX + width + _GAP_PX, float(_HEADER_PX)
+        for number, (_, field) in enumerate(self.fields):
+            self._draw_close_up(place(left, top, _CLOSE_UP_PX, _CLOSE_UP_PX), field, number)
+            top += each
+        self._draw_legend(place(left, top, column, legend_px), column, legend_px)
+        with atomic_path(path) as temporary:
+            # Without the name and version of the software, which would change the bytes.
+            figure.savefig(temporary, format="png", metadata={"Software": None})
+
+    def _draw_overview(self, axes: Axes, width: int) -> None:
+        size = self.small.size
+        pixels = read_pixels(self.slide, self.small, self.small.window)
+        if self.is_density:
+            # Without its colours the tissue does not mix with those of the map.
+            pixels = np.repeat(np.rint(pixels.mean(axis=2, keepdims=True)).astype(np.uint8), 3, axis=2)
+        axes.imshow(self._tinted(pixels), extent=(0, size.width, size.height, 0), interpolation="antialiased")
+        prediction = self.prediction
+        if self.is_density and prediction.objects is not None:
+            axes.imshow(self._heat(), extent=(0, size.width, size.height, 0), interpolation="bilinear")
+        elif prediction.read_instances is not None:
+            loops = outlines_in(prediction.read_instances, self.canvas.window)
+            self._draw_loops(axes, loops, scale=1 / self.factor, width=min(2.2, 1.1 * self.zoom))
+        else:
+            self._draw_borders(axes, self.classes, width=0.9)
+        for number, (_, field) in enumerate(self.fields):
+            corner = (field.x / self.factor, field.y / self.factor)
+            extent = (field.width / self.factor, field.height / self.factor)
+            for colour, line in (("white", 5.0), (_INK, 2.5)):
+                axes.add_patch(Rectangle(corner, *extent, fill=False, edgecolor=colour, linewidth=line, zorder=4))
+            is_at_top = corner[1] < 0.05 * self.small.size.height
+            at = (corner[0], corner[1] + extent[1]) if is_at_top else corner
+            _draw_tag(axes, at, _letter(number), size=12, offset=(3, -5) if is_at_top else (3, 5))
+        _finish(axes, size.width, size.height)
+        _draw_scale_bar(axes, self.small, size.width, size.height, shown_px=width)
+
+    def _draw_close_up(self, axes: Axes, field: Window, number: int) -> None:
+        ratio = 2
+        fine = Canvas(
+            Size(self.canvas.size.width * ratio, self.canvas.size.height * ratio),
+            Scale(self.canvas.scale.downsample / ratio),
+            None if self.canvas.mpp is None else self.canvas.mpp / ratio,
+        )
+        window = Window(field.x * ratio, field.y * ratio, field.width * ratio, field.height * ratio)
+        extent = (field.x, field.right, field.bottom, field.y)
+        axes.imshow(read_pixels(self.slide, fine, window), extent=extent, interpolation="antialiased")
+        prediction = self.prediction
+        if prediction.read_instances is not None:
+            self._draw_loops(axes, outlines_in(prediction.read_instances, field), scale=1, width=2.0)
+        else:
+            classes = prediction.read_classes(field).astype(np.uint8)
+            axes.imshow(self._colours(classes, alpha=0.3), extent=extent, interpolation="nearest")
+            self._draw_borders(axes, classes, width=2.0, origin=(field.x, field.y))
+        axes.set_xlim(field.x, field.right)
+        axes.set_ylim(field.bottom, field.y)
+        _frame(axes, _INK, 2.0)
+        _draw_tag(axes, (field.x, field.y), f"{_letter(number)}  {self.fields[number][0]}", size=14, offset=(5, -5))
+        _draw_scale_bar(axes, self.canvas, field.width, field.height, shown_px=_CLOSE_UP_PX, origin=(field.x, field.y))
+
+    def _draw_loops(self, axes: Axes, loops: Loops, *, scale: float, width: float) -> None:
+        objects = self.prediction.objects
+        if objects is None or not len(objects) or not loops.points:
+            return
+        by_id = np.argsort(objects.id, kind="stable")
+        row = np.minimum(np.searchsorted(objects.id[by_id], loops.values), len(by_id) - 1)
+        labels = objects.label[by_id[row]]
+        for index in np.unique(labels):
+            lines = [points * scale for points, label in zip(loops.points, labels, strict=True) if label == index]
+            colour = np.asarray(label_of(self.prediction.labels, int(index)).colour) / 255
+            # A dark rim keeps bright lines visible on pale tissue.
+            for shade, thickness in ((colour * 0.25, width + 1.2), (colour, width)):
+                axes.add_collection(
+                    LineCollection(lines, colors=[tuple(shade)], linewidths=thickness, joinstyle="round"),
+                    autolim=False,
+                )
+
+    def _draw_borders(
+        self, axes: Axes, classes: NDArray[np.uint8], *, width: float, origin: tuple[int, int] = (0, 0)
+    ) -> None:
+        skipped = 0 if has_background(self.prediction.labels) else None
+        for index in np.unique(classes).tolist():
+            if index == skipped:
+                continue
+            mask = (classes == index).astype(np.uint8)
+            loops = outlines_in(_reader(mask), Window(0, 0, mask.shape[1], mask.shape[0]))
+            lines = [points + np.asarray(origin) for points in loops.points]
+            colour = np.asarray(label_of(self.prediction.labels, index).colour) / 255 * 0.8
+            axes.add_collection(
+                LineCollection(lines, colors=[tuple(colour)], linewidths=width, joinstyle="round"), autolim=False
+            )
+
+    def _colours(self, classes: NDArray[np.uint8], *, alpha: float) -> NDArray[np.float64]:
+        """Return RGBA 0 … 1 of a class array; the background of instance models and others is clear."""
+        table = np.zeros((256, 4))
+        skipped = 0 if has_background(self.prediction.labels) else None
+        if self.prediction.objects is None:
+            for label in self.prediction.labels.labels:
+                if label.index != skipped:
+                    table[label.index] = (*(np.asarray(label.colour) / 255), alpha)
+        table[IGNORE] = (*(np.asarray(GREY) / 255), 0.55)
+        return table[classes]
+
+    def _tinted(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        colours = self._colours(self.classes, alpha=0.35)
+        mixed = pixels * (1 - colours[..., 3:]) + 255 * colours[..., :3] * colours[..., 3:]
+        return np.rint(mixed).astype(np.uint8)
+
+    def _heat(self) -> NDArray[np.float64]:
+        strength = np.clip(self.densities / max(self.highest, 1e-12), 0, 1)
+        rgba = np.asarray(colormaps["turbo"](0.12 + 0.86 * strength))
+        rgba[..., 3] = 0.55 * np.clip(strength / 0.15, 0, 1)
+        return rgba
+
+    def _caption(self) -> str:
+        whole = next(row for row in self.prediction.rows if row.name == WHOLE)
+        missing = next(row for row in self.prediction.rows if row.name == NOT_ANALYSED)
+        parts = []
+        if whole.objects is not None:
+            parts.append(f"{whole.objects:,} objects")
+        parts.append(f"{self._area(whole.area_px)} analysed")
+        if whole.objects and self.canvas.mpp is not None and whole.area_px:
+            per_mm2 = whole.objects / (whole.area_px * self.canvas.mpp**2 / 1e6)
+            parts.append(f"{per_mm2:,.0f} per mm²")
+        if missing.area_px:
+            parts.append(f"{self._area(missing.area_px)} not analysed")
+        if self.canvas.mpp is not None:
+            parts.append(f"{self.canvas.mpp:.3g} µm per pixel")
+        return "   ·   ".join(parts)
+
+    def _area(self, pixels: int) -> str:
+        if self.canvas.mpp is None:
+            return f"{pixels / 1e6:,.2f} megapixels"
+        area_um2 = pixels * self.canvas.mpp**2
+        return f"{area_um2 / 1e6:,.2f} mm²" if area_um2 >= 1e5 else f"{area_um2:,.0f} µm²"  # noqa: PLR2004
+
+    def _entries(self) -> list[tuple[str, tuple[int, int, int], str]]:
+        """Return name, colour and a number for each class in the legend."""
+        colours = {label.name: label.colour for label in self.prediction.labels.labels}
+        entries = []
+        for row in self.prediction.rows:
+            if row.name == WHOLE or (row.name == NOT_ANALYSED and not row.area_px):
+                continue
+            share = "" if row.share is None else f"    {100 * row.share:.1f} %"
+            count = "" if row.objects is None else f"{row.objects:,}    "
+            entries.append((row.name, colours.get(row.name, GREY), f"{count}{self._area(row.area_px)}{share}"))
+        return entries
+
+    def _draw_legend(self, axes: Axes, width: float, height: float) -> None:
+        axes.set_xlim(0, width)
+        axes.set_ylim(height, 0)
+        y = _LINE_PX / 2
+        for name, colour, numbers in self._entries():
+            shade = np.asarray(colour) / 255
+            axes.add_patch(Rectangle((0, y - 9), 26, 18, facecolor=(*shade, 0.55), edgecolor=shade * 0.8))
+            axes.text(40, y, name, fontsize=14, color=_INK, va="center")
+            axes.text(width, y, numbers, fontsize=14, color=_FAINT, va="center", ha="right")
+            y += _LINE_PX
+        if self.is_density:
+            self._draw_key(axes, width, y)
+
+    def _draw_key(self, axes: Axes, width: float, y: float) -> None:
+        """Draw what the colours of the density map mean."""
+        ramp = np.asarray(colormaps["turbo"](0.12 + 0.86 * np.linspace(0, 1, 256)))[None]
+        axes.imshow(ramp, extent=(0, width, y + 18, y), aspect="auto", interpolation="bilinear")
+        area = self.factor**2 if self.canvas.mpp is None else (self.factor * self.canvas.mpp) ** 2 / 1e6
+        unit = "per pixel" if self.canvas.mpp is None else "per mm²"
+        axes.text(0, y + 38, "0", fontsize=13, color=_FAINT, va="center")
+        axes.text(width / 2, y + 38, "density", fontsize=13, color=_FAINT, va="center", ha="center")
+        axes.text(
+            width, y + 38, f"{self.highest / area:,.4g} {unit}", fontsize=13, color=_FAINT, va="center", ha="right"
+        )
+        axes.set_xlim(0, width)
+
+
+def _reader(mask: NDArray[np.uint8]) -> Callable[[Window], NDArray[np.uint8]]:
+    return lambda window: mask[window.slices]
+
+
+def _letter(number: int) -> str:
+    return "AB"[number]
+
+
+def _draw_tag(axes: Axes, at: tuple[float, float], text: str, *, size: int, offset: tuple[int, int]) -> None:
+    """Write `text` on a dark ground, above or below a point by the sign of the offset, in points."""
+    axes.annotate(
+        text,
+        at,
+        xytext=offset,
+        textcoords="offset points",
+        fontsize=size,
+        weight="bold",
+        color="white",
+        va="bottom" if offset[1] > 0 else "top",
+        bbox={"boxstyle": "square,pad=0.3", "facecolor": _INK, "edgecolor": "none"},
+        zorder=6,
+        annotation_clip=True,
+    )
+
+
+def _finish(axes: Axes, width: float, height: float) -> None:
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    _frame(axes, "#c9ced6", 1.0)
+
+
+def _frame(axes: Axes, colour: str, width: float) -> None:
+    axes.set_axis_on()
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(colour)
+        spine.set_linewidth(width)
+
+
+def _draw_scale_bar(
+    axes: Axes, canvas: Canvas, width: float, height: float, *, shown_px: float, origin: tuple[float, float] = (0, 0)
+) -> None:
+    if canvas.mpp is None:
+        return
+    wanted = 0.22 * width * canvas.mpp
+    power = 10.0 ** np.floor(np.log10(wanted))
+    length_um = max(step * power for step in (1, 2, 5) if step * power <= wanted)
+    text = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"  # noqa: PLR2004
+    unit = width / shown_px  # of the axes, per pixel on the screen
+    x, y = origin[0] + 24 * unit, origin[1] + height - 30 * unit
+    length = length_um / canvas.mpp
+    halo = [patheffects.withStroke(linewidth=4, foreground="white")]
+    axes.add_patch(Rectangle((x, y), length, 7 * unit, facecolor=_INK, edgecolor="white", linewidth=1.5, zorder=5))
+    axes.text(
+        x + length / 2,
+        y - 8 * unit,
+        text,
+        fontsize=13,
+        weight="bold",
+        color=_INK,
+        ha="center",
+        va="bottom",
+        path_effects=halo,
+        zorder=5,
+    )
