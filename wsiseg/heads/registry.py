@@ -10,8 +10,6 @@ from wsiseg.config import Config, load
 from wsiseg.errors import ConfigError, MethodError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from wsiseg.heads.base import InstanceHead
 
 # Name, then module, head and options, imported when asked for.
@@ -22,7 +20,7 @@ HEADS: Final = {
 }
 
 
-def make_head(kind: str, options: Mapping[str, Any] | None = None) -> InstanceHead:
+def make_head(kind: str, **options: Any) -> InstanceHead:  # noqa: ANN401 - the head's settings check them
     """Return a head.
 
     Parameters
