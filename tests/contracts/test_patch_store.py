@@ -15,7 +15,8 @@ from wsiseg.errors import StoreError
 from wsiseg.labels import IGNORE, LabelMap
 from wsiseg.stores.jpeg_codec import JpegCodec
 from wsiseg.stores.patch_meta import CodecName, PatchMeta
-from wsiseg.stores.patch_store import LayerInfo, PatchSet, PatchStore
+from wsiseg.stores.patch_set import PatchSet
+from wsiseg.stores.patch_store import LayerInfo, PatchStore
 from wsiseg.stores.patch_writer import PatchTable, PatchWriter, new_folder
 from wsiseg.stores.shards import ShardedArray, crc32c, per_shard
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wsiseg.progress import Progress
-    from wsiseg.stores.patch_store import LayerInfo, PatchSet
+    from wsiseg.stores.patch_set import PatchSet
+    from wsiseg.stores.patch_store import LayerInfo
     from wsiseg.training.ranks import Ranks
 
 CONFIG = "config.json"

@@ -12,7 +12,7 @@ from wsiseg.geometry import Canvas, Scale, Size, Window
 from wsiseg.slides.fingerprint import fingerprint
 from wsiseg.slides.open import open_slide
 from wsiseg.slides.reading import read_window
-from wsiseg.stores.patch_store import PatchSet
+from wsiseg.stores.patch_set import PatchSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

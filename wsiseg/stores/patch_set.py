@@ -1,0 +1,177 @@
+"""Several patch stores, read like one."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from wsiseg.errors import StoreError
+from wsiseg.stores.patch_store import LayerInfo, PatchStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from wsiseg.labels import LabelMap
+    from wsiseg.stores.patch_meta import PatchMeta
+    from wsiseg.stores.patch_store import Indices, LayerKind, PixelSource
+
+
+class PatchSet:
+    """Several stores in a row, read like one.
+
+    Patches of different sizes are padded to the largest; their extents tell.
+
+    Parameters
+    ----------
+    stores
+        At least one.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or layers of one name differ in kind or classes.
+    """
+
+    def __init__(self, stores: Sequence[PatchStore]) -> None:
+        if not stores:
+            raise StoreError("no patch store was given", mend="Make one with wsiseg tile or wsiseg ingest")
+        self.stores = tuple(stores)
+        self._starts = np.cumsum([0, *(len(store) for store in stores)])
+        self.layers: dict[str, LayerInfo] = {}
+        for store in stores:
+            for name, info in store.layers.items():
+                if self.layers.setdefault(name, info) != info:
+                    raise StoreError(
+                        f"the layer {name!r} has other classes than in the stores before", where=store.path
+                    )
+        self.positions: NDArray[np.int64] = np.concatenate([store.positions for store in stores])
+        self.extents: NDArray[np.int32] = np.concatenate([store.extents for store in stores])
+        self.tissue: NDArray[np.float32] = np.concatenate([store.tissue for store in stores])
+        self.parents: NDArray[np.object_] = np.concatenate([store.parents for store in stores])
+        self.groups: NDArray[np.object_] = np.concatenate([store.groups for store in stores])
+        self.splits: NDArray[np.object_] = np.concatenate([store.splits for store in stores])
+        shapes = [store.image_shape for store in stores]
+        self.image_shape = (max(shape[0] for shape in shapes), max(shape[1] for shape in shapes))
+
+    @classmethod
+    def open(cls, paths: Sequence[Path], *, open_pixels: Callable[[PatchMeta], PixelSource] | None = None) -> PatchSet:
+        """Open the stores at `paths`; see the class."""
+        return cls([PatchStore.open(path, open_pixels=open_pixels) for path in paths])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def patch_px(self) -> int:
+        """Return the longer edge of the patch arrays."""
+        return max(self.image_shape)
+
+    @property
+    def mpp(self) -> float | None:
+        """Return the micrometres per patch pixel, or None where any store has none.
+
+        Raises
+        ------
+        StoreError
+            If the stores differ by more than 2 %.
+        """
+        values = [store.mpp for store in self.stores]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            return None
+        if max(known) > 1.02 * min(known):
+            found = ", ".join(f"{value:g}" for value in sorted(set(known)))
+            raise StoreError(
+                f"the stores have different resolutions ({found} µm/px)", mend="Make them with the same --mpp"
+            )
+        return float(np.mean(known))
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the hash of what the stores were made from, whatever their order."""
+        digest = hashlib.blake2b(digest_size=16)
+        for fingerprint in sorted(store.fingerprint for store in self.stores):
+            digest.update(fingerprint.encode())
+        return digest.hexdigest()
+
+    def is_labelled(self, layer: str) -> NDArray[np.bool_]:
+        """Tell which patches have labels in `layer`, (N,)."""
+        self._known(layer)
+        parts = [
+            store.is_labelled(layer) if layer in store.layers else np.zeros(len(store), dtype=np.bool_)
+            for store in self.stores
+        ]
+        return np.concatenate(parts)
+
+    def read_images(self, indices: Indices) -> NDArray[np.uint8]:
+        """Return patches in the order of `indices`, RGB (n, H, W, 3); see `PatchStore.read_images`."""
+        wanted = self._checked(indices)
+        result = np.empty((len(wanted), *self.image_shape, 3), dtype=np.uint8)
+        for store, places, local in self._split_up(wanted):
+            height, width = store.image_shape
+            if (height, width) != self.image_shape:
+                result[places] = store.meta.background
+            result[places, :height, :width] = store.read_images(local)
+        return result
+
+    def read_labels(self, layer: str, indices: Indices) -> NDArray[Any]:
+        """Return labels in the order of `indices`, (n, H, W); see `PatchStore.read_labels`."""
+        info = self._known(layer)
+        wanted = self._checked(indices)
+        result = np.full((len(wanted), *self.image_shape), info.fill, dtype=info.dtype)
+        for store, places, local in self._split_up(wanted):
+            if layer in store.layers:
+                height, width = store.image_shape
+                result[places, :height, :width] = store.read_labels(layer, local)
+        return result
+
+    def add_layer(self, name: str, kind: LayerKind, labels: LabelMap) -> None:
+        """Add an empty layer to every store; see `PatchStore.add_layer`."""
+        for store in self.stores:
+            store.add_layer(name, kind, labels)
+        self.layers[name] = LayerInfo(kind=kind, labels=labels)
+
+    def write_labels(self, layer: str, indices: Indices, arrays: Sequence[NDArray[Any]]) -> None:
+        """Write labels of some patches; see `PatchStore.write_labels`."""
+        for store, places, local in self._split_up(self._checked(indices)):
+            height, width = store.image_shape
+            store.write_labels(layer, local, [arrays[place][:height, :width] for place in places.tolist()])
+
+    def close(self) -> None:
+        """Release the slides of stores that hold no pixels."""
+        for store in self.stores:
+            store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+    def _known(self, layer: str) -> LayerInfo:
+        if layer not in self.layers:
+            raise StoreError(f"no store has a layer {layer!r}", mend=f"Known: {', '.join(self.layers) or 'none'}")
+        return self.layers[layer]
+
+    def _checked(self, indices: Indices) -> NDArray[np.int64]:
+        wanted = np.asarray(indices, dtype=np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"patch indices must lie within 0 … {len(self) - 1}")
+        return wanted
+
+    def _split_up(self, wanted: NDArray[np.int64]) -> list[tuple[PatchStore, NDArray[np.intp], NDArray[np.int64]]]:
+        """Return (store, places in `wanted`, indices in the store) for each store that is touched."""
+        owners = np.searchsorted(self._starts, wanted, side="right") - 1
+        parts = []
+        for owner in np.unique(owners).tolist():
+            places = np.flatnonzero(owners == owner)
+            parts.append((self.stores[owner], places, wanted[places] - self._starts[owner]))
+        return parts
