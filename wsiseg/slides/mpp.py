@@ -56,7 +56,13 @@ _DIRECT = (
     ("ventana.ScanRes", "ventana.ScanRes"),
 )
 _DICOM = "dicom.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing"
-_POWERS = ("openslide.objective-power", "aperio.AppMag", "hamamatsu.SourceLens", "ome.NominalMagnification")
+_POWERS = (
+    "openslide.objective-power",
+    "tiffslide.objective-power",
+    "aperio.AppMag",
+    "hamamatsu.SourceLens",
+    "ome.NominalMagnification",
+)
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,14 @@ from wsiseg.errors import ConfigError, SlideError
 from wsiseg.slides.images import TIFF_MAGIC, ImageSlide
 from wsiseg.slides.openslide import OpenSlideSlide
 from wsiseg.slides.tiff import TiffSlide
+from wsiseg.slides.tiffslide import TiffSlideSlide
 
 if TYPE_CHECKING:
     from wsiseg.slides.base import Slide
 
-READERS = ("tiff", "openslide", "images")
+READERS = ("tiff", "openslide", "tiffslide", "images")
+# A path that went through pathlib has lost one of its slashes.
+_REMOTE = re.compile(r"([a-z][a-z0-9+.-]+):/+(.+)")
 _IMAGE_MAGIC = {b"\x89PNG": "PNG image", b"\xff\xd8\xff": "JPEG image", b"BM": "BMP image"}
 _POINTER_MAGIC = b"version https://git-lfs"
 
@@ -26,7 +30,7 @@ def open_slide(path: Path | str, *, reader: str | None = None, slide_mpp: float 
     Parameters
     ----------
     path
-        File, or folder of one DICOM slide.
+        File, folder of one DICOM slide, or a URL such as ``s3://bucket/slide.svs``.
     reader
         One of `READERS`, or None for whatever reads the file best.
     slide_mpp
@@ -41,15 +45,26 @@ def open_slide(path: Path | str, *, reader: str | None = None, slide_mpp: float 
     """
     if reader is not None and reader not in READERS:
         raise ConfigError(f"there is no reader {reader!r}", where="--reader", mend=f"Readers: {', '.join(READERS)}")
+    remote = _REMOTE.fullmatch(str(path))
+    if remote is not None:
+        return _remote(f"{remote[1]}://{remote[2]}", reader, slide_mpp)
     place = _place(Path(path))
     head = _head(place)
     if reader is None:
         return _best(place, head, slide_mpp)
     if reader == "tiff":
         return TiffSlide(place, slide_mpp=slide_mpp)
+    if reader == "tiffslide":
+        return TiffSlideSlide(str(place), slide_mpp=slide_mpp)
     if reader == "images":
         return ImageSlide(place, slide_mpp=slide_mpp)
     return OpenSlideSlide(place, slide_mpp=slide_mpp)
+
+
+def _remote(url: str, reader: str | None, slide_mpp: float | None) -> Slide:
+    if reader not in (None, "tiffslide"):
+        raise ConfigError(f"the {reader} reader reads files only", where=url, mend="Use --reader tiffslide")
+    return TiffSlideSlide(url, why="not a local file", slide_mpp=slide_mpp)
 
 
 def _best(path: Path, head: bytes, slide_mpp: float | None) -> Slide:

@@ -11,7 +11,9 @@ import openslide
 from wsiseg.errors import SlideError, UnreadableError
 from wsiseg.geometry import Region, Size, Window
 from wsiseg.slides.base import Level, SlideInfo
+from wsiseg.slides.dicom import hides_ycbcr
 from wsiseg.slides.mpp import choose_mpp
+from wsiseg.slides.tiff_codecs import ycbcr_to_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +52,9 @@ class OpenSlideSlide:
         self._cache = openslide.OpenSlideCache(CACHE_BYTES)
         self._handle = self._open()
         properties = dict(self._handle.properties)
+        self._hides_ycbcr = hides_ycbcr(path, properties)
+        if self._hides_ycbcr:
+            why += "; says RGB, but its JPEG is YCbCr, which is converted"
         mpp, problem, candidates = choose_mpp(properties, slide_mpp=slide_mpp)
         self._info = SlideInfo(
             path=path,
@@ -77,7 +82,9 @@ class OpenSlideSlide:
         result[:] = self._info.background
         inside = window.clipped(self._info.levels[level].size)
         if not inside.is_empty:
-            result[inside.within(window).slices] = _flatten(self._read(level, inside), self._info.background)
+            rgba = self._read(level, inside)
+            colours = ycbcr_to_rgb(rgba[..., :3]) if self._hides_ycbcr else rgba[..., :3]
+            result[inside.within(window).slices] = _flatten(colours, rgba[..., 3:], self._info.background)
         return result
 
     def close(self) -> None:
@@ -155,8 +162,7 @@ def _bounds(properties: Mapping[str, str]) -> Region | None:
     return Region(*(int(value) for value in values if value is not None))
 
 
-def _flatten(rgba: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
-    rgb, alpha = rgba[..., :3], rgba[..., 3:]
+def _flatten(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
     if alpha.min() == 255:  # noqa: PLR2004 - opaque
         return rgb
     share = alpha.astype(np.float32) / 255

@@ -115,9 +115,7 @@ def read_windows(slide: Slide, canvas: Canvas, windows: Sequence[Window]) -> lis
             pass
         else:
             return [
-                block[
-                    window.y - top : window.y - top + window.height, window.x - left : window.x - left + window.width
-                ]
+                block[window.y - top : window.y - top + window.height, window.x - left : window.x - left + window.width]
                 for window in windows
             ]
     return [_read_or_error(slide, canvas, window) for window in windows]
