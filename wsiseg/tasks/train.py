@@ -202,7 +202,7 @@ def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> Train
         batches,
         settings,
         job.output,
-        validation=Validation(held_out, kind=info.kind, num_classes=len(info.labels)) if held_out else None,
+        validation=Validation(held_out, learner.predictor(learner.module).spec) if held_out else None,
         plan=_plan(resolved, facts),
         ranks=ranks,
         stop=stop,

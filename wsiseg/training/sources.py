@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wsiseg.stores.patch_store import Patches
+    from wsiseg.stores.patch_store import LayerKind, Patches
 
 # Stores whose resolutions differ by less are taken as equal.
 SAME_SCALE = 0.02
@@ -67,6 +67,11 @@ class Source:
     weight: float | None = None
 
     @property
+    def kind(self) -> LayerKind:
+        """Return what the layer holds."""
+        return self.patches.layers[self.layer].kind
+
+    @property
     def scale(self) -> float:
         """Return the stored pixels per training pixel."""
         if self.mpp is None or self.patches.mpp is None:
@@ -85,7 +90,7 @@ class Source:
         width, height = (int(value) for value in self.patches.extents[index])
         image = self.patches.read_images([index])[0, :height, :width]
         labels = self.patches.read_labels(self.layer, [index])[0, :height, :width].astype(np.int32)
-        if self.patches.layers[self.layer].kind == "classes":
+        if self.kind == "classes":
             return Patch(image=image, labels=labels, valid=labels != IGNORE)
         return Patch(image=image, labels=np.maximum(labels, 0), valid=labels >= 0)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 
 from wsiseg.geometry import Size
 from wsiseg.grid import Grid
+from wsiseg.labels import IGNORE
+from wsiseg.metrics.confusion import ConfusionMatrix, count_confusion
 from wsiseg.metrics.instances import InstanceTally, tally_instances
 from wsiseg.metrics.overlaps import count_overlaps
 
@@ -17,40 +19,39 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wsiseg.methods.base import Predictor
+    from wsiseg.methods.base import Predictor, PredictorSpec
     from wsiseg.training.ranks import Ranks
     from wsiseg.training.sources import Patch, Source
 
 # Networks take windows larger than the tiles they were trained on; larger windows waste less on halos.
-WINDOW_PX = 512
+WINDOW_PX: Final = 512
+# The first of each is what models are chosen by.
+INSTANCE_SCORES: Final = ("aji", "f1", "pq", "dice")
+CLASS_SCORES: Final = ("miou", "fw_iou", "pixel_accuracy", "mean_dice")
 
 
 class Validation:
-    """Measures predictors on held-out patches.
-
-    Classes are scored by their mean intersection over union (``mIoU``) and pixel accuracy,
-    instances by ``AJI``, ``F1`` at an IoU of 0.5 and ``PQ``; all patches are pooled.
+    """Measures predictors on held-out patches, all pooled.
 
     Parameters
     ----------
     sources
         The held-out patches.
-    kind
-        What their layers hold.
-    num_classes
-        Classes of the layer.
+    spec
+        What the predictors give: instance models are scored by AJI, F1 at an IoU of 0.5, PQ and
+        Dice, semantic models by mean and frequency-weighted IoU, accuracy and Dice.
 
     Attributes
     ----------
     metric
-        Name of the value by which models are chosen; higher is better.
+        Name of the value by which models are chosen, ``aji`` or ``miou``; higher is better.
     """
 
-    def __init__(self, sources: Sequence[Source], *, kind: Literal["instances", "classes"], num_classes: int) -> None:
+    def __init__(self, sources: Sequence[Source], spec: PredictorSpec) -> None:
         self._items = [(source, int(index)) for source in sources for index in source.indices]
-        self._kind = kind
-        self._num_classes = num_classes
-        self.metric = "AJI" if kind == "instances" else "mIoU"
+        self._tally = _tally_objects if spec.task == "instance" else _tally_classes
+        self._names = INSTANCE_SCORES if spec.task == "instance" else CLASS_SCORES
+        self.metric = self._names[0]
 
     def __len__(self) -> int:
         """Return the number of patches."""
@@ -58,16 +59,15 @@ class Validation:
 
     def measure(self, predictor: Predictor, ranks: Ranks) -> dict[str, float]:
         """Return the metrics by name; ranks share the patches and get the same values."""
-        patches = (source.whole(index) for source, index in self._items[ranks.rank :: ranks.world])
-        if self._kind == "instances":
-            tallies = [_tally(predictor, patch, ranks.device) for patch in patches]
-            everyone = [tally for part in ranks.gather(tallies) for tally in part]
-            scores = InstanceTally.stack(everyone).pool().scores()
-            return {"AJI": float(scores["aji"]), "F1": float(scores["f1"]), "PQ": float(scores["pq"])}
-        counts = np.zeros((self._num_classes, self._num_classes), dtype=np.int64)
-        for patch in patches:
-            counts += _confusion(predictor, patch, ranks.device, self._num_classes)
-        return _class_scores(np.sum(ranks.gather(counts), axis=0))
+        mine = [
+            self._tally(predictor, source, source.whole(index), ranks.device)
+            for source, index in self._items[ranks.rank :: ranks.world]
+        ]
+        everyone = [tally for part in ranks.gather(mine) for tally in part]
+        pooled = type(everyone[0]).stack(everyone).pool(np.ones(len(everyone), dtype=np.int64))
+        scores = pooled.scores()
+        # Where nothing counts there is nothing to be proud of.
+        return {name: float(np.nan_to_num(scores[name])) for name in self._names}
 
 
 def dense_maps(predictor: Predictor, image: NDArray[np.uint8], device: torch.device) -> NDArray[np.float32]:
@@ -106,22 +106,13 @@ def dense_maps(predictor: Predictor, image: NDArray[np.uint8], device: torch.dev
     return maps
 
 
-def _tally(predictor: Predictor, patch: Patch, device: torch.device) -> InstanceTally:
+def _tally_objects(predictor: Predictor, source: Source, patch: Patch, device: torch.device) -> InstanceTally:  # noqa: ARG001 - as for classes
     found = predictor.decode(dense_maps(predictor, patch.image, device)).labels
     return tally_instances(count_overlaps(np.where(patch.valid, found, 0), np.where(patch.valid, patch.labels, 0)))
 
 
-def _confusion(predictor: Predictor, patch: Patch, device: torch.device, num_classes: int) -> NDArray[np.int64]:
-    """Return counts (truth, prediction) over the pixels that are not ignored."""
+def _tally_classes(predictor: Predictor, source: Source, patch: Patch, device: torch.device) -> ConfusionMatrix:
     found = dense_maps(predictor, patch.image, device).argmax(axis=0)
-    truth = patch.labels[patch.valid].astype(np.int64)
-    pairs = truth * num_classes + found[patch.valid]
-    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
-def _class_scores(counts: NDArray[np.int64]) -> dict[str, float]:
-    hits = np.diag(counts)
-    unions = counts.sum(axis=0) + counts.sum(axis=1) - hits
-    present = unions > 0
-    mean_iou = float((hits[present] / unions[present]).mean()) if present.any() else 0.0
-    return {"mIoU": mean_iou, "accuracy": float(hits.sum() / max(1, counts.sum()))}
+    truth = (patch.labels > 0).astype(np.int32) if source.kind == "instances" else patch.labels
+    truth = np.where(patch.valid, truth, IGNORE)
+    return count_confusion(found, truth, classes=predictor.spec.channels, ignore_index=IGNORE)

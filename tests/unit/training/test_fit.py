@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from wsiseg.heads.base import Instances
 
     from tests.conftest import MakePatchStore
+    from wsiseg.heads.base import Instances
 
 LABELS = LabelMap.from_names(("background", "gland"))
 
@@ -114,7 +114,7 @@ def run(source: Source, folder: Path, settings: FitSettings = SETTINGS, **others
     batches = Batches(
         [source], learner.encode, batch_size=2, crop_px=24, augmentation=Augmentation(), seed=settings.seed
     )
-    validation = Validation([source], kind="classes", num_classes=2)
+    validation = Validation([source], learner.predictor(learner.module).spec)
     return fit(learner, batches, settings, folder, **{"validation": validation, **others})
 
 
@@ -145,11 +145,11 @@ def test_it_learns_and_tells(source: Source, tmp_path: Path) -> None:
     assert [row["step"] for row in validation] == [20, 40, 60]
     assert list(log[0]) == ["step", "epoch", "lr", "loss", "cross_entropy", "dice"]
     assert log[-1]["loss"] < log[0]["loss"]
-    assert report.metric == "mIoU"
-    assert report.best == pytest.approx(max(row["mIoU"] for row in validation))
+    assert report.metric == "miou"
+    assert report.best == pytest.approx(max(row["miou"] for row in validation))
     assert report.best > 0.7
     assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
-    assert checkpoint.read_card(tmp_path / "run").metrics["mIoU"] == report.best
+    assert checkpoint.read_card(tmp_path / "run").metrics["miou"] == report.best
 
 
 @pytest.mark.parametrize("looks", [1, 5, 8])
