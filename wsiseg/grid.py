@@ -1,12 +1,17 @@
-"""Cutting a canvas into tiles whose cores partition it."""
+"""Cutting a canvas into tiles whose cores partition it, or into patches that cover it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
 
 from wsiseg.geometry import Size, Window
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +87,46 @@ class Grid(Sequence[Tile]):
         """Return the tile in `row` and `column`."""
         full = Window(column * self.core.width, row * self.core.height, self.core.width, self.core.height)
         return Tile(row * self.columns + column, row, column, full.clipped(self.canvas), full.grown(self.halo))
+
+
+def patch_windows(canvas: Size, *, patch_px: int, stride_px: int) -> NDArray[np.int64]:
+    """Return the upper left corners (x, y) of the patches that cover a canvas, row by row, (N, 2).
+
+    The last ones may reach beyond the canvas; each position comes from its index.
+    """
+    overlap = patch_px - stride_px
+    columns, rows = (max(1, -(-(length - overlap) // stride_px)) for length in (canvas.width, canvas.height))
+    row, column = np.divmod(np.arange(columns * rows, dtype=np.int64), columns)
+    return np.stack([column, row], axis=1) * stride_px
+
+
+def parse_overlap(value: object) -> object:
+    """Return 0.25 for "25%", anything else as it is.
+
+    Raises
+    ------
+    ValueError
+        If it is a hundred percent or more, or no number.
+    """
+    if not (isinstance(value, str) and value.strip().endswith("%")):
+        return value
+    share = float(value.strip()[:-1]) / 100
+    if share >= 1:
+        raise ValueError(f"an overlap of {value.strip()} leaves nothing of a patch")
+    return share
+
+
+def overlap_px(overlap: float, patch_px: int) -> int:
+    """Return what neighbouring patches share in pixels, from pixels or a share of the patch.
+
+    Raises
+    ------
+    ValueError
+        If it is neither whole pixels nor a share below 1, or leaves nothing of a patch.
+    """
+    pixels = round(overlap * patch_px) if overlap < 1 else int(overlap)
+    if overlap >= 1 and overlap != pixels:
+        raise ValueError(f"overlap must be whole pixels or a share below 1, not {overlap:g}")
+    if pixels >= patch_px:
+        raise ValueError(f"an overlap of {pixels} px leaves nothing of a patch of {patch_px} px")
+    return pixels

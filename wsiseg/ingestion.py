@@ -17,6 +17,7 @@ from wsiseg.config import Config
 from wsiseg.errors import ConfigError, DataError, NothingMatchedError
 from wsiseg.executors import ordered_map
 from wsiseg.geometry import Size, Window
+from wsiseg.grid import overlap_px, parse_overlap, patch_windows
 from wsiseg.labels import IGNORE, LabelMap
 from wsiseg.manifest import SPLITS
 from wsiseg.rasters import read_labels
@@ -26,7 +27,6 @@ from wsiseg.stores.patch_meta import PatchMeta
 from wsiseg.stores.patch_store import LayerInfo
 from wsiseg.stores.patch_writer import PatchTable, PatchWriter, new_folder
 from wsiseg.stores.shards import ShardWriter
-from wsiseg.tiling.plan import overlap_px, parse_mpp, parse_overlap, patch_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ class IngestSettings(Config):
     """
 
     layout: str = "images"
-    mpp: Annotated[Literal["unknown"] | Annotated[float, Field(gt=0, le=1000)], BeforeValidator(parse_mpp)]
+    mpp: Literal["unknown"] | Annotated[float, Field(gt=0, le=1000)]
     labels_as: Literal["instances", "classes"] | None = None
     classes: tuple[str, ...] = ()
     patch_size: int | None = Field(default=None, ge=8, le=8192)

@@ -151,6 +151,14 @@ class TissueMask:
         inside = Region(0, 0, self.slide_size.width, self.slide_size.height)
         return self.fraction(inside) * self.slide_size.area * self._mpp**2 * 1e-6
 
+    def on(self, size: Size) -> NDArray[np.bool_]:
+        """Return the mask on a grid of `size` stretched over the slide, nearest neighbours, (h, w)."""
+        height, width = self.mask.shape
+        rows = np.minimum((2 * np.arange(size.height) + 1) * height // (2 * size.height), height - 1)
+        columns = np.minimum((2 * np.arange(size.width) + 1) * width // (2 * size.width), width - 1)
+        stretched: NDArray[np.bool_] = self.mask[np.ix_(rows, columns)]
+        return stretched
+
     def fraction(self, region: Region) -> float:
         """Return the share of `region` that is tissue, 0 … 1; what lies beyond the slide is none."""
         boxes = np.array([[region.x, region.y, region.right, region.bottom]], dtype=np.float64)

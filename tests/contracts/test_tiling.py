@@ -23,10 +23,10 @@ from wsiseg.slides.reading import read_window
 from wsiseg.stopping import Stop
 from wsiseg.stores.jpeg_codec import JpegCodec
 from wsiseg.stores.patch_store import PatchStore
-from wsiseg.tasks.tile import TileJob, TileReport, tile
-from wsiseg.tiling.plan import TileSettings, plan_patches
+from wsiseg.tasks.tile import TileConfig, TileJob, TileReport, tile
+from wsiseg.tiling.plan import plan_patches
 from wsiseg.tiling.reading import open_patches
-from wsiseg.tissue import TissueSettings
+from wsiseg.tissue import TissueMask, TissueSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,14 +35,15 @@ if TYPE_CHECKING:
 
 EVERYTHING = TissueSettings(method="none")
 LAYOUT = Layout(shared_tables=True)
+ALL = TissueMask.everything(LAYOUT.size)
 
 
-def settings(**changes: Any) -> TileSettings:  # noqa: ANN401 - any of the settings
+def settings(**changes: Any) -> TileConfig:  # noqa: ANN401 - any of the settings
     values = {"mpp": "native", "patch_size": 64, "tissue": EVERYTHING, "min_tissue": 0.0} | changes
-    return TileSettings.model_validate(values)
+    return TileConfig.model_validate(values)
 
 
-def cut(path: Path, folder: Path, wanted: TileSettings, **changes: Any) -> TileReport:  # noqa: ANN401 - any of the job
+def cut(path: Path, folder: Path, wanted: TileConfig, **changes: Any) -> TileReport:  # noqa: ANN401 - any of the job
     report = tile(replace(TileJob(inputs=(str(path),), output=folder, settings=wanted, num_workers=2), **changes))
     report.raise_failures()
     return report
@@ -151,14 +152,14 @@ def test_tiles_are_not_copied_where_patches_are_none(
     write_slide(tmp_path / "s.tiff", layout)
 
     with open_slide(tmp_path / "s.tiff") as opened:
-        assert plan_patches(opened, settings(**changes)).codec == "zstd"
+        assert plan_patches(opened, settings(**changes), ALL).codec == "zstd"
         with pytest.raises(SlideError, match=why):
-            plan_patches(opened, settings(codec="copy", **changes))
+            plan_patches(opened, settings(codec="copy", **changes), ALL)
 
 
 def test_other_readers_give_no_tiles(tmp_path: Path, cmu_svs: Path) -> None:
     with open_slide(cmu_svs, reader="openslide") as opened, pytest.raises(SlideError, match="decoded pixels only"):
-        plan_patches(opened, settings(codec="copy", patch_size=240))
+        plan_patches(opened, settings(codec="copy", patch_size=240), ALL)
     cut(cmu_svs, tmp_path, settings(codec="copy", patch_size=240, limit=7))
 
     store = PatchStore.open(tmp_path / f"{cmu_svs.stem}.zarr")
@@ -167,7 +168,7 @@ def test_other_readers_give_no_tiles(tmp_path: Path, cmu_svs: Path) -> None:
 
 
 def test_tissue_chooses_the_patches(tmp_path: Path, cmu_svs: Path) -> None:
-    report = cut(cmu_svs, tmp_path, TileSettings(mpp=1.0, patch_size=128))
+    report = cut(cmu_svs, tmp_path, TileConfig(mpp=1.0, patch_size=128))
 
     store = PatchStore.open(tmp_path / f"{cmu_svs.stem}.zarr")
     assert 30 < len(store) < 60
@@ -264,15 +265,15 @@ def test_a_kill_leaves_no_store_and_the_next_run_makes_it(tmp_path: Path, slide:
         "import os, signal, sys\n"
         "from pathlib import Path\n"
         "from wsiseg.stores import shards\n"
-        "from wsiseg.tasks.tile import TileJob, tile\n"
-        "from wsiseg.tiling.plan import TileSettings\n"
+        "from wsiseg.tasks.tile import TileConfig, TileJob, tile\n"
+        ""
         "shards.MAX_PER_SHARD = 8\n"
         "write = shards.ShardedArray.write_shard\n"
         "def write_and_die(self, shard, chunks):\n"
         "    write(self, shard, chunks)\n"
         "    if shard == 1: os.kill(os.getpid(), signal.SIGKILL)\n"
         "shards.ShardedArray.write_shard = write_and_die\n"
-        "settings = TileSettings.model_validate_json(sys.argv[3])\n"
+        "settings = TileConfig.model_validate_json(sys.argv[3])\n"
         "tile(TileJob(inputs=(sys.argv[1],), output=Path(sys.argv[2]), settings=settings))\n"
     )
     wanted = settings(codec="zstd")

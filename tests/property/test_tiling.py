@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from wsiseg.geometry import Size
-from wsiseg.tiling.plan import TileSettings, overlap_px, patch_windows
+from wsiseg.grid import overlap_px, patch_windows
+from wsiseg.tiling.plan import TileSettings
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 30), st.data())

@@ -129,9 +129,8 @@ def tile(
 ) -> None:
     """Cut slides into patches for training, one Zarr store per slide."""
     from wsiseg.config import load
-    from wsiseg.tasks.tile import TileJob
+    from wsiseg.tasks.tile import TileConfig, TileJob
     from wsiseg.tasks.tile import tile as run
-    from wsiseg.tiling.plan import TileSettings
 
     options = {
         "mpp": mpp,
@@ -145,7 +144,7 @@ def tile(
     job = TileJob(
         inputs=tuple(slides or ()),
         output=output,
-        settings=load(TileSettings, file=config, options=options, overrides=[*method, *(overrides or ())]),
+        settings=load(TileConfig, file=config, options=options, overrides=[*method, *(overrides or ())]),
         slide_dir=slide_dir,
         manifest=manifest,
         reader=reader,

@@ -6,32 +6,47 @@ import json
 import logging
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from wsiseg.atomic import write_bytes
 from wsiseg.errors import SlideError, SomeFailedError, StoppedError, StoreError, WsisegError
+from wsiseg.geometry import Size
 from wsiseg.limits import cpu_limit
 from wsiseg.lock import locked
 from wsiseg.manifest import find_slides, shard
 from wsiseg.progress import SILENT
+from wsiseg.slides.fingerprint import fingerprint
 from wsiseg.slides.open import open_slide
 from wsiseg.stopping import Stop
 from wsiseg.stores.patch_meta import PatchMeta
 from wsiseg.stores.patch_store import PatchStore
-from wsiseg.tiling.plan import estimated_bytes, plan_patches
-from wsiseg.tiling.writing import SlideWork, is_done, write_patches
+from wsiseg.tiling.plan import TileSettings, estimated_bytes, plan_patches
+from wsiseg.tiling.writing import Overview, SlideWork, is_done, write_patches
+from wsiseg.tissue import TissueSettings, find_tissue, read_thumbnail
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from wsiseg.manifest import SlideEntry
     from wsiseg.progress import Progress
     from wsiseg.slides.base import SlideInfo
-    from wsiseg.tiling.plan import TilePlan, TileSettings
+    from wsiseg.tiling.plan import TilePlan
 
 logger = logging.getLogger(__name__)
 
 Status = Literal["done", "already done", "planned", "failed"]
+
+
+class TileConfig(TileSettings):
+    """Settings of `wsiseg tile`: how slides are cut, and how tissue is found.
+
+    Parameters
+    ----------
+    tissue
+        How tissue is found.
+    """
+
+    tissue: TissueSettings = TissueSettings()
+
 
 # A slide whose pixels are this much coarser than asked for gains none by interpolation.
 COARSER = 1.1
@@ -67,7 +82,7 @@ class TileJob:
 
     inputs: tuple[str, ...]
     output: Path
-    settings: TileSettings
+    settings: TileConfig
     slide_dir: Path | None = None
     manifest: Path | None = None
     reader: str | None = None
@@ -230,33 +245,45 @@ def _tile_one(entry: SlideEntry, job: TileJob, progress: Progress, stop: Stop) -
 
 
 def _cut(entry: SlideEntry, job: TileJob, progress: Progress, stop: Stop, begun: float) -> SlideReport:
-    settings = job.settings.model_copy(
-        update={"tissue": job.settings.tissue.for_slide(entry.slide_id, entry.mask_path)}
-    )
-    work = SlideWork(
+    tissue = job.settings.tissue.for_slide(entry.slide_id, entry.mask_path)
+    work = _work(entry, job, tissue)
+    store = job.output / f"{entry.slide_id}.zarr"
+    if not job.overwrite and is_done(work, store):
+        return _report(entry, "already done", store)
+    with open_slide(entry.path, reader=job.reader, slide_mpp=work.slide_mpp) as slide:
+        thumbnail = read_thumbnail(slide, tissue.mpp)
+        mask = find_tissue(slide, tissue, thumbnail=thumbnail)
+        plan = plan_patches(slide, job.settings, mask)
+        if job.dry_run:
+            return _planned(entry, plan, mask.area_mm2)
+        _warn(slide.info, job.settings)
+        height, width = thumbnail.pixels.shape[:2]
+        overview = Overview(
+            thumbnail=thumbnail.pixels, tissue_mask=mask.on(Size(width, height)), area_mm2=mask.area_mm2
+        )
+        workers = cpu_limit() if job.num_workers is None else job.num_workers
+        with locked(job.output / f".{entry.slide_id}.zarr.lock"):
+            # Another process may have finished it since.
+            if not job.overwrite and is_done(work, store):
+                return _report(entry, "already done", store)
+            write_patches(slide, plan, work, store, overview=overview, workers=workers, progress=progress, stop=stop)
+    return _report(entry, "done", store, seconds=time.monotonic() - begun)
+
+
+def _work(entry: SlideEntry, job: TileJob, tissue: TissueSettings) -> SlideWork:
+    noted = tissue.model_dump(mode="json")
+    if tissue.method not in ("otsu", "none"):
+        noted["mask"] = fingerprint(Path(tissue.method))
+    return SlideWork(
         slide_id=entry.slide_id,
         path=entry.path,
-        settings=settings,
+        settings=TileSettings.model_validate(job.settings.model_dump(exclude={"tissue"})),
+        tissue=noted,
         reader=job.reader,
         slide_mpp=job.slide_mpp if job.slide_mpp is not None else entry.mpp,
         split=entry.split,
         patient_id=entry.patient_id,
     )
-    store = job.output / f"{entry.slide_id}.zarr"
-    if not job.overwrite and is_done(work, store):
-        return _report(entry, "already done", store)
-    with open_slide(entry.path, reader=job.reader, slide_mpp=work.slide_mpp) as slide:
-        if job.dry_run:
-            return _planned(entry, plan_patches(slide, settings))
-        with locked(job.output / f".{entry.slide_id}.zarr.lock"):
-            # Another process may have finished it while we waited for nothing.
-            if not job.overwrite and is_done(work, store):
-                return _report(entry, "already done", store)
-            plan = plan_patches(slide, settings)
-            _warn(slide.info, settings)
-            workers = cpu_limit() if job.num_workers is None else job.num_workers
-            write_patches(slide, plan, work, store, workers=workers, progress=progress, stop=stop)
-    return _report(entry, "done", store, seconds=time.monotonic() - begun)
 
 
 def _report(entry: SlideEntry, status: Status, store: Path, *, seconds: float = 0.0) -> SlideReport:
@@ -274,13 +301,13 @@ def _report(entry: SlideEntry, status: Status, store: Path, *, seconds: float = 
     )
 
 
-def _planned(entry: SlideEntry, plan: TilePlan) -> SlideReport:
+def _planned(entry: SlideEntry, plan: TilePlan, tissue_mm2: float | None) -> SlideReport:
     return SlideReport(
         slide_id=entry.slide_id,
         path=str(entry.path),
         status="planned",
         patches=len(plan),
-        tissue_mm2=plan.mask.area_mm2,
+        tissue_mm2=tissue_mm2,
         codec=plan.codec,
         size_bytes=estimated_bytes(plan),
     )

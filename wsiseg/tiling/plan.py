@@ -12,51 +12,16 @@ from pydantic import BeforeValidator, Field, model_validator
 from wsiseg.config import Config
 from wsiseg.errors import SlideError
 from wsiseg.geometry import Canvas, Size
+from wsiseg.grid import overlap_px, parse_overlap, patch_windows
 from wsiseg.slides.mpp import require_mpp
 from wsiseg.slides.reading import exact_level
 from wsiseg.stores.patch_meta import PatchGrid
-from wsiseg.tissue import TissueSettings, find_tissue, read_thumbnail
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsiseg.slides.base import Slide
     from wsiseg.stores.patch_meta import CodecName
-    from wsiseg.tissue import Thumbnail, TissueMask
-
-
-def parse_overlap(value: object) -> object:
-    """Return 0.25 for "25%", anything else as it is."""
-    if not (isinstance(value, str) and value.strip().endswith("%")):
-        return value
-    share = float(value.strip()[:-1]) / 100
-    if share >= 1:
-        raise ValueError(f"an overlap of {value.strip()} leaves nothing of a patch")
-    return share
-
-
-def overlap_px(overlap: float, patch_px: int) -> int:
-    """Return what neighbouring patches share in pixels, from pixels or a share of the patch.
-
-    Raises
-    ------
-    ValueError
-        If it is neither whole pixels nor a share below 1, or leaves nothing of a patch.
-    """
-    pixels = round(overlap * patch_px) if overlap < 1 else int(overlap)
-    if overlap >= 1 and overlap != pixels:
-        raise ValueError(f"overlap must be whole pixels or a share below 1, not {overlap:g}")
-    if pixels >= patch_px:
-        raise ValueError(f"an overlap of {pixels} px leaves nothing of a patch of {patch_px} px")
-    return pixels
-
-
-def parse_mpp(value: object) -> object:
-    """Return a number where text holds one."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 class TileSettings(Config):
@@ -72,8 +37,6 @@ class TileSettings(Config):
         What neighbouring patches share: pixels, or below 1 a share of the patch size.
     min_tissue
         Patches with less tissue than this share of their part on the slide are left out.
-    tissue
-        How tissue is found.
     codec
         How patches are stored: ``zstd`` (lossless), ``copy`` (the slide's own JPEG tiles,
         where patches are tiles), ``jpeg`` (lossy), ``none`` (positions only), or ``auto``
@@ -84,11 +47,10 @@ class TileSettings(Config):
         Keep at most this many patches of a slide, spread evenly.
     """
 
-    mpp: Annotated[Literal["native"] | Annotated[float, Field(gt=0, le=1000)], BeforeValidator(parse_mpp)] = 0.5
+    mpp: Literal["native"] | Annotated[float, Field(gt=0, le=1000)] = 0.5
     patch_size: int = Field(default=256, ge=8, le=8192)
     overlap: Annotated[float, BeforeValidator(parse_overlap), Field(ge=0)] = 0.0
     min_tissue: float = Field(default=0.5, ge=0, le=1)
-    tissue: TissueSettings = TissueSettings()
     codec: Literal["auto", "zstd", "jpeg", "copy", "none"] = "auto"
     jpeg_quality: int = Field(default=90, ge=1, le=100)
     limit: int | None = Field(default=None, ge=1)
@@ -97,6 +59,14 @@ class TileSettings(Config):
     def _check(self) -> Self:
         overlap_px(self.overlap, self.patch_size)
         return self
+
+
+class Tissue(Protocol):
+    """Tells where a slide has tissue."""
+
+    def fractions(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the share of tissue, (n,), in boxes (n, 4): left, top, right, bottom in level-0 pixels."""
+        ...
 
 
 @runtime_checkable
@@ -131,10 +101,6 @@ class TilePlan:
         The level whose pixels are those of the canvas, or None.
     codec
         How patches will be stored.
-    thumbnail
-        The slide in small.
-    mask
-        Where there is tissue.
     """
 
     canvas: Canvas
@@ -143,32 +109,19 @@ class TilePlan:
     tissue: NDArray[np.float32]
     level: int | None
     codec: CodecName
-    thumbnail: Thumbnail
-    mask: TissueMask
 
     def __len__(self) -> int:
         return len(self.windows)
 
 
-def patch_windows(canvas: Size, *, patch_px: int, stride_px: int) -> NDArray[np.int64]:
-    """Return the upper left corners (x, y) of the patches that cover a canvas, row by row, (N, 2).
-
-    The last ones may reach beyond the canvas; each position comes from its index.
-    """
-    overlap = patch_px - stride_px
-    columns, rows = (max(1, -(-(length - overlap) // stride_px)) for length in (canvas.width, canvas.height))
-    row, column = np.divmod(np.arange(columns * rows, dtype=np.int64), columns)
-    return np.stack([column, row], axis=1) * stride_px
-
-
-def plan_patches(slide: Slide, settings: TileSettings) -> TilePlan:
+def plan_patches(slide: Slide, settings: TileSettings, tissue: Tissue) -> TilePlan:
     """Return the patches that `settings` ask of a slide.
 
     Raises
     ------
     SlideError
-        If the slide has no pixel size and one is needed, its thumbnail cannot be read, or
-        its tiles cannot be copied though that was asked for.
+        If the slide has no pixel size and one is needed, or its tiles cannot be copied
+        though that was asked for.
     """
     info = slide.info
     if settings.mpp == "native":
@@ -182,25 +135,21 @@ def plan_patches(slide: Slide, settings: TileSettings) -> TilePlan:
         canvas=(canvas.size.width, canvas.size.height),
     )
     level = exact_level(info, canvas)
-    thumbnail = read_thumbnail(slide, settings.tissue.mpp)
-    mask = find_tissue(slide, settings.tissue, thumbnail=thumbnail)
     windows = patch_windows(canvas.size, patch_px=grid.patch_px, stride_px=grid.stride_px)
     far = np.minimum(windows + grid.patch_px, grid.canvas)
     boxes = np.concatenate([windows, far], axis=1) * canvas.scale.downsample
     # The canvas may end beyond the slide by a part of a pixel.
-    tissue = mask.fractions(np.minimum(boxes, np.array([info.size.width, info.size.height] * 2, dtype=np.float64)))
-    kept = np.flatnonzero(tissue >= settings.min_tissue)
+    shares = tissue.fractions(np.minimum(boxes, np.array([info.size.width, info.size.height] * 2, dtype=np.float64)))
+    kept = np.flatnonzero(shares >= settings.min_tissue)
     if settings.limit is not None and len(kept) > settings.limit:
         kept = kept[(np.arange(settings.limit) * len(kept)) // settings.limit]
     return TilePlan(
         canvas=canvas,
         grid=grid,
         windows=windows[kept],
-        tissue=tissue[kept].astype(np.float32),
+        tissue=shares[kept].astype(np.float32),
         level=level,
         codec=_choose_codec(slide, settings, grid, level),
-        thumbnail=thumbnail,
-        mask=mask,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -24,6 +23,7 @@ from wsiseg.tiling.plan import RawTiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -31,10 +31,28 @@ if TYPE_CHECKING:
     from wsiseg.slides.base import Slide, SlideInfo
     from wsiseg.stopping import Stop
     from wsiseg.tiling.plan import TilePlan, TileSettings
-    from wsiseg.tissue import Thumbnail, TissueMask
 
 # Patches that a thread reads in one go: enough to forget its overhead, few enough to share a shard out.
 BLOCK: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """What a store keeps of its whole slide.
+
+    Parameters
+    ----------
+    thumbnail
+        RGB uint8, (h, w, 3).
+    tissue_mask
+        bool, (h, w).
+    area_mm2
+        Area of tissue, or None where the slide has no physical scale.
+    """
+
+    thumbnail: NDArray[np.uint8]
+    tissue_mask: NDArray[np.bool_]
+    area_mm2: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +67,8 @@ class SlideWork:
         The slide.
     settings
         How it is cut.
+    tissue
+        How tissue was found, as JSON.
     reader
         Reader that is forced, or None.
     slide_mpp
@@ -62,6 +82,8 @@ class SlideWork:
     slide_id: str
     path: Path
     settings: TileSettings
+    # Settings of another step, which are only noted here.
+    tissue: dict[str, Any]
     reader: str | None = None
     slide_mpp: float | None = None
     split: str = ""
@@ -70,9 +92,13 @@ class SlideWork:
     def config(self) -> dict[str, Any]:
         """Return everything that the patches depend on apart from the slide."""
         config: dict[str, Any] = self.settings.model_dump(mode="json")
-        config.update(reader=self.reader, slide_mpp=self.slide_mpp, split=self.split, patient_id=self.patient_id)
-        if self.settings.tissue.method not in ("otsu", "none"):
-            config["tissue_mask"] = fingerprint(Path(self.settings.tissue.method))
+        config.update(
+            tissue=self.tissue,
+            reader=self.reader,
+            slide_mpp=self.slide_mpp,
+            split=self.split,
+            patient_id=self.patient_id,
+        )
         return config
 
 
@@ -100,7 +126,15 @@ def is_done(work: SlideWork, store: Path) -> bool:
 
 
 def write_patches(
-    slide: Slide, plan: TilePlan, work: SlideWork, store: Path, *, workers: int, progress: Progress, stop: Stop
+    slide: Slide,
+    plan: TilePlan,
+    work: SlideWork,
+    store: Path,
+    *,
+    overview: Overview,
+    workers: int,
+    progress: Progress,
+    stop: Stop,
 ) -> None:
     """Write the patches of a plan to `store`, which appears when it is complete.
 
@@ -115,12 +149,12 @@ def write_patches(
     with new_folder(store) as folder:
         writer = PatchWriter(
             folder,
-            _meta(slide.info, plan, work, table),
+            _meta(slide.info, plan, work, table, overview),
             table,
             (plan.grid.patch_px, plan.grid.patch_px),
             jpeg_quality=work.settings.jpeg_quality,
         )
-        writer.write_overview(plan.thumbnail.pixels, np.asarray(_on(plan.mask, plan.thumbnail)))
+        writer.write_overview(overview.thumbnail, overview.tissue_mask)
         if plan.codec == "none":
             return
         read = _reader(slide, plan, writer)
@@ -175,7 +209,7 @@ def _table(info: SlideInfo, plan: TilePlan, work: SlideWork) -> PatchTable:
     )
 
 
-def _meta(info: SlideInfo, plan: TilePlan, work: SlideWork, table: PatchTable) -> PatchMeta:
+def _meta(info: SlideInfo, plan: TilePlan, work: SlideWork, table: PatchTable, overview: Overview) -> PatchMeta:
     origin = SlideOrigin(
         path=str(work.path.resolve()),
         slide_id=work.slide_id,
@@ -198,17 +232,7 @@ def _meta(info: SlideInfo, plan: TilePlan, work: SlideWork, table: PatchTable) -
         fingerprint=digest.hexdigest(),
         slide=origin,
         grid=plan.grid,
-        tissue={**work.settings.tissue.model_dump(mode="json"), "area_mm2": plan.mask.area_mm2},
+        tissue={**work.tissue, "area_mm2": overview.area_mm2},
         config=config,
         provenance={"tool": "wsiseg tile", "version": __version__},
     )
-
-
-def _on(mask: TissueMask, thumbnail: Thumbnail) -> NDArray[np.bool_]:
-    """Return a mask on the pixels of the thumbnail, (h, w), whatever its own grid."""
-    height, width = thumbnail.pixels.shape[:2]
-    if mask.mask.shape == (height, width):
-        return mask.mask
-    rows = (np.arange(height) * mask.mask.shape[0] // height).clip(0, mask.mask.shape[0] - 1)
-    columns = (np.arange(width) * mask.mask.shape[1] // width).clip(0, mask.mask.shape[1] - 1)
-    return mask.mask[np.ix_(rows, columns)]
