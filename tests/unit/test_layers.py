@@ -22,7 +22,7 @@ LAYERS = (
         "L2 bytes and maths",
         {"slides", "stores", "nets", "heads", "losses", "ramps", "metrics", "checkpoint", "rasters", "classical"},
     ),
-    ("L3 steps", {"tissue", "tiling", "ingestion", "methods"}),
+    ("L3 steps", {"tissue", "tiling", "ingestion", "evaluation", "methods"}),
     ("L4 engines", {"training", "inference"}),
     ("L5 jobs", {"tasks"}),
     ("L6 terminal", {"cli"}),

@@ -1,0 +1,1 @@
+"""From label images on disk to scores: which belong together, and what they say."""

@@ -1,0 +1,128 @@
+"""Find which predicted label image belongs to which true one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from wsiseg.errors import DataError, NothingMatchedError
+from wsiseg.rasters import READABLE, LabelImage, read_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+# What `wsiseg predict` calls the label image in a slide's folder.
+PREDICTED_LABELS: Final = "labels.png"
+
+_NAMES_SHOWN: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelPair:
+    """Two label images of the same place.
+
+    Attributes
+    ----------
+    name
+        The stem they share.
+    pred, truth
+        Their files.
+    """
+
+    name: str
+    pred: Path
+    truth: Path
+
+    def read(self) -> tuple[LabelImage, LabelImage]:
+        """Return predicted and true labels, (H, W) each.
+
+        Raises
+        ------
+        DataError
+            When a file cannot be read or the sizes differ.
+        """
+        pred, truth = read_labels(self.pred), read_labels(self.truth)
+        if pred.shape != truth.shape:
+            sizes = [f"{labels.shape[1]} x {labels.shape[0]}" for labels in (pred, truth)]
+            raise DataError(
+                f"the prediction is {sizes[0]} pixels, but the truth {self.truth} is {sizes[1]}",
+                where=self.pred,
+                mend="Predict at the resolution of the truth (--mpp), or bring both to one size, nearest neighbour",
+            )
+        return pred, truth
+
+
+def find_pairs(pred: Path, truth: Path) -> tuple[LabelPair, ...]:
+    """Return the pairs of label images, ordered by name.
+
+    Parameters
+    ----------
+    pred, truth
+        A label image each, which then belong together whatever their names; or
+        folders, whose label images are matched by stem. In a folder, a folder
+        that holds ``labels.png``, as ``wsiseg predict --label-png`` makes them,
+        counts as a label image of its own name.
+
+    Raises
+    ------
+    NothingMatchedError
+        When no two images share a name.
+    DataError
+        When an image has no partner, or a name occurs twice.
+    """
+    for path in (pred, truth):
+        if not path.exists():
+            raise DataError("there is no such file or folder", where=path)
+    if truth.is_file() and pred.is_file():
+        return (LabelPair(name=truth.stem, pred=pred, truth=truth),)
+    if truth.is_file() and (pred / PREDICTED_LABELS).is_file():
+        return (LabelPair(name=truth.stem, pred=pred / PREDICTED_LABELS, truth=truth),)
+    preds, truths = _label_images(pred), _label_images(truth)
+    # A single file asks for its partner only; two folders are to be complete.
+    wanted_preds = truths.keys() if truth.is_file() else preds.keys()
+    wanted_truths = preds.keys() if pred.is_file() else truths.keys()
+    names = preds.keys() & truths.keys()
+    if not names:
+        raise NothingMatchedError(
+            f"no prediction has the name of a true label image ({_listed(preds)} against {_listed(truths)})",
+            where=pred,
+            mend="Name files alike, apart from the suffix",
+        )
+    if lonely := (preds.keys() & wanted_preds) ^ names:
+        raise DataError(
+            f"no truth for {_listed(lonely)}", where=truth, mend="Evaluate folders that hold the same images"
+        )
+    if lonely := (truths.keys() & wanted_truths) ^ names:
+        raise DataError(
+            f"no prediction for {_listed(lonely)}", where=pred, mend="Evaluate folders that hold the same images"
+        )
+    return tuple(LabelPair(name=name, pred=preds[name], truth=truths[name]) for name in sorted(names))
+
+
+def _label_images(path: Path) -> dict[str, Path]:
+    """Return label images by name."""
+    if path.is_file():
+        return {path.parent.name if path.name == PREDICTED_LABELS else path.stem: path}
+    found: dict[str, Path] = {}
+    for entry in sorted(path.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_file() and entry.suffix.lower() in READABLE:
+            name, file = entry.stem, entry
+        elif (entry / PREDICTED_LABELS).is_file():
+            name, file = entry.name, entry / PREDICTED_LABELS
+        else:
+            continue
+        if name in found:
+            raise DataError(f"two label images are called {name}", where=path, mend="Remove or rename one")
+        found[name] = file
+    return found
+
+
+def _listed(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    if not ordered:
+        return "none"
+    more = f" and {len(ordered) - _NAMES_SHOWN} more" if len(ordered) > _NAMES_SHOWN else ""
+    return ", ".join(ordered[:_NAMES_SHOWN]) + more
