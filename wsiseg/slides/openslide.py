@@ -132,17 +132,18 @@ class OpenSlideSlide:
 
 
 def _levels(handle: openslide.OpenSlide) -> tuple[Level, ...]:
-    tiles = [
-        (handle.properties.get(f"openslide.level[{index}].tile-{side}") for side in ("width", "height"))
-        for index in range(handle.level_count)
-    ]
     return tuple(
-        Level(size=Size(*size), downsample=float(downsample), tile=_size(*tile))
-        for size, downsample, tile in zip(handle.level_dimensions, handle.level_downsamples, tiles, strict=True)
+        Level(
+            size=Size(*handle.level_dimensions[index]),
+            downsample=float(handle.level_downsamples[index]),
+            tile=_tile(handle.properties, index),
+        )
+        for index in range(handle.level_count)
     )
 
 
-def _size(width: str | None, height: str | None) -> Size | None:
+def _tile(properties: Mapping[str, str], level: int) -> Size | None:
+    width, height = (properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height"))
     return Size(int(width), int(height)) if width and height else None
 
 

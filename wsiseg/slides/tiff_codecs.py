@@ -95,6 +95,11 @@ def make_decoder(
     return decode
 
 
+def missing_codecs() -> list[str]:
+    """Return the names of codecs that this build of imagecodecs lacks."""
+    return [name for name in ("JPEG8", "JPEG2K", "LZW", "ZLIB", "DELTA") if not getattr(imagecodecs, name).available]
+
+
 def standalone_jpeg(tile: bytes, *, tables: bytes | None, is_rgb: bool) -> bytes:
     """Return a tile of a TIFF as a JPEG file that any decoder shows in the right colours.
 
