@@ -61,7 +61,7 @@ def classical_nuclei(rgb: NDArray[np.uint8], mpp: float) -> NDArray[np.int32]:
        Cybernetics 1979.
     """
     stain = ndimage.gaussian_filter(_haematoxylin(rgb), SMOOTHING_UM / mpp)
-    if stain.min(initial=np.inf) == stain.max(initial=-np.inf):
+    if stain.size == 0 or np.ptp(stain) == 0:
         return np.zeros(rgb.shape[:2], dtype=np.int32)
     surroundings = ndimage.gaussian_filter(stain, SURROUNDINGS_UM / mpp)
     otsu = threshold_otsu(stain)  # type: ignore[no-untyped-call]  # scikit-image carries no types
