@@ -105,7 +105,7 @@ class FlowHead:
         probability = self.foreground(outputs)
         flow = outputs[1:] / np.float32(_LENGTH)
         labels = _followed(probability > self.options.min_probability, flow, reach_px=self.options.reach_px)
-        labels = tidied(labels, min_area_px=self.options.min_area_px)
+        labels, _ = tidied(labels, min_area_px=self.options.min_area_px)
         scores = mean_in_objects(probability, labels)
         limit = self.options.max_flow_error
         if limit is not None and len(scores):

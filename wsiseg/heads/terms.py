@@ -27,3 +27,9 @@ def with_total(**parts: Tensor) -> dict[str, Tensor]:
     return {"loss": sum(parts.values(), start=next(iter(parts.values())) * 0)} | {
         name: part.detach() for name, part in parts.items()
     }
+
+
+def dice_loss(prob: Tensor, truth: Tensor, valid: Tensor, *, smooth: float = 1e-3) -> Tensor:
+    """Return 1 - the soft Dice coefficient over all pixels; all (B, H, W)."""
+    overlap = (prob * truth * valid).sum()
+    return 1 - (2 * overlap + smooth) / ((prob * valid).sum() + (truth * valid).sum() + smooth)

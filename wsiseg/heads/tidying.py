@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def tidied(labels: NDArray[np.int32], *, min_area_px: int) -> NDArray[np.int32]:
-    """Return connected objects without holes, numbered 1 … n in the order of their ids.
+def tidied(labels: NDArray[np.int32], *, min_area_px: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return connected objects without holes, numbered 1 … n in the order of their ids, and those ids.
 
     Of each object the largest part stays, where pixels count as connected by their sides.
     Holes, which are parts of the background or of other objects with one object all around,
@@ -24,6 +24,11 @@ def tidied(labels: NDArray[np.int32], *, min_area_px: int) -> NDArray[np.int32]:
         int32 (H, W), 0 background.
     min_area_px
         Objects with fewer pixels are dropped.
+
+    Returns
+    -------
+    tuple
+        int32 (H, W), and the old id of each object, int64 (n,).
     """
     # Background is a value like any other here: its parts are the candidates for holes.
     parts: NDArray[np.int64] = label(labels, background=-1, connectivity=1)  # type: ignore[no-untyped-call]
@@ -44,8 +49,7 @@ def tidied(labels: NDArray[np.int32], *, min_area_px: int) -> NDArray[np.int32]:
     kept = areas >= min_area_px
     kept[0] = False
     number = (np.cumsum(kept) * kept).astype(np.int32)
-    result: NDArray[np.int32] = number[owner][parts]
-    return result
+    return number[owner][parts], np.flatnonzero(kept)
 
 
 def mean_in_objects(values: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.float32]:
