@@ -14,9 +14,10 @@ from torch.nn.functional import avg_pool2d, pad
 from wsiseg.geometry import Canvas, Scale, Size, Window
 from wsiseg.grid import Grid
 from wsiseg.heads.base import Instances
-from wsiseg.inference.engine import Threads, segment
+from wsiseg.inference.engine import segment
 from wsiseg.inference.forward import Network
 from wsiseg.inference.job import Job
+from wsiseg.inference.memory import Load
 from wsiseg.inference.walk import Walk
 from wsiseg.journal import Journal
 from wsiseg.labels import LabelMap
@@ -158,8 +159,8 @@ def run(
     stop: Stop | None = None,
 ) -> None:
     """Work off a job on the CPU."""
-    network = Network(predictor, device=torch.device("cpu"), batch_size=batch_size, tta=tta)
-    segment(job, network, blend=blend, threads=Threads(readers=threads, finders=threads), stop=stop)
+    network = Network(predictor, device=torch.device("cpu"), tta=tta)
+    segment(job, network, blend=blend, load=Load(batch_size=batch_size, readers=threads, finders=threads), stop=stop)
 
 
 def read(job: Job, layer: Layer) -> NDArray[Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from wsiseg.grid import Tile
     from wsiseg.inference.forward import Network, ReadTile, TileOutput
     from wsiseg.inference.job import Job
+    from wsiseg.inference.memory import Load
     from wsiseg.inference.walk import Start
     from wsiseg.methods.base import PredictorSpec
     from wsiseg.progress import Advance, Progress
@@ -45,34 +45,33 @@ logger = logging.getLogger(__name__)
 _PATIENCE_S: Final = 20.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Threads:
-    """Threads beside the one that runs the network.
-
-    Parameters
-    ----------
-    readers
-        Decode pixels.
-    finders
-        Turn output into labels and objects.
-    """
-
-    readers: int = 1
-    finders: int = 1
-
-
 def segment(
     job: Job,
     network: Network,
     *,
     blend: Blend,
-    threads: Threads | None = None,
+    load: Load,
     progress: Progress = SILENT,
     stop: Stop | None = None,
 ) -> None:
     """Compute and write what the job lacks.
 
     Cells that cannot be read become 255 in the class layer and are noted in the job.
+
+    Parameters
+    ----------
+    job
+        What to do.
+    network
+        What to do it with.
+    blend
+        How the outputs of overlapping tiles are joined.
+    load
+        Tiles in a batch, and threads beside the network's own.
+    progress
+        Told about tiles.
+    stop
+        Looked at after each step.
 
     Raises
     ------
@@ -81,25 +80,23 @@ def segment(
     """
     if job.closed_bands == job.walk.bands:
         return
-    threads, stop, spec = threads or Threads(), stop or Stop(), network.predictor.spec
+    stop, spec = stop or Stop(), network.predictor.spec
     start = job.walk.start(job.closed_bands)
     order = np.argwhere(job.is_tissue)
     begun = int(np.count_nonzero(order[:, 0] < start.tile_row))
     # The same tiles share a batch whether or not the work was interrupted.
-    first = begun // network.batch_size * network.batch_size
+    first = begun // load.batch_size * load.batch_size
     tiles = (job.walk.grid.at(int(row), int(column)) for row, column in order[first:])
-    pixels = ordered_map(
-        partial(_read, job), tiles, workers=threads.readers, ahead=2 * network.batch_size + threads.readers
-    )
+    pixels = ordered_map(partial(_read, job), tiles, workers=load.readers, ahead=2 * load.batch_size + load.readers)
     trim = (spec.tile_px - job.walk.core_px) // 2 - job.walk.reach_px
-    outputs = run_ahead(network.outputs(pixels, trim_px=trim), depth=2)
+    outputs = run_ahead(network.outputs(pixels, batch_size=load.batch_size, trim_px=trim), depth=2)
     with progress.task(job.slide.info.name, total=len(order), unit="tiles") as advance, closing(outputs):
         advance(begun)
         clock = _Clock(job, begun=begun, advance=advance)
         blender = Blender(job.walk, channels=spec.channels, blend=blend, tile_px=spec.tile_px)
         steps = _steps(job, outputs, blender, spec=spec, start=start, clock=clock)
         labels = ordered_map(
-            partial(label_step, predictor=network.predictor), steps, workers=threads.finders, ahead=2 * threads.finders
+            partial(label_step, predictor=network.predictor), steps, workers=load.finders, ahead=2 * load.finders
         )
         painter = Painter(job, start)
         with closing(labels):

@@ -55,8 +55,6 @@ class Network:
         Number format of mixed precision, or None.
     tta
         Symmetries whose mean is taken.
-    batch_size
-        Tiles at once, or None to find out.
     is_compiled
         Whether to compile the network, which pays off after some minutes of work.
     """
@@ -68,7 +66,6 @@ class Network:
         device: torch.device,
         dtype: torch.dtype | None = None,
         tta: Tta = "none",
-        batch_size: int | None = None,
         is_compiled: bool = False,
     ) -> None:
         predictor.to(device)
@@ -79,11 +76,10 @@ class Network:
         self._forward: Callable[[Tensor], Tensor] = predictor.forward
         if is_compiled:
             self._forward = torch.compile(predictor.forward)
-        self.batch_size = batch_size or self._find_batch_size()
-        # What memory has been found to allow, at most what was asked for.
-        self._limit = self.batch_size
+        # What memory has been found to allow.
+        self._limit: int | None = None
 
-    def outputs(self, tiles: Iterable[ReadTile], *, trim_px: int) -> Generator[TileOutput]:
+    def outputs(self, tiles: Iterable[ReadTile], *, batch_size: int, trim_px: int) -> Generator[TileOutput]:
         """Yield the output of each tile in order.
 
         Tiles are joined to batches by their order alone. On CUDA one batch runs ahead.
@@ -92,13 +88,15 @@ class Network:
         ----------
         tiles
             In the order of the walk.
+        batch_size
+            Tiles at once; fewer where memory does not suffice.
         trim_px
             Pixels to cut off each side of the output.
         """
         depth = 1 if self.device.type == "cuda" else 0
         running: deque[_Pending] = deque()
         with torch.inference_mode():
-            for batch in _batches(tiles, self.batch_size):
+            for batch in _batches(tiles, batch_size):
                 running.append(self._launch(batch, trim_px))
                 if len(running) > depth:
                     yield from _collect(running.popleft())
@@ -124,19 +122,18 @@ class Network:
     def _run(self, pixels: Tensor) -> Tensor:
         """Return the output for `pixels`, in smaller batches where memory does not suffice."""
         while True:
+            size = min(len(pixels), self._limit or len(pixels))
             try:
-                parts = [
-                    self._mean(part.to(self.device, non_blocking=True)) for part in torch.split(pixels, self._limit)
-                ]
+                parts = [self._mean(part.to(self.device, non_blocking=True)) for part in torch.split(pixels, size)]
                 return torch.cat(parts) if len(parts) > 1 else parts[0]
             except torch.OutOfMemoryError as error:
-                if self._limit == 1:
+                if size == 1:
                     raise PredictionError(
                         "one tile does not fit into the device's memory",
                         where=str(self.device),
                         mend="Use another device, or --device cpu",
                     ) from error
-            self._limit = max(1, min(self._limit, len(pixels)) // 2)
+            self._limit = size // 2
             logger.warning("out of memory on %s: going on with batches of %d", self.device, self._limit)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -151,7 +148,8 @@ class Network:
     def _autocast(self) -> AbstractContextManager[object]:
         return nullcontext() if self._dtype is None else torch.autocast(self.device.type, dtype=self._dtype)
 
-    def _find_batch_size(self) -> int:
+    def suggested_batch_size(self) -> int:
+        """Return how many tiles at once suit the device; on CUDA it is measured with one."""
         # A CPU's caches prefer one tile at a time, and its memory does so too.
         if self.device.type != "cuda":
             return 1

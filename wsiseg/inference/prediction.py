@@ -1,0 +1,252 @@
+"""One slide from its pixels to its finished folder."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from wsiseg.inference.engine import segment
+from wsiseg.inference.job import Job
+from wsiseg.inference.memory import Load, fit
+from wsiseg.inference.outputs import Outputs, check_label_png
+from wsiseg.inference.settings import AUTO, canvas_for, cells_with_tissue, walk_over
+from wsiseg.inference.summary import peak_ram, software, write_summary
+from wsiseg.journal import Journal
+from wsiseg.stores.mask_store import MaskStore
+from wsiseg.tissue import find_tissue
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from wsiseg.geometry import Canvas
+    from wsiseg.inference.forward import Network
+    from wsiseg.inference.measurements import ClassRow
+    from wsiseg.inference.settings import PredictSettings
+    from wsiseg.inference.summary import Json
+    from wsiseg.inference.walk import Walk
+    from wsiseg.methods.base import PredictorSpec
+    from wsiseg.progress import Progress
+    from wsiseg.slides.base import Slide
+    from wsiseg.stopping import Stop
+    from wsiseg.stores.mask_store import Layer
+    from wsiseg.tissue import TissueMask
+
+logger = logging.getLogger(__name__)
+
+PREDICTION: Final = "prediction.zarr"
+WORK: Final = ".work"
+# A slide whose pixels are this much coarser than the canvas gains nothing by interpolation.
+_COARSER: Final = 1.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SlidePlan:
+    """What is to be done on one slide.
+
+    Parameters
+    ----------
+    canvas, walk
+        The geometry.
+    tissue
+        Where tissue is.
+    is_tissue
+        bool (rows, columns), the cells to analyse.
+    """
+
+    canvas: Canvas
+    walk: Walk
+    tissue: TissueMask
+    is_tissue: NDArray[np.bool_]
+
+    @property
+    def tiles(self) -> int:
+        """Return the number of tiles that go through the network."""
+        return int(np.count_nonzero(self.is_tissue))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Target:
+    """Where the prediction of one slide goes, and under which terms.
+
+    Parameters
+    ----------
+    slide_id
+        Name of the slide in outputs.
+    folder
+        Its own folder.
+    settings
+        What the prediction looks like.
+    plan
+        All that it depends on, from `plan_of`.
+    load
+        Tiles in a batch and threads that are wanted.
+    max_ram
+        Bytes of memory to stay within.
+    """
+
+    slide_id: str
+    folder: Path
+    settings: PredictSettings
+    plan: Json
+    load: Load
+    max_ram: int
+
+
+def plan_slide(slide: Slide, spec: PredictorSpec, settings: PredictSettings) -> SlidePlan:
+    """Return what is to be done on a slide.
+
+    Raises
+    ------
+    SlideError
+        If its pixel size is needed and unknown.
+    ConfigError
+        If the settings do not fit the model.
+    DataError
+        If it is too large for ``labels.png`` and that is asked for.
+    """
+    info = slide.info
+    canvas = canvas_for(info, settings, spec.mpp)
+    walk = walk_over(canvas, spec, settings)
+    if settings.outputs.label_png:
+        check_label_png(canvas.size.area)
+    if info.mpp is not None:
+        for warning in info.mpp.warnings:
+            logger.warning("%s: %s", info.name, warning)
+    if canvas.scale.downsample * _COARSER < 1:
+        logger.warning(
+            "%s: its pixels are interpolated, they are %.3g times coarser than asked for",
+            info.name,
+            1 / canvas.scale.downsample,
+        )
+    tissue_settings = settings.tissue
+    if tissue_settings.method == AUTO:
+        method = "none" if info.reader == "images" else "otsu"
+        tissue_settings = tissue_settings.model_copy(update={"method": method})
+    tissue = find_tissue(slide, tissue_settings)
+    return SlidePlan(canvas=canvas, walk=walk, tissue=tissue, is_tissue=cells_with_tissue(tissue, canvas, walk))
+
+
+def predict_slide(slide: Slide, network: Network, target: Target, *, progress: Progress, stop: Stop) -> Json:
+    """Predict one slide, going on where an earlier run ended, and return its summary.
+
+    Raises
+    ------
+    StoppedError
+        If `stop` was requested; what is done is on disk.
+    StoreError
+        If unfinished work of other settings is in the folder.
+    WsisegError
+        If the slide, the settings or the disk do not allow it.
+    """
+    begun = time.monotonic()
+    spec = network.predictor.spec
+    plan = plan_slide(slide, spec, target.settings)
+    load = fit(target.load, plan.walk, spec, on_cpu=network.device.type == "cpu", limit=target.max_ram)
+    work = target.folder / WORK
+    layers: tuple[Layer, ...] = ("classes", "uncertainty")
+    # Outputs can be asked for anew: the labels they are made from do not depend on them.
+    settled = {**target.plan, "settings": {**target.plan["settings"], "outputs": None}}
+    with Journal(work / "journal", settled) as journal:
+        _sweep(target.folder / PREDICTION)
+        store = MaskStore.create(
+            target.folder / PREDICTION,
+            canvas=plan.canvas,
+            labels=spec.labels,
+            layers=(*layers, "instances") if spec.task == "instance" else layers,
+            band_px=plan.walk.band_px,
+        )
+        job = Job(
+            slide=slide,
+            canvas=plan.canvas,
+            walk=plan.walk,
+            is_tissue=plan.is_tissue,
+            store=store,
+            journal=journal,
+            parts=work / "objects",
+        )
+        is_resumed = job.closed_bands > 0
+        segment(job, network, blend=target.settings.blend, load=load, progress=progress, stop=stop)
+        segmented = time.monotonic()
+        outputs = Outputs(
+            job=job,
+            folder=target.folder,
+            slide_id=target.slide_id,
+            settings=target.settings.outputs,
+            workers=load.readers + load.finders,
+        )
+        rows, objects = outputs.write(progress, stop)
+    summary = {
+        "plan": target.plan,
+        **_about(target, slide, plan),
+        **_findings(plan, job, rows, objects),
+        "software": software(),
+        "run": {
+            "device": str(network.device),
+            "batch_size": load.batch_size,
+            "resumed": is_resumed,
+            "segmentation_seconds": round(segmented - begun, 2),
+            "outputs_seconds": round(time.monotonic() - segmented, 2),
+            "peak_ram_bytes": peak_ram(),
+        },
+    }
+    write_summary(target.folder, summary)
+    shutil.rmtree(work, ignore_errors=True)
+    return summary
+
+
+def _sweep(store: Path) -> None:
+    """Remove what a killed run was just writing."""
+    for half in store.rglob("*.partial"):
+        half.unlink(missing_ok=True)
+
+
+def _about(target: Target, slide: Slide, plan: SlidePlan) -> Json:
+    info, canvas = slide.info, plan.canvas
+    return {
+        "slide": {
+            "slide_id": target.slide_id,
+            "name": info.name,
+            "vendor": info.vendor,
+            "reader": info.reader,
+            "width": info.size.width,
+            "height": info.size.height,
+            "mpp": None if info.mpp is None else info.mpp.value,
+            "mpp_source": None if info.mpp is None else info.mpp.source,
+        },
+        "model": target.settings.model,
+        "canvas": {
+            "width": canvas.size.width,
+            "height": canvas.size.height,
+            "mpp": canvas.mpp,
+            "downsample": canvas.scale.downsample,
+        },
+    }
+
+
+def _findings(plan: SlidePlan, job: Job, rows: list[ClassRow], objects: int | None) -> Json:
+    looked_at = job.analysed_px + job.unreadable_px
+    mpp = plan.canvas.mpp
+
+    def mm2(pixels: int) -> float | None:
+        return None if mpp is None else round(pixels * mpp**2 * 1e-6, 6)
+
+    return {
+        "tiles": plan.tiles,
+        "tissue_mm2": None if plan.tissue.area_mm2 is None else round(plan.tissue.area_mm2, 6),
+        "analysed_px": job.analysed_px,
+        "analysed_mm2": mm2(job.analysed_px),
+        "unreadable_mm2": mm2(job.unreadable_px),
+        "unreadable_percent": round(100 * job.unreadable_px / looked_at, 4) if looked_at else 0.0,
+        "objects": objects,
+        "classes": [
+            {"name": row.name, "area_px": row.area_px, "area_mm2": mm2(row.area_px), "objects": row.objects}
+            for row in rows
+        ],
+    }

@@ -1,0 +1,346 @@
+"""The job behind ``wsiseg predict``: slides in, masks, polygons, tables and pictures out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from wsiseg import checkpoint
+from wsiseg.atomic import write_bytes
+from wsiseg.errors import SlideError, SomeFailedError, StoppedError, StoreError, WsisegError
+from wsiseg.inference.summary import plan_of, read_summary
+from wsiseg.limits import cpu_limit, memory_limit
+from wsiseg.lock import locked
+from wsiseg.manifest import find_slides, shard
+from wsiseg.progress import SILENT
+from wsiseg.stopping import Stop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from wsiseg.inference.forward import Network
+    from wsiseg.inference.memory import Load
+    from wsiseg.inference.settings import PredictSettings
+    from wsiseg.inference.summary import Json
+    from wsiseg.manifest import SlideEntry
+    from wsiseg.progress import Progress
+    from wsiseg.slides.base import Slide
+
+Status = Literal["done", "already done", "planned", "partly unreadable", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictJob:
+    """What to do.
+
+    Parameters
+    ----------
+    inputs, slide_dir, manifest
+        Slides; see `find_slides`.
+    output
+        Folder that gets one folder per slide.
+    settings
+        What predictions look like.
+    reader
+        Reader that is forced, or None.
+    slide_mpp
+        Micrometres per level-0 pixel that beat the manifest and the files, or None.
+    device
+        ``auto``, ``cpu``, ``cuda:N`` or ``mps``.
+    batch_size
+        Tiles at once, or None to find out.
+    num_workers
+        Threads that read and that find objects; None for what suits the device.
+    max_ram
+        Bytes of memory to stay within, or None for what the process may use.
+    is_compiled
+        Whether to compile the network.
+    num_shards, shard_index
+        The part of the slides that is ours; see `shard`.
+    overwrite
+        Predict again what is there.
+    fail_fast
+        Stop at the first slide that fails.
+    dry_run
+        Only plan.
+    """
+
+    inputs: tuple[str, ...]
+    output: Path
+    settings: PredictSettings
+    slide_dir: Path | None = None
+    manifest: Path | None = None
+    reader: str | None = None
+    slide_mpp: float | None = None
+    device: str = "auto"
+    batch_size: int | None = None
+    num_workers: int | None = None
+    max_ram: int | None = None
+    is_compiled: bool = False
+    num_shards: int | None = None
+    shard_index: int | None = None
+    overwrite: bool = False
+    fail_fast: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlideReport:
+    """What became of one slide.
+
+    Parameters
+    ----------
+    slide_id, path
+        The slide.
+    status
+        What was done.
+    told
+        The findings in a few words.
+    seconds
+        Time taken.
+    error
+        Why it failed.
+    """
+
+    slide_id: str
+    path: str
+    status: Status
+    told: str = ""
+    seconds: float = 0.0
+    error: WsisegError | None = None
+
+    def __str__(self) -> str:
+        if self.error is not None:
+            return f"{self.slide_id}: failed: {self.error}"
+        took = f", {self.seconds:.1f} s" if self.status in {"done", "partly unreadable"} else ""
+        return f"{self.slide_id}: {self.status}{took}: {self.told}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictReport:
+    """What became of all slides.
+
+    Parameters
+    ----------
+    slides
+        One report each, in order.
+    output
+        Folder of the predictions.
+    """
+
+    slides: tuple[SlideReport, ...]
+    output: Path
+
+    @property
+    def failed(self) -> tuple[SlideReport, ...]:
+        """Return the slides that failed or could not be read everywhere."""
+        return tuple(report for report in self.slides if report.status in {"failed", "partly unreadable"})
+
+    def __str__(self) -> str:
+        counts = {status: sum(report.status == status for report in self.slides) for status in get_args(Status)}
+        told = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no slides in this shard"
+        return f"{told}, in {self.output}"
+
+    def raise_failures(self) -> None:
+        """Raise the error that fits the slides that failed, if any.
+
+        Raises
+        ------
+        SomeFailedError
+            If others are done, or parts of a slide could not be read.
+        WsisegError
+            The slide's own error if it was the only one.
+        SlideError
+            If there were several and none is done.
+        """
+        if not self.failed:
+            return
+        names = ", ".join(report.slide_id for report in self.failed)
+        errors = [report.error for report in self.failed if report.error is not None]
+        if len(errors) < len(self.slides):
+            raise SomeFailedError(f"{len(self.failed)} of {len(self.slides)} slides failed at least in parts: {names}")
+        if len(errors) == 1:
+            raise errors[0]
+        raise SlideError(f"all {len(errors)} slides failed: {names}", mend=f"The first: {errors[0]}")
+
+
+def predict(job: PredictJob, progress: Progress = SILENT, stop: Stop | None = None) -> PredictReport:
+    """Predict slides: ``DIR/<slide_id>/`` gets the labels and all that is made of them.
+
+    A slide that fails does not keep others from being done. Predictions that are complete are
+    left alone; those that were interrupted go on where they ended.
+
+    Raises
+    ------
+    NothingMatchedError
+        If there is no slide.
+    DataError
+        If there is no such model.
+    StoppedError
+        If a stop was requested; what is done is on disk.
+    """
+    stop = stop or Stop()
+    entries = shard(
+        find_slides(job.inputs, slide_dir=job.slide_dir, manifest=job.manifest), job.num_shards, job.shard_index
+    )
+    checkpoint.read_card(job.settings.model)
+    runner = _Runner(job, progress, stop)
+    reports: list[SlideReport] = []
+    try:
+        for entry in entries:
+            if stop.is_requested:
+                raise stop.error()
+            reports.append(runner.report(entry))
+            progress.say(str(reports[-1]))
+            if job.fail_fast and reports[-1].error is not None:
+                break
+    finally:
+        if reports and not job.dry_run:
+            _write_summary(job, reports)
+    return PredictReport(slides=tuple(reports), output=job.output)
+
+
+class _Runner:
+    """Predicts one slide after the other with one network, which is loaded when the first one needs it."""
+
+    def __init__(self, job: PredictJob, progress: Progress, stop: Stop) -> None:
+        self._job = job
+        self._progress = progress
+        self._stop = stop
+        self._network: tuple[Network, Load] | None = None
+
+    def report(self, entry: SlideEntry) -> SlideReport:
+        """Return what became of one slide."""
+        begun = time.monotonic()
+        try:
+            status, told = self._predict(entry)
+        except StoppedError:
+            raise
+        except (WsisegError, OSError) as error:
+            failure = error if isinstance(error, WsisegError) else _translated(error, self._job.output)
+            return SlideReport(slide_id=entry.slide_id, path=str(entry.path), status="failed", error=failure)
+        return SlideReport(
+            slide_id=entry.slide_id, path=str(entry.path), status=status, told=told, seconds=time.monotonic() - begun
+        )
+
+    def _predict(self, entry: SlideEntry) -> tuple[Status, str]:
+        job = self._job
+        folder = job.output / entry.slide_id
+        tissue = job.settings.tissue.for_slide(entry.slide_id, entry.mask_path)
+        settings = job.settings.model_copy(update={"tissue": tissue})
+        slide_mpp = job.slide_mpp if job.slide_mpp is not None else entry.mpp
+        if not entry.path.exists():
+            raise SlideError("there is no such file", where=entry.path)
+        plan = plan_of(entry.path, settings, reader=job.reader, slide_mpp=slide_mpp)
+        if not job.overwrite and (summary := read_summary(folder, plan)) is not None:
+            return _status(summary, "already done"), _told(summary)
+        from wsiseg.slides.open import open_slide
+
+        with open_slide(entry.path, reader=job.reader, slide_mpp=slide_mpp) as slide:
+            if job.dry_run:
+                return "planned", self._dry(slide, settings)
+            with locked(job.output / f".{entry.slide_id}.lock"):
+                if job.overwrite:
+                    shutil.rmtree(folder, ignore_errors=True)
+                elif (summary := read_summary(folder, plan)) is not None:
+                    return _status(summary, "already done"), _told(summary)
+                summary = self._run(slide, entry.slide_id, folder, settings, plan)
+        return _status(summary, "done"), _told(summary)
+
+    def _run(self, slide: Slide, slide_id: str, folder: Path, settings: PredictSettings, plan: Json) -> Json:
+        from wsiseg.inference.prediction import Target, predict_slide
+
+        network, load = self._loaded()
+        target = Target(
+            slide_id=slide_id, folder=folder, settings=settings, plan=plan, load=load, max_ram=self._max_ram
+        )
+        return predict_slide(slide, network, target, progress=self._progress, stop=self._stop)
+
+    def _loaded(self) -> tuple[Network, Load]:
+        if self._network is None:
+            from wsiseg.inference.devices import choose_device, choose_dtype
+            from wsiseg.inference.forward import Network
+            from wsiseg.inference.memory import Load
+            from wsiseg.methods.predictor import load_predictor
+
+            job, settings = self._job, self._job.settings
+            device = choose_device(job.device)
+            network = Network(
+                load_predictor(settings.model, device=device),
+                device=device,
+                dtype=choose_dtype(settings.amp, device),
+                tta=settings.tta,
+                is_compiled=job.is_compiled,
+            )
+            # On a CPU the network itself keeps all processors busy.
+            threads = 1 if device.type == "cpu" else max(1, cpu_limit() // 2)
+            if job.num_workers is not None:
+                threads = job.num_workers
+            batch_size = job.batch_size or network.suggested_batch_size()
+            self._network = network, Load(batch_size=batch_size, readers=threads, finders=threads)
+        return self._network
+
+    @property
+    def _max_ram(self) -> int:
+        return memory_limit() if self._job.max_ram is None else self._job.max_ram
+
+    def _dry(self, slide: Slide, settings: PredictSettings) -> str:
+        from wsiseg.inference.memory import estimate
+        from wsiseg.inference.prediction import plan_slide
+
+        network, load = self._loaded()
+        spec = network.predictor.spec
+        plan = plan_slide(slide, spec, settings)
+        on_cpu = network.device.type == "cpu"
+        memory = estimate(load, plan.walk, spec, on_cpu=on_cpu) / 2**30
+        size, area = plan.canvas.size, plan.tissue.area_mm2
+        tissue = "" if area is None else f" on {area:.3g} mm² of tissue"
+        layers = 6 if spec.task == "instance" else 2
+        disk = plan.tiles * plan.walk.core_px**2 * layers / 8 / 1e6
+        return (
+            f"{plan.tiles:,} tiles of {spec.tile_px} px{tissue}, canvas {size}, "
+            f"about {memory:.1f} GiB of memory and {disk:,.0f} MB of disk on {network.device}"
+        )
+
+
+def _status(summary: Json, otherwise: Status) -> Status:
+    return "partly unreadable" if summary["unreadable_percent"] else otherwise
+
+
+def _told(summary: Json) -> str:
+    area, mpp = summary["analysed_mm2"], summary["canvas"]["mpp"]
+    where = (
+        f"{area:.3g} mm² analysed at {mpp:.3g} µm/px" if area is not None else f"{summary['analysed_px']:,} px analysed"
+    )
+    found = "" if summary["objects"] is None else f"{summary['objects']:,} objects, "
+    lost = summary["unreadable_percent"]
+    return f"{found}{where}" + (f", {lost:.3g} % could not be read" if lost else "")
+
+
+def _translated(error: OSError, output: Path) -> WsisegError:
+    failure = StoreError(f"cannot be written: {error.strerror or error}", where=error.filename or output)
+    failure.__cause__ = error
+    return failure
+
+
+def _write_summary(job: PredictJob, reports: list[SlideReport]) -> None:
+    # Jobs of an array write side by side.
+    name = "summary.json" if job.num_shards is None else f"summary-{job.shard_index}-of-{job.num_shards}.json"
+    slides = [
+        {
+            "slide_id": report.slide_id,
+            "path": report.path,
+            "status": report.status,
+            "seconds": round(report.seconds, 2),
+            "error": None if report.error is None else str(report.error),
+        }
+        for report in reports
+    ]
+    content = {"settings": job.settings.model_dump(mode="json"), "slides": slides}
+    try:
+        write_bytes(job.output / name, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+    except OSError as error:
+        raise _translated(error, job.output) from error
