@@ -78,7 +78,9 @@ def read_window(slide: Slide, canvas: Canvas, window: Window) -> NDArray[np.uint
     pixels = slide.read_level(index, source).astype(np.float32)
     resample = _area_mean if factor >= 1 else _linear
     pixels = resample(pixels, first=window.y, count=window.height, factor=factor, origin=source.y)
-    pixels = resample(pixels.swapaxes(0, 1), first=window.x, count=window.width, factor=factor, origin=source.x)
+    # Whole lines are gathered several times faster where they lie in one piece.
+    pixels = np.ascontiguousarray(pixels.swapaxes(0, 1))
+    pixels = resample(pixels, first=window.x, count=window.width, factor=factor, origin=source.x)
     return np.rint(pixels.swapaxes(0, 1)).clip(0, 255).astype(np.uint8)
 
 
@@ -136,16 +138,17 @@ def _area_mean(
     # A few taps per output pixel: a gather for each beats running sums, whose rounding would
     # depend on where the window begins.
     low = np.floor(edges[:-1] + 1e-9).astype(np.intp)
-    taps = math.ceil(factor) + 1
-    result = np.zeros((count, *values.shape[1:]), dtype=np.float32)
-    total = np.zeros(count, dtype=np.float32)
-    for tap in range(taps):
-        at = low + tap
-        weight = np.clip(np.minimum(edges[1:], at + 1) - np.maximum(edges[:-1], at), 0, 1).astype(np.float32)
-        result += weight[:, None, None] * values[np.minimum(at, len(values) - 1)]
-        total += weight
-    result /= total[:, None, None]
-    return result
+    at = low[:, None] + np.arange(math.ceil(factor) + 1)
+    weights = np.clip(np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at), 0, 1).astype(np.float32)
+    weights /= weights.sum(axis=1, keepdims=True)
+    lines = values.reshape(len(values), -1)
+    result = np.zeros((count, lines.shape[1]), dtype=np.float32)
+    line = np.empty_like(result)
+    for tap in range(at.shape[1]):
+        np.take(lines, at[:, tap], axis=0, out=line, mode="clip")
+        line *= weights[:, tap, None]
+        result += line
+    return result.reshape(count, *values.shape[1:])
 
 
 def _linear(values: NDArray[np.float32], *, first: int, count: int, factor: float, origin: int) -> NDArray[np.float32]:
