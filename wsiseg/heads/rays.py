@@ -59,7 +59,8 @@ def edge_distances(label_map: NDArray[np.int32]) -> NDArray[np.float32]:
     positive = np.maximum(label_map, 0)
     # Numbers without gaps: the list of boxes is as long as the highest one.
     _, dense = np.unique(positive, return_inverse=True)
-    dense = dense.reshape(positive.shape) + int(positive.min(initial=0) > 0)
+    # Without any background, the first number is that of an object.
+    dense = dense.reshape(positive.shape) + int(positive.all())
     for number, box in enumerate(ndimage.find_objects(dense), start=1):
         inside = dense[box] == number
         distance = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
