@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import wsiseg
+from tests.slide_makers import Layout, write_slide
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -106,5 +107,17 @@ def make_patch_store() -> MakePatchStore:
             store.add_layer(layer, kind, LabelMap.from_names(names))
             store.write_labels(layer, range(count), list(labels))
         return store
+
+    return make
+
+
+@pytest.fixture
+def make_slide(tmp_path: Path) -> Callable[..., Path]:
+    """Return a writer of small slides: a name and the fields of `tests.slide_makers.Layout`."""
+
+    def make(name: str = "slide.svs", **layout: Any) -> Path:  # noqa: ANN401 - fields of Layout
+        path = tmp_path / name
+        write_slide(path, Layout(**layout))
+        return path
 
     return make

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Photometric = Literal["ycbcr", "rgb", "gray"]
 Family = Literal["aperio", "generic", "ome"]
 
+USUAL_SIZE = Size(333, 287)
 APERIO = "Aperio Image Library v12.0.0 \r\n{w}x{h} [0,0 {w}x{h}] ({t}x{t}) {codec} Q=70|AppMag = 20|MPP = {mpp}"
 CODES = {"none": 1, "lzw": 5, "jpeg": 7, "deflate": 8, "33003": 33003, "33005": 33005, "34712": 34712}
 TABLE_MARKERS = (0xDB, 0xC4)  # quantisation, Huffman
@@ -43,7 +44,7 @@ class Layout:
     tables out of the tiles into the directory, as scanners do.
     """
 
-    size: Size = Size(333, 287)
+    size: Size = USUAL_SIZE
     tile: int = 64
     levels: tuple[int, ...] = (1,)
     family: Family = "generic"
@@ -80,13 +81,17 @@ def write_slide(path: Path, layout: Layout, pixels: NDArray[np.uint8] | None = N
                 tile=(layout.tile, layout.tile),
                 photometric={"ycbcr": "ycbcr", "rgb": "rgb", "gray": "minisblack"}[layout.photometric],
                 compression=CODES[layout.compression],
+                # Else tifffile takes RGB in JPEG for YCbCr.
+                compressionargs={"outcolorspace": "rgb"} if layout.photometric == "rgb" else None,
                 predictor=2 if layout.predictor else None,
                 subsampling=_ratio(layout) if layout.photometric == "ycbcr" else None,
                 extratags=[(347, 7, len(tables), tables, True)] if tables else [],
                 **_words(level, layout, index=index, below=below),
             )
         if layout.family == "aperio":
-            file.write(pixels[:32, :32], photometric="rgb", metadata=None, description="Aperio Image Library", rowsperstrip=8)
+            file.write(
+                pixels[:32, :32], photometric="rgb", metadata=None, description="Aperio Image Library", rowsperstrip=8
+            )
     return pixels
 
 
@@ -114,14 +119,16 @@ def _ratio(layout: Layout) -> tuple[int, int]:
     return {"444": (1, 1), "422": (2, 1), "420": (2, 2)}[layout.subsampling]
 
 
-def _encode(
-    level: NDArray[np.uint8], layout: Layout, *, missing: tuple[int, ...]
-) -> tuple[list[bytes], bytes | None]:
+def _encode(level: NDArray[np.uint8], layout: Layout, *, missing: tuple[int, ...]) -> tuple[list[bytes], bytes | None]:
     encode = _encoder(layout)
     tiles = [encode(tile) for tile in _cut(level, layout.tile)]
     tables = None
     if layout.shared_tables:
-        tables = b"\xff\xd8" + b"".join(segment for kind, segment in _segments(tiles[0]) if kind in TABLE_MARKERS) + b"\xff\xd9"
+        tables = (
+            b"\xff\xd8"
+            + b"".join(segment for kind, segment in _segments(tiles[0]) if kind in TABLE_MARKERS)
+            + b"\xff\xd9"
+        )
         tiles = [
             b"\xff\xd8" + b"".join(segment for kind, segment in _segments(tile) if kind not in TABLE_MARKERS)
             for tile in tiles
@@ -155,7 +162,9 @@ def _encoder(layout: Layout) -> Callable[[NDArray[np.uint8]], bytes]:
         if layout.compression == "33003":
             tile = np.asarray(_to_ycbcr(tile))
         return bytes(
-            imagecodecs.jpeg2k_encode(tile, level=45, codecformat="J2K", mct=layout.compression != "33003", reversible=False)
+            imagecodecs.jpeg2k_encode(
+                tile, level=45, codecformat="J2K", mct=layout.compression != "33003", reversible=False
+            )
         )
 
     def raw(tile: NDArray[np.uint8]) -> bytes:

@@ -155,11 +155,11 @@ def _unaligned(shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 def _ycbcr_tables() -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
     """Return what Cr adds to red, Cb and Cr to green (2^16 times), and Cb to blue, in OpenSlide's fixed point."""
-    offset = np.arange(-128, 128) * float(1 << 16)
-    half = 1 << 15
-    red = (np.rint(1.40200 * offset).astype(np.int32) + half) >> 16
-    blue = (np.rint(1.77200 * offset).astype(np.int32) + half) >> 16
-    return red, np.rint(-0.34414 * offset).astype(np.int32) + half, np.rint(-0.71414 * offset).astype(np.int32), blue
+    # It rounds the factors for red and blue, but the products for green.
+    offset, one, half = np.arange(-128, 128), 1 << 16, 1 << 15
+    red, blue = ((round(factor * one) * offset + half) >> 16 for factor in (1.40200, 1.77200))
+    green_cb, green_cr = (np.rint(-factor * one * offset).astype(np.int32) for factor in (0.34414, 0.71414))
+    return red.astype(np.int32), green_cb + half, green_cr, blue.astype(np.int32)
 
 
 _RED, _GREEN_CB, _GREEN_CR, _BLUE = _ycbcr_tables()
