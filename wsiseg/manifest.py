@@ -128,14 +128,21 @@ def find_slides(
 
 
 def shard(entries: Sequence[T], num_shards: int | None = None, shard_index: int | None = None) -> list[T]:
-    """Return the entries that fall to this job, dealt out in turn.
+    """Return the entries that fall to this job, dealt out in turn; see `which_shard`.
 
     Parameters
     ----------
     entries
         All entries, in the same order in every job.
     num_shards, shard_index
-        Number of jobs and which one this is, from 0; without them the place in a Slurm job array counts.
+        Number of jobs and which one this is, from 0.
+    """
+    num_shards, shard_index = which_shard(num_shards, shard_index)
+    return list(entries[shard_index::num_shards])
+
+
+def which_shard(num_shards: int | None = None, shard_index: int | None = None) -> tuple[int, int]:
+    """Return the number of jobs and which one this is, from the place in a Slurm job array where not given.
 
     Raises
     ------
@@ -152,7 +159,7 @@ def shard(entries: Sequence[T], num_shards: int | None = None, shard_index: int 
             where="--shard-index",
             mend="Shards are counted from 0 to --num-shards - 1",
         )
-    return list(entries[shard_index::num_shards])
+    return num_shards, shard_index
 
 
 def _slurm_array() -> tuple[int, int]:

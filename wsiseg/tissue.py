@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsiseg.slides.base import Slide, SlideInfo
+
+Channel = TypeVar("Channel", np.uint8, np.float32)
 
 # A thumbnail of fewer pixels along its longer edge is made finer than asked, where the slide allows.
 MIN_THUMBNAIL_PX: Final = 512
@@ -280,25 +282,36 @@ def tissue_of(
     from scipy.ndimage import gaussian_filter
 
     rgb = gaussian_filter(pixels.astype(np.float32), sigma=(0.7, 0.7, 0))
-    brightest, darkest = rgb.max(axis=2), rgb.min(axis=2)
+    brightest, darkest = _brightest(rgb), _darkest(rgb)
     is_dark = np.count_nonzero(brightest < DARK_MAX) > 0.5 * brightest.size
     if is_dark and np.count_nonzero(darkest > BRIGHT_MIN) < 0.02 * darkest.size:
-        return _glowing(pixels.max(axis=2).astype(np.float32), sigma=GLOW_UM / pixel_um)
+        return _glowing(_brightest(pixels).astype(np.float32), sigma=GLOW_UM / pixel_um)
     is_fill = (pixels == np.array(fill, dtype=np.uint8)).all(axis=2) | _black(pixels)
     background = _background(rgb, is_fill)
     density = np.clip(np.log10((background + 1) / (rgb + 1)), 0, None)
-    mean, chroma = density.mean(axis=2), density.max(axis=2) - density.min(axis=2)
+    mean, chroma = density.mean(axis=2), _brightest(density) - _darkest(density)
     is_tissue = mean > np.clip(_otsu(mean[~is_fill]), *OD_BOUNDS)
     is_tissue |= chroma > np.clip(_otsu(chroma[~is_fill]), *CHROMA_BOUNDS)
     found: NDArray[np.bool_] = is_tissue & ~is_fill
     return found
 
 
+# Three comparisons of planes: reducing an axis of three takes NumPy ten times longer.
+def _brightest(pixels: NDArray[Channel]) -> NDArray[Channel]:
+    result: NDArray[Channel] = np.maximum(np.maximum(pixels[..., 0], pixels[..., 1]), pixels[..., 2])
+    return result
+
+
+def _darkest(pixels: NDArray[Channel]) -> NDArray[Channel]:
+    result: NDArray[Channel] = np.minimum(np.minimum(pixels[..., 0], pixels[..., 1]), pixels[..., 2])
+    return result
+
+
 def _black(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return what some scanners paint black around the scanned part, and the rim where it mixes with glass."""
     from scipy.ndimage import binary_dilation
 
-    return binary_dilation(_without_small(pixels.max(axis=2) < BLACK_MAX, 0.002 * pixels.size / 3), iterations=3)
+    return binary_dilation(_without_small(_brightest(pixels) < BLACK_MAX, 0.002 * pixels.size / 3), iterations=3)
 
 
 def _glowing(brightest: NDArray[np.float32], *, sigma: float) -> NDArray[np.bool_]:
@@ -316,7 +329,7 @@ def _glowing(brightest: NDArray[np.float32], *, sigma: float) -> NDArray[np.bool
 
 def _background(rgb: NDArray[np.float32], is_fill: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Return the colour of bare glass, (3,): the brightest neutral colour that is common and smooth."""
-    brightest, darkest = rgb.max(axis=2), rgb.min(axis=2)
+    brightest, darkest = _brightest(rgb), _darkest(rgb)
     slope = np.abs(np.diff(darkest, axis=0, prepend=darkest[:1]))
     slope += np.abs(np.diff(darkest, axis=1, prepend=darkest[:, :1]))
     for max_spread, max_slope, min_share in GLASS:

@@ -14,7 +14,7 @@ from wsiseg.errors import SlideError, SomeFailedError, StoppedError, StoreError,
 from wsiseg.geometry import Size
 from wsiseg.limits import cpu_limit
 from wsiseg.lock import locked
-from wsiseg.manifest import find_slides, shard
+from wsiseg.manifest import find_slides, shard, which_shard
 from wsiseg.progress import SILENT
 from wsiseg.slides.fingerprint import fingerprint
 from wsiseg.slides.open import open_slide
@@ -335,7 +335,9 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write_summary(job: TileJob, reports: list[SlideReport]) -> None:
-    name = "summary.json" if job.num_shards is None else f"summary-{job.shard_index}-of-{job.num_shards}.json"
+    count, index = which_shard(job.num_shards, job.shard_index)
+    # Jobs that work side by side must not overwrite each other's.
+    name = "summary.json" if count == 1 else f"summary-{index}-of-{count}.json"
     slides = [
         {
             "slide_id": report.slide_id,
