@@ -33,7 +33,8 @@ def tissue(size: Size, *, seed: int = 0) -> NDArray[np.uint8]:
     waves = np.stack([np.sin(x / a + seed) * np.cos(y / b) for a, b in ((9, 14), (23, 6), (5, 31))], axis=-1)
     pixels = np.array((190, 120, 170)) + 60 * waves + rng.normal(0, 8, (size.height, size.width, 3))
     pixels[(x // 37 + y // 53).astype(int) % 5 == 0] = (243, 242, 244)
-    return pixels.clip(0, 255).astype(np.uint8)
+    result: NDArray[np.uint8] = pixels.clip(0, 255).astype(np.uint8)
+    return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +184,8 @@ def _encoder(layout: Layout) -> Callable[[NDArray[np.uint8]], bytes]:
 def _to_ycbcr(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
     weights = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
     ycbcr = tile @ weights.T + (0, 128, 128)
-    return np.rint(ycbcr).clip(0, 255).astype(np.uint8)
+    result: NDArray[np.uint8] = np.rint(ycbcr).clip(0, 255).astype(np.uint8)
+    return result
 
 
 def _segments(jpeg: bytes) -> Iterator[tuple[int, bytes]]:

@@ -12,6 +12,7 @@ from wsiseg.errors import ConfigError, SlideError
 from wsiseg.slides.images import TIFF_MAGIC, ImageSlide
 from wsiseg.slides.openslide import OpenSlideSlide
 from wsiseg.slides.tiff import TiffSlide
+from wsiseg.slides.tiff_index import PixelTypeError
 from wsiseg.slides.tiffslide import TiffSlideSlide
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def open_slide(path: Path | str, *, reader: str | None = None, slide_mpp: float 
     if reader is not None and reader not in READERS:
         raise ConfigError(f"there is no reader {reader!r}", where="--reader", mend=f"Readers: {', '.join(READERS)}")
     remote = _REMOTE.fullmatch(str(path))
-    if remote is not None:
+    if remote is not None and remote[1] == "file":
+        path = f"/{remote[2]}"
+    elif remote is not None:
         return _remote(f"{remote[1]}://{remote[2]}", reader, slide_mpp)
     place = _place(Path(path))
     head = _head(place)
@@ -73,6 +76,9 @@ def _best(path: Path, head: bytes, slide_mpp: float | None) -> Slide:
     if head[:4] in TIFF_MAGIC:
         try:
             return TiffSlide(path, why="a tiled TIFF, decoded without detours", slide_mpp=slide_mpp)
+        except PixelTypeError:
+            # OpenSlide would show their upper 8 bits, which may well be empty.
+            raise
         except SlideError as error:
             refusal = f"; not the fast reader because {error.what}"
     if vendor is not None:

@@ -95,7 +95,7 @@ def read_index(path: Path) -> TiffIndex:
             first = file.pages.first
             ome = file.ome_metadata if first.is_ome else None
             pages = list(_level_pages(file, is_aperio=vendor == "aperio"))
-            levels = tuple(_level(page) for page in pages)
+            levels = tuple(_level(page, path) for page in pages)
             _check_pyramid(levels)
             if vendor == "aperio":
                 _check_complete(levels)
@@ -126,6 +126,10 @@ def read_index(path: Path) -> TiffIndex:
         raise SlideError(f"the TIFF directories are damaged: {error}", where=path) from error
 
 
+class PixelTypeError(SlideError):
+    """Pixels are not 8-bit, so no reader shows them well."""
+
+
 class _UnsuitableError(Exception):
     """Another reader shows the file better."""
 
@@ -146,12 +150,16 @@ def _level_pages(file: tifffile.TiffFile, *, is_aperio: bool) -> Iterator[tifffi
             yield page
 
 
-def _level(page: tifffile.TiffPage) -> TiffLevel:
+def _level(page: tifffile.TiffPage, path: Path) -> TiffLevel:
     compression, photometric = int(page.compression), int(page.photometric)
     if compression not in codecs.COMPRESSION_NAMES:
         raise _UnsuitableError(f"compression {compression} is not among those decoded here")
     if page.bitspersample != 8 or page.dtype is None or page.dtype.name != "uint8":  # noqa: PLR2004
-        raise _UnsuitableError(f"has {page.bitspersample}-bit pixels; only 8-bit images are read")
+        raise PixelTypeError(
+            f"has {page.bitspersample}-bit pixels; only 8-bit images are read",
+            where=path,
+            mend="Convert it to 8-bit RGB with a fixed window",
+        )
     is_planar = int(page.planarconfig) != 1 and page.samplesperpixel > 1
     if is_planar or page.samplesperpixel != (1 if photometric == codecs.GRAY else 3):
         raise _UnsuitableError(f"the {page.samplesperpixel} channels are not one gray or three interleaved colours")
