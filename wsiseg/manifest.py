@@ -97,7 +97,7 @@ def find_slides(
     ----------
     inputs
         Files, folders (searched in depth; plain images count where there are no slides;
-        the .dcm files of one folder are one slide) and globs. A file that is missing beside others that are not
+        .dcm files of one series are one slide) and globs. A file that is missing beside others that are not
         is returned, so that it fails alone.
     slide_dir
         A further folder; with a manifest, the place its relative paths start from.
@@ -202,23 +202,39 @@ def _expand(text: str) -> list[Path]:
 
 
 def _slides_within(folder: Path) -> list[Path]:
-    slides: set[Path] = set()
-    images: set[Path] = set()
+    slides: list[Path] = []
+    images: list[Path] = []
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and not name.endswith(".zarr"))
-        for file in files:
-            suffix = Path(file).suffix.lower()
-            if file.startswith("."):
-                continue
-            if suffix == ".dcm":
-                slides.add(Path(place))
-            elif suffix in SLIDE_SUFFIXES:
-                slides.add(Path(place, file))
-            elif suffix in IMAGE_SUFFIXES:
-                images.add(Path(place, file))
+        paths = [Path(place, file) for file in files if not file.startswith(".")]
+        slides += [path for path in paths if path.suffix.lower() in SLIDE_SUFFIXES]
+        slides += _dicom_slides([path for path in paths if path.suffix.lower() == ".dcm"])
+        images += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
     if not slides and not images:
         raise NothingMatchedError("the folder holds no slide", where=folder)
     return sorted(slides or images)
+
+
+def _dicom_slides(files: list[Path]) -> list[Path]:
+    """Return one path for each slide among the DICOM files of a folder: the folder where they are all of one."""
+    series: dict[bytes, list[Path]] = {}
+    for file in sorted(files):
+        series.setdefault(_series_of(file), []).append(file)
+    if len(series) == 1 and len(files) > 1:
+        return [files[0].parent]
+    # Any file of a series opens it; the largest holds level 0.
+    return [max(parts, key=lambda part: part.stat().st_size) for parts in series.values()]
+
+
+def _series_of(file: Path) -> bytes:
+    """Return the DICOM SeriesInstanceUID, or the file's name where there is none in its head."""
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(1 << 16)
+    except OSError:
+        head = b""
+    _, found, rest = head.partition(b"\x20\x00\x0e\x00UI")
+    return rest[2 : 2 + int.from_bytes(rest[:2], "little")] if found else os.fsencode(file.name)
 
 
 def _named(entries: list[SlideEntry]) -> list[SlideEntry]:

@@ -45,13 +45,36 @@ def test_images_count_where_there_are_no_slides(tmp_path: Path) -> None:
     assert [entry.path.name for entry in find_slides([], slide_dir=tmp_path)] == ["a.JPG", "b.png"]
 
 
-def test_a_folder_of_dicom_files_is_one_slide(tmp_path: Path) -> None:
-    touch(tmp_path / "case 1" / "0.dcm", tmp_path / "case 1" / "1.dcm")
+def write_dicom(path: Path, series: bytes, size: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(
+        b"\0" * 128 + b"DICM" + b"\x20\x00\x0e\x00UI" + len(series).to_bytes(2, "little") + series + b"\0" * size
+    )
+
+
+def test_a_folder_of_one_dicom_series_is_one_slide(tmp_path: Path) -> None:
+    for index in range(3):
+        write_dicom(tmp_path / "case 1" / f"{index}.dcm", b"1.2.3")
 
     (entry,) = find_slides([str(tmp_path)])
 
     assert entry.path == tmp_path / "case 1"
     assert entry.slide_id == "case 1"
+
+
+def test_dicom_series_side_by_side_are_slides_of_their_own(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "a.dcm", b"1.2.3", size=9)
+    write_dicom(tmp_path / "b.dcm", b"1.2.3", size=99)
+    write_dicom(tmp_path / "c.dcm", b"1.2.4")
+    touch(tmp_path / "d.dcm")
+
+    assert [entry.slide_id for entry in find_slides([str(tmp_path)])] == ["b", "c", "d"]
+
+
+def test_the_slides_of_the_data_folder(data_dir: Path) -> None:
+    ids = [entry.slide_id for entry in find_slides([str(data_dir / "slides")])]
+
+    assert ids[:4] == ["CMU-1-Small-Region", "camelyon-jpeg", "cmu1-dicom", "dapi-fluorescence"]
 
 
 def test_only_colliding_stems_get_a_hash(tmp_path: Path) -> None:
