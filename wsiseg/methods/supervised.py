@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from pydantic import Field, JsonValue
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from wsiseg.heads.base import InstanceHead
     from wsiseg.methods.base import Batch, Clock, Encode, TrainingFacts
 
-SEMANTIC = "semantic"
+SEMANTIC: Final = "semantic"
+# Networks that do not tell theirs shrink images by this at most.
+LARGEST_STRIDE: Final = 32
 
 
 class SupervisedOptions(Config):
@@ -190,7 +192,14 @@ class SupervisedStage:
             training_data=facts.training_data,
             licence=options.licence,
         )
-        return SupervisedLearner(card, kind=facts.kind, dice_weight=options.dice_weight)
+        learner = SupervisedLearner(card, kind=facts.kind, dice_weight=options.dice_weight)
+        stride = getattr(learner.module, "stride", LARGEST_STRIDE)
+        if facts.crop_px % stride or tile_px % stride:
+            raise MethodError(
+                f"crops of {facts.crop_px} px and tiles of {tile_px} px do not fit the network {options.arch}",
+                mend=f"Use multiples of {stride}",
+            )
+        return learner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

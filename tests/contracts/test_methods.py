@@ -1,0 +1,285 @@
+"""What every method promises, whatever it does inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from wsiseg.config import load
+from wsiseg.errors import ConfigError, MethodError
+from wsiseg.labels import LabelMap
+from wsiseg.methods import registry
+from wsiseg.methods.base import Batch, Clock, Learner, TrainingFacts
+from wsiseg.methods.predictor import load_predictor
+from wsiseg.methods.registry import get_method, method_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+SIDE = 32
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method with options and data that suit it."""
+
+    method: str
+    kind: str
+    options: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.method}-{self.kind}-{self.options.get('head', 'auto')}-{self.options['arch']}"
+
+
+SMALL = {"arch": "unet-gn", "net": {"widths": [8, 16]}}
+CASES = [
+    Case("supervised", "classes", SMALL),
+    Case("supervised", "instances", {**SMALL, "head": "flow"}),
+    Case("supervised", "instances", {**SMALL, "head": "hv"}),
+    Case("supervised", "instances", {**SMALL, "head": "star"}),
+    Case("supervised", "instances", {**SMALL, "head": "semantic"}),
+    Case("supervised", "classes", {"arch": "unet", "encoder": "tu-mobilenetv3_small_050"}),
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def build(case: Case, seed: int = 0) -> Learner:
+    method = get_method(case.method)
+    facts = TrainingFacts(
+        name="toy",
+        kind="classes" if case.kind == "classes" else "instances",
+        labels=LabelMap.from_names(("background", "object")),
+        mpp=0.5,
+        crop_px=SIDE if case.options["arch"] == "unet-gn" else 64,
+        training_data={"toy.zarr": "1234"},
+    )
+    (stage,) = method.stages(load(method.options, options=case.options))
+    torch.manual_seed(seed)
+    return stage.build(facts)
+
+
+def patches(case: Case, count: int = 4) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Return dark discs on a light ground, with labels of the case's kind."""
+    side = SIDE if case.options["arch"] == "unet-gn" else 64
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:side, :side]
+    labels = np.zeros((count, side, side), np.int32)
+    for image in labels:
+        for number, (row, column) in enumerate([(8, 8), (8, 24), (23, 9), (24, 23)], start=1):
+            image[np.hypot(y - row, x - column) < 5 + rng.random()] = number
+    images = np.where(labels[..., None] > 0, (110, 70, 140), (225, 190, 215)) + rng.integers(
+        -10, 10, (*labels.shape, 3)
+    )
+    return images.astype(np.uint8), labels if case.kind == "instances" else (labels > 0).astype(np.int32)
+
+
+def batch(learner: Learner, images: NDArray[np.uint8], labels: NDArray[np.int32], valid: NDArray[np.bool_]) -> Batch:
+    encoded = [learner.encode(one, known) for one, known in zip(labels, valid, strict=True)]
+    targets = {name: torch.from_numpy(np.stack([item[name] for item in encoded])) for name in encoded[0]}
+    return Batch(images=torch.from_numpy(images).permute(0, 3, 1, 2), targets=targets)
+
+
+def everything(case: Case, learner: Learner) -> Batch:
+    images, labels = patches(case)
+    return batch(learner, images, labels, np.ones(labels.shape, bool))
+
+
+START = Clock(step=0, steps=10)
+# The library of networks takes many seconds to import.
+each = pytest.mark.parametrize(
+    "case", [pytest.param(case, id=str(case), marks=[pytest.mark.slow] * ("encoder" in case.options)) for case in CASES]
+)
+
+
+def test_every_method_has_a_case() -> None:
+    assert {case.method for case in CASES} == set(registry.METHODS)
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_options_survive_a_round_trip(name: str) -> None:
+    method = get_method(name)
+    options = method.options()
+
+    assert method.name == name
+    assert method.summary
+    assert load(method.options, options=options.model_dump(mode="json")) == options
+    with pytest.raises(ConfigError, match="unknown setting"):
+        load(method.options, options={"no_such_option": 1})
+
+
+@each
+def test_the_loss_is_a_finite_scalar_and_its_gradient_reaches_every_parameter(case: Case) -> None:
+    learner = build(case)
+    learner.module.train()
+
+    losses = learner.training_step(everything(case, learner), START)
+    torch.autograd.backward(losses["loss"])
+
+    assert all(value.shape == () and torch.isfinite(value) for value in losses.values())
+    without = [name for name, value in learner.module.named_parameters() if value.requires_grad and value.grad is None]
+    assert without == []
+    assert all(
+        bool((value.grad != 0).any())
+        for value in learner.module.parameters()
+        if value.ndim > 1 and value.grad is not None
+    )
+
+
+@each
+def test_what_is_ignored_changes_no_gradient(case: Case) -> None:
+    learner = build(case)
+    learner.module.eval()
+    images, labels = patches(case)
+    valid = np.ones(labels.shape, bool)
+    valid[:, :, SIDE // 2 :] = False
+    other = labels.copy()
+    # Two of the objects lie in what is ignored, as a whole: those at its edge keep their full shape.
+    other[~valid] = 0
+    losses = [learner.training_step(batch(learner, images, given, valid), START)["loss"] for given in (labels, other)]
+    nothing = learner.training_step(batch(learner, images, labels, np.zeros_like(valid)), START)["loss"]
+
+    assert losses[0] == losses[1]
+    assert nothing == 0
+
+
+@each
+def test_the_same_seed_gives_the_same_loss(case: Case) -> None:
+    losses = []
+    for seed in (3, 3, 4):
+        learner = build(case, seed)
+        learner.module.eval()
+        losses.append(learner.training_step(everything(case, learner), START)["loss"].item())
+
+    assert losses[0] == losses[1] != losses[2]
+
+
+@each
+def test_a_saved_model_predicts_the_same(case: Case, tmp_path: Path) -> None:
+    learner = build(case)
+    images = everything(case, learner).images
+    predictor = learner.predictor(learner.module)
+    predictor.save(tmp_path / "model", metrics={"aji": 0.5})
+
+    loaded = load_predictor(tmp_path / "model")
+
+    assert loaded.spec == predictor.spec
+    with torch.inference_mode():
+        expected = predictor.forward(images)
+        torch.testing.assert_close(loaded.forward(images), expected, rtol=1e-4, atol=1e-4)
+        assert expected.dtype == torch.float32
+        assert expected.shape[:2] == (4, loaded.spec.channels)
+        if loaded.spec.task == "semantic":
+            torch.testing.assert_close(expected.sum(dim=1), torch.ones_like(expected[:, 0]))
+        else:
+            maps = expected[0].numpy()
+            foreground = loaded.foreground(maps)
+            assert foreground.shape == loaded.decode(maps).labels.shape == maps.shape[1:]
+            assert 0 <= foreground.min() <= foreground.max() <= 1
+
+
+@each
+def test_symmetric_images_have_symmetric_predictions(case: Case) -> None:
+    learner = build(case)
+    predictor = learner.predictor(learner.module)
+    images = everything(case, learner).images
+
+    with torch.inference_mode():
+        plain = predictor.forward(images)
+        torch.testing.assert_close(predictor.transformed(images, 0), plain)
+        for symmetry in range(1, 8):
+            assert predictor.transformed(images, symmetry).shape == plain.shape
+
+
+@each
+def test_an_unlabelled_batch_is_used_or_refused(case: Case) -> None:
+    learner = build(case)
+    unlabelled = Batch(images=everything(case, learner).images, targets={})
+
+    try:
+        losses = learner.training_step(unlabelled, START)
+    except MethodError:
+        return
+    assert torch.isfinite(losses["loss"])
+
+
+@pytest.mark.slow
+@each
+def test_four_patches_are_learnt_by_heart(case: Case) -> None:
+    learner = build(case)
+    data = everything(case, learner)
+    optimiser = torch.optim.AdamW(learner.module.parameters(), lr=5e-3)
+    learner.module.train()
+
+    losses = []
+    for step in range(150):
+        loss = learner.training_step(data, Clock(step=step, steps=150))["loss"]
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        optimiser.step()
+        losses.append(loss.item())
+
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_method_of_another_package_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Entry:
+        name, value = "foreign", "elsewhere:METHOD"
+
+        def load(self) -> object:
+            return get_method("supervised")
+
+    class Broken(Entry):
+        name = "broken"
+
+        def load(self) -> object:
+            raise ImportError("no module named elsewhere")
+
+    monkeypatch.setattr(
+        registry, "entry_points", lambda group: [Entry(), Broken()] if group == "wsiseg.methods" else []
+    )
+
+    assert method_names() == ("broken", "foreign", "supervised")
+    assert get_method("foreign") is get_method("supervised")
+    with pytest.raises(MethodError, match="cannot be loaded: no module"):
+        get_method("broken")
+
+
+def test_a_slip_of_the_pen_is_met() -> None:
+    with pytest.raises(MethodError, match=r"Did you mean supervised\?"):
+        get_method("supervized")
+    with pytest.raises(MethodError, match="Known: supervised"):
+        get_method("xyz")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"arch": "unet-gm"}, r"Did you mean unet-gn\?"),
+        pytest.param({"arch": "unet", "encoder": "resnet35"}, r"Did you mean resnet\d+\?", marks=pytest.mark.slow),
+        ({"arch": "unet-gn", "head": "floww"}, r"Did you mean flow\?"),
+        ({"arch": "unet-gn", "head_options": {"reach": 3}}, "reach"),
+        ({"arch": "unet-gn", "net": {"widths": [8, 16, 32, 64, 128, 256, 256]}}, "Use multiples of 64"),
+    ],
+)
+def test_what_is_unknown_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(MethodError, match=message):
+        build(Case("supervised", "instances", options))
+
+
+def test_a_head_for_objects_needs_objects() -> None:
+    with pytest.raises(MethodError, match="the layer holds classes of pixels"):
+        build(Case("supervised", "classes", {**SMALL, "head": "flow"}))
