@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tifffile
+import typer
 from PIL import Image
 
 from tests.slide_makers import Layout, write_slide
@@ -269,3 +270,38 @@ def test_wrong_ingests_are_told(
 def test_nothing_to_ingest_is_four(tmp_path: Path, run: Callable[..., Result]) -> None:
     assert run("ingest", tmp_path / "gone", "-o", tmp_path / "s.zarr", "--mpp", 1).code == 4
     assert run("ingest", tmp_path, "-o", tmp_path / "s.zarr", "--mpp", 1).code == 4
+
+
+def test_a_stop_is_seventy_five(tmp_path: Path, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "1")
+
+    result = run("tile", good_slide(tmp_path / "a.tiff"), "-o", tmp_path / "out")
+
+    assert result.code == 75
+    assert "Run again to go on" in result.err
+
+
+def test_without_a_pixel_size_the_slides_own_pixels_are_cut(tmp_path: Path, run: Callable[..., Result]) -> None:
+    write_slide(tmp_path / "a.tiff", Layout(mpp=None))
+
+    result = run("tile", tmp_path / "a.tiff", "-o", tmp_path, "--mpp", "native", "--tissue", "none", "--patch-size", 64)
+
+    assert result.code == 0
+    store = PatchStore.open(tmp_path / "a.zarr")
+    assert (store.mpp, store.meta.codec, len(store)) == (None, "copy", 30)
+
+
+OPTIONS = {
+    "tile": """--codec --config --dry-run --fail-fast --limit --list --manifest --min-tissue --mpp --num-shards
+        --num-workers --output --overlap --overwrite --patch-size --reader --set --shard-index --slide-dir --slide-mpp
+        --tissue -o slides""",
+    "ingest": """--classes --config --labels-as --layout --mpp --num-workers --output --overlap --overwrite
+        --patch-size --set --split -o source""",
+}
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_the_options_are_these(command: str) -> None:
+    group = typer.main.get_group(app.app)
+
+    assert sorted(name for option in group.commands[command].params for name in option.opts) == OPTIONS[command].split()
