@@ -12,7 +12,7 @@ from wsiseg.errors import ConfigError, SlideError
 from wsiseg.slides.images import TIFF_MAGIC, ImageSlide
 from wsiseg.slides.openslide import OpenSlideSlide
 from wsiseg.slides.tiff import TiffSlide
-from wsiseg.slides.tiff_index import PixelTypeError
+from wsiseg.slides.tiff_index import NoReaderError
 from wsiseg.slides.tiffslide import TiffSlideSlide
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def _best(path: Path, head: bytes, slide_mpp: float | None) -> Slide:
     if head[:4] in TIFF_MAGIC:
         try:
             return TiffSlide(path, why="a tiled TIFF, decoded without detours", slide_mpp=slide_mpp)
-        except PixelTypeError:
-            # OpenSlide would show their upper 8 bits, which may well be empty.
+        except NoReaderError:
+            # OpenSlide would show the upper 8 bits or the first plane, as if that were all.
             raise
         except SlideError as error:
             refusal = f"; not the fast reader because {error.what}"

@@ -101,9 +101,9 @@ def read_index(path: Path) -> TiffIndex:
                 _check_complete(levels)
             properties = _properties(first, vendor)
             if ome is not None:
-                properties |= _ome_properties(ome)
+                properties |= _ome_properties(ome, samples=first.samplesperpixel, path=path)
             return TiffIndex(
-                vendor=vendor or ("ome-tiff" if ome is not None else "tiff"),
+                vendor="ome-tiff" if ome is not None else vendor or "tiff",
                 levels=levels,
                 associated=tuple(sorted(_associated(file))) if vendor == "aperio" else (),
                 properties=properties,
@@ -126,8 +126,8 @@ def read_index(path: Path) -> TiffIndex:
         raise SlideError(f"the TIFF directories are damaged: {error}", where=path) from error
 
 
-class PixelTypeError(SlideError):
-    """Pixels are not 8-bit, so no reader shows them well."""
+class NoReaderError(SlideError):
+    """No other reader would show the file better either."""
 
 
 class _UnsuitableError(Exception):
@@ -155,7 +155,7 @@ def _level(page: tifffile.TiffPage, path: Path) -> TiffLevel:
     if compression not in codecs.COMPRESSION_NAMES:
         raise _UnsuitableError(f"compression {compression} is not among those decoded here")
     if page.bitspersample != 8 or page.dtype is None or page.dtype.name != "uint8":  # noqa: PLR2004
-        raise PixelTypeError(
+        raise NoReaderError(
             f"has {page.bitspersample}-bit pixels; only 8-bit images are read",
             where=path,
             mend="Convert it to 8-bit RGB with a fixed window",
@@ -228,16 +228,19 @@ def _properties(page: tifffile.TiffPage, vendor: str | None) -> dict[str, str]:
     return properties
 
 
-def _ome_properties(xml: str) -> dict[str, str]:
+def _ome_properties(xml: str, *, samples: int, path: Path) -> dict[str, str]:
     root = ET.fromstring(xml)  # noqa: S314 - expat refuses entity bombs, and nothing external is fetched
     namespace = re.match(r"\{[^}]*\}", root.tag)
     prefix = namespace[0] if namespace else ""
     pixels = root.find(f"{prefix}Image/{prefix}Pixels")
     if pixels is None:
         return {}
-    planes = {name: pixels.get(name, "1") for name in ("SizeZ", "SizeT")}
-    if any(count != "1" for count in planes.values()):
-        raise _UnsuitableError("the file holds a stack or a series of images")
+    if any(pixels.get(name, "1") != "1" for name in ("SizeZ", "SizeT")):
+        raise NoReaderError("holds a stack or a series of images", where=path, mend="Save one plane as a file")
+    if int(pixels.get("SizeC", samples)) != samples:
+        raise NoReaderError(
+            f"holds {pixels.get('SizeC')} separate channels instead of colours", where=path, mend="Convert it to RGB"
+        )
     names = ("PhysicalSizeX", "PhysicalSizeXUnit", "PhysicalSizeY", "PhysicalSizeYUnit")
     properties = {f"ome.{name}": value for name in names if (value := pixels.get(name)) is not None}
     objective = root.find(f"{prefix}Instrument/{prefix}Objective")

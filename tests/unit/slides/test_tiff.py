@@ -114,10 +114,23 @@ def test_jpeg_2000_that_openslide_does_not_know_is_read(make_slide: Callable[...
 
 def test_levels_in_sub_directories_are_found(make_slide: Callable[..., Path]) -> None:
     with open_slide(make_slide(name="a.ome.tif", family="ome", photometric="rgb", levels=(1, 2, 4))) as slide:
-        assert slide.info.vendor == "generic-tiff"
+        assert slide.info.vendor == "ome-tiff"
         assert [level.size for level in slide.info.levels] == [Size(333, 287), Size(167, 144), Size(84, 72)]
         assert slide.info.mpp is not None
         assert slide.info.mpp.source == "ome.PhysicalSizeX"
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "why"), [((3, 80, 90), "CYX", "3 separate channels"), ((2, 80, 90), "ZYX", "stack")]
+)
+def test_stacks_and_channels_are_refused_instead_of_shown_in_part(
+    tmp_path: Path, shape: tuple[int, ...], axes: str, why: str
+) -> None:
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, np.zeros(shape, np.uint8), tile=(64, 64), photometric="minisblack", metadata={"axes": axes})
+
+    with pytest.raises(SlideError, match=why):
+        open_slide(path)
 
 
 def test_missing_tiles_of_aperio_are_left_to_openslide(make_slide: Callable[..., Path]) -> None:
