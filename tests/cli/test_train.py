@@ -81,7 +81,7 @@ def test_a_model_of_classes(store: Path, tmp_path: Path, capsys: pytest.CaptureF
     card = json.loads((tmp_path / "run" / "best" / "model.json").read_text())
     assert card["metrics"]["miou"] > 0.8
     assert card["mpp"] == 0.5
-    assert card["training_data"] == {"glands.zarr": "glands.zarr"}
+    assert list(card["training_data"]) == ["glands.zarr"]
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["layer"] == "truth"
     assert config["options"]["arch"] == "unet-gn"
