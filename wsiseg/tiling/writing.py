@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from wsiseg import __version__
-from wsiseg.errors import StoreError
+from wsiseg.errors import StoreError, UnreadableError
 from wsiseg.executors import ordered_map
 from wsiseg.geometry import Window
 from wsiseg.manifest import SPLITS
 from wsiseg.slides.fingerprint import fingerprint
-from wsiseg.slides.reading import read_window
+from wsiseg.slides.reading import read_windows
 from wsiseg.stores.patch_meta import PatchMeta, SlideOrigin
 from wsiseg.stores.patch_writer import PatchTable, PatchWriter, new_folder
 from wsiseg.stores.shards import ShardWriter
@@ -161,32 +161,36 @@ def write_patches(
         blocks = [range(first, min(first + BLOCK, len(plan))) for first in range(0, len(plan), BLOCK)]
         shards = ShardWriter(writer.images)
         with progress.task(work.slide_id, total=len(plan), unit="patches") as advance:
-            for block in ordered_map(
-                lambda block: [read(i) for i in block], blocks, workers=workers, ahead=4 * workers
-            ):
+            for chunks in ordered_map(read, blocks, workers=workers, ahead=4 * workers):
                 if stop.is_requested:
                     raise stop.error()
-                shards.add(block)
-                advance(len(block))
+                shards.add(chunks)
+                advance(len(chunks))
         shards.close()
 
 
-def _reader(slide: Slide, plan: TilePlan, writer: PatchWriter) -> Callable[[int], bytes | None]:
-    """Return the function from the index of a patch to its encoded bytes."""
+def _reader(slide: Slide, plan: TilePlan, writer: PatchWriter) -> Callable[[range], list[bytes | None]]:
+    """Return the function from patches in a row to their encoded bytes."""
     patch_px = plan.grid.patch_px
-    corners = plan.windows.tolist()
+    windows = [Window(x, y, patch_px, patch_px) for x, y in plan.windows.tolist()]
     level = plan.level
 
-    def encode(index: int) -> bytes:
-        x, y = corners[index]
-        return writer.codec.encode(read_window(slide, plan.canvas, Window(x, y, patch_px, patch_px)))
+    def encode(block: range) -> list[bytes | None]:
+        # In one piece only where patches share pixels: single patches stay in the processor's cache.
+        pieces = [block] if plan.grid.stride_px < patch_px else [range(index, index + 1) for index in block]
+        chunks: list[bytes | None] = []
+        for piece in pieces:
+            for patch in read_windows(slide, plan.canvas, windows[piece.start : piece.stop]):
+                if isinstance(patch, UnreadableError):
+                    raise patch
+                chunks.append(writer.codec.encode(np.ascontiguousarray(patch)))
+        return chunks
 
-    def copy(index: int) -> bytes | None:
-        x, y = corners[index]
+    def copy(block: range) -> list[bytes | None]:
         if level is None or not isinstance(slide, RawTiles):
             raise TypeError("copying was planned for a slide that gives no tiles")
-        tile = slide.raw_tile(level, x // patch_px, y // patch_px)
-        return None if tile is None else tile.data
+        tiles = [slide.raw_tile(level, windows[i].x // patch_px, windows[i].y // patch_px) for i in block]
+        return [None if tile is None else tile.data for tile in tiles]
 
     return copy if plan.codec == "copy" else encode
 
