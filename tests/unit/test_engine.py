@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
+import torch
 
 from tests.fake_predictors import FakePredictor, job_on, read, run, whole
 from wsiseg.errors import PredictionError, StoppedError
-from wsiseg.geometry import Window
+from wsiseg.geometry import Size, Window
+from wsiseg.grid import Grid
+from wsiseg.inference.forward import Network
 from wsiseg.inference.labelling import entropy
 from wsiseg.slides.array import ArraySlide
 from wsiseg.stopping import Stop
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsiseg.inference.blending import Blend
+    from wsiseg.inference.forward import ReadTile
 
 
 @pytest.mark.parametrize("blend", ["none", "gaussian"])
@@ -98,26 +102,43 @@ def test_a_slide_without_tissue_is_done_at_once(tmp_path: Path) -> None:
         assert not predictor.batches
 
 
-def test_running_out_of_memory_halves_the_batch_and_changes_nothing(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+def read_tiles(count: int) -> list[ReadTile]:
+    rng = np.random.default_rng(0)
+    grid = Grid(Size(48 * count, 48), Size(48, 48), 8)
+    return [(tile, rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for tile in grid]
+
+
+def roomy(predictor: FakePredictor) -> Network:
+    """Return a network that takes whole batches, as it does on a GPU."""
+    network = Network(predictor, device=torch.device("cpu"))
+    network._limit = None
+    return network
+
+
+def test_running_out_of_memory_halves_the_batch_and_changes_nothing() -> None:
+    tiles = read_tiles(11)
     poor = FakePredictor(fail_beyond=2)
 
-    with job_on(tmp_path, ArraySlide(pixels), poor) as job:
-        run(job, poor, batch_size=8)
+    expected = list(roomy(FakePredictor()).outputs(tiles, batch_size=8, trim_px=8))
+    outputs = list(roomy(poor).outputs(tiles, batch_size=8, trim_px=8))
 
-        np.testing.assert_array_equal(read(job, "classes"), whole(FakePredictor(), pixels).argmax(axis=0))
-    assert poor.batches[:3] == [8, 4, 2]
-    assert max(poor.batches[3:]) == 2
+    assert poor.batches == [8, 4, 2, 2, 2, 2, 2, 1]
+    for (tile, output), (other_tile, other) in zip(outputs, expected, strict=True):
+        assert tile == other_tile
+        np.testing.assert_array_equal(output, other)
 
 
-def test_a_tile_too_large_for_the_memory_is_an_error(tmp_path: Path) -> None:
-    predictor = FakePredictor(fail_beyond=0)
+def test_a_tile_too_large_for_the_memory_is_an_error() -> None:
+    with pytest.raises(PredictionError, match="one tile does not fit"):
+        list(roomy(FakePredictor(fail_beyond=0)).outputs(read_tiles(3), batch_size=2, trim_px=8))
 
-    with (
-        job_on(tmp_path, ArraySlide(np.zeros((60, 60, 3), dtype=np.uint8)), predictor) as job,
-        pytest.raises(PredictionError, match="one tile does not fit"),
-    ):
-        run(job, predictor)
+
+def test_a_cpu_takes_tiles_one_by_one_so_that_batches_change_no_bit() -> None:
+    predictor = FakePredictor()
+
+    list(Network(predictor, device=torch.device("cpu")).outputs(read_tiles(3), batch_size=2, trim_px=8))
+
+    assert predictor.batches == [1, 1, 1]
 
 
 def test_the_mean_over_symmetries_of_a_symmetric_network_is_the_network(tmp_path: Path) -> None:
@@ -128,7 +149,7 @@ def test_the_mean_over_symmetries_of_a_symmetric_network_is_the_network(tmp_path
         run(job, predictor, tta="d4")
 
         np.testing.assert_array_equal(read(job, "classes"), whole(predictor, pixels).argmax(axis=0))
-    assert len(predictor.batches) == 8 * 3 + 1
+    assert len(predictor.batches) == 8 * 9 + 1
 
 
 def test_a_stop_leaves_closed_bands_and_the_next_run_goes_on(tmp_path: Path) -> None:

@@ -76,13 +76,15 @@ class Network:
         self._forward: Callable[[Tensor], Tensor] = predictor.forward
         if is_compiled:
             self._forward = torch.compile(predictor.forward)
-        # What memory has been found to allow.
-        self._limit: int | None = None
+        # What memory has been found to allow. A CPU gains nothing from batches, and tiles one by one come out
+        # the same to the last bit whatever the size of a batch.
+        self._limit = 1 if device.type == "cpu" else None
 
     def outputs(self, tiles: Iterable[ReadTile], *, batch_size: int, trim_px: int) -> Generator[TileOutput]:
         """Yield the output of each tile in order.
 
-        Tiles are joined to batches by their order alone. On CUDA one batch runs ahead.
+        Tiles are joined to batches by their order alone, and batches have one size. On CUDA one
+        batch runs ahead.
 
         Parameters
         ----------
@@ -97,17 +99,21 @@ class Network:
         running: deque[_Pending] = deque()
         with torch.inference_mode():
             for batch in _batches(tiles, batch_size):
-                running.append(self._launch(batch, trim_px))
+                running.append(self._launch(batch, batch_size, trim_px))
                 if len(running) > depth:
                     yield from _collect(running.popleft())
             while running:
                 yield from _collect(running.popleft())
 
-    def _launch(self, batch: Sequence[ReadTile], trim_px: int) -> _Pending:
+    def _launch(self, batch: Sequence[ReadTile], batch_size: int, trim_px: int) -> _Pending:
         side = self.predictor.spec.tile_px
         blank = np.full((side, side, 3), 255, dtype=np.uint8)
+        tiles = [blank if tile is None else tile for _, tile in batch]
+        if self.device.type != "cpu":
+            # A GPU's results depend on the size of a batch in their last bits.
+            tiles += [blank] * (batch_size - len(tiles))
         # Channels last is how pixels lie already.
-        pixels = torch.from_numpy(np.stack([blank if tile is None else tile for _, tile in batch])).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2)
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()
         result = self._run(pixels)[:, :, trim_px : side - trim_px, trim_px : side - trim_px]
@@ -150,7 +156,6 @@ class Network:
 
     def suggested_batch_size(self) -> int:
         """Return how many tiles at once suit the device; on CUDA it is measured with one."""
-        # A CPU's caches prefer one tile at a time, and its memory does so too.
         if self.device.type != "cuda":
             return 1
         side = self.predictor.spec.tile_px
@@ -176,5 +181,6 @@ def _batches(tiles: Iterable[ReadTile], size: int) -> Generator[list[ReadTile]]:
 def _collect(pending: _Pending) -> Generator[TileOutput]:
     if pending.is_ready is not None:
         pending.is_ready.synchronize()
-    for (tile, pixels), output in zip(pending.batch, pending.result.numpy(), strict=True):
+    # The result may hold more tiles than the batch, which was filled up.
+    for (tile, pixels), output in zip(pending.batch, pending.result.numpy(), strict=False):
         yield tile, None if pixels is None else output

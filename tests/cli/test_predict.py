@@ -1,0 +1,307 @@
+"""`wsiseg predict`: a folder per slide, and whatever the input, one clear line and the promised exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import zarr
+from ome_zarr_models.v05 import Image as OmeImage
+from PIL import Image
+
+from tests.slide_makers import Layout, write_slide
+from tests.tiny_models import save_tiny_model
+from wsiseg.cli import app
+from wsiseg.geometry import Size
+from wsiseg.lock import locked
+from wsiseg.stores.mask_store import MaskStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _pytest.tmpdir import TempPathFactory
+
+SLIDE = Layout(size=Size(500, 420), family="aperio", mpp=0.5)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run of the command gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = "Callable[..., Result]"
+
+
+@pytest.fixture(scope="module")
+def instance_model(tmp_path_factory: TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def semantic_model(tmp_path_factory: TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "semantic", task="semantic")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Return a function that runs `wsiseg predict` in this process."""
+
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["wsiseg", "--progress", "plain", "predict", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            app.main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Result(int(exit_info.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+def make_slide(path: Path, layout: Layout = SLIDE) -> Path:
+    write_slide(path, layout)
+    return path
+
+
+def test_a_slide_becomes_a_folder_with_everything(
+    tmp_path: Path, run: Callable[..., Result], instance_model: Path
+) -> None:
+    slide = make_slide(tmp_path / "größer als, sonst.svs")
+
+    result = run(slide, "--model", instance_model, "-o", tmp_path / "out", "--label-png")
+
+    folder = tmp_path / "out" / "größer als, sonst"
+    assert (result.code, result.out.split(",")[0]) == (0, "1 done")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "labels.png",
+        "measurements.csv",
+        "objects.csv",
+        "overlay.png",
+        "polygons.geojson",
+        "prediction.zarr",
+        "summary.json",
+    ]
+    image = OmeImage.from_zarr(zarr.open_group(folder / "prediction.zarr", mode="r"))
+    assert image.labels is not None
+    store = MaskStore.open(folder / "prediction.zarr")
+    ids = store.read("instances", store.canvas.window)
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert summary["objects"] == ids.max() == len(np.unique(ids)) - 1
+    assert summary["unreadable_percent"] == 0
+    features = json.loads((folder / "polygons.geojson").read_text(encoding="utf-8"))["features"]
+    assert len(features) == ids.max()
+    np.testing.assert_array_equal(np.asarray(Image.open(folder / "labels.png")), ids)
+    assert f"{ids.max():,} objects" in result.err
+
+
+def test_a_semantic_model_gives_classes(tmp_path: Path, run: Callable[..., Result], semantic_model: Path) -> None:
+    slide = make_slide(tmp_path / "a.svs")
+
+    result = run(slide, "--model", semantic_model, "-o", tmp_path / "out", "--polygons", "none", "--tta", "flips")
+
+    assert result.code == 0
+    store = MaskStore.open(tmp_path / "out/a/prediction.zarr")
+    assert store.layers == ("classes", "uncertainty")
+    assert store.read("classes", store.canvas.window).max() <= 2
+    assert store.read("uncertainty", store.canvas.window).any()
+
+
+def test_a_second_run_does_nothing(tmp_path: Path, run: Callable[..., Result], semantic_model: Path) -> None:
+    slide = make_slide(tmp_path / "a.svs")
+    arguments = (slide, "--model", semantic_model, "-o", tmp_path / "out")
+    run(*arguments)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/a").rglob("*")}
+
+    result = run(*arguments)
+
+    assert (result.code, result.out.split(",")[0]) == (0, "1 already done")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/a").rglob("*")} == before
+
+
+def test_other_settings_need_overwrite(tmp_path: Path, run: Callable[..., Result], semantic_model: Path) -> None:
+    slide = make_slide(tmp_path / "a.svs")
+    arguments = (slide, "--model", semantic_model, "-o", tmp_path / "out", "--polygons", "none")
+    run(*arguments)
+
+    refused = run(*arguments, "--mpp", 1)
+    done = run(*arguments, "--mpp", 1, "--overwrite")
+
+    assert refused.code == 5
+    assert "mpp differ" in refused.err
+    assert done.code == 0
+    assert MaskStore.open(tmp_path / "out/a/prediction.zarr").canvas.mpp == 1
+
+
+def test_a_slide_that_is_damaged_in_parts_is_done_in_parts(
+    tmp_path: Path, run: Callable[..., Result], semantic_model: Path
+) -> None:
+    slide = make_slide(tmp_path / "a.svs", Layout(size=Size(640, 640), family="aperio", mpp=0.5, tile=64))
+    data = bytearray(slide.read_bytes())
+    scans = [at for at in range(len(data) - 1) if data[at : at + 2] == b"\xff\xda"]
+    at = scans[55]
+    data[at - 40 : at + 4] = bytes(44)
+    slide.write_bytes(data)
+
+    result = run(slide, "--model", semantic_model, "-o", tmp_path / "out", "--tissue", "none")
+    again = run(slide, "--model", semantic_model, "-o", tmp_path / "out", "--tissue", "none")
+
+    assert result.code == again.code == 3
+    assert "could not be read" in result.err
+    store = MaskStore.open(tmp_path / "out/a/prediction.zarr")
+    classes = store.read("classes", store.canvas.window)
+    assert 0 < (classes == 255).mean() < 0.5
+    summary = json.loads((tmp_path / "out/a/summary.json").read_text())
+    assert summary["unreadable_percent"] == pytest.approx(100 * (classes == 255).mean(), abs=0.01)
+    assert "Not analysed" in (tmp_path / "out/a/polygons.geojson").read_text()
+
+
+def test_one_bad_slide_does_not_stop_the_others(
+    tmp_path: Path, run: Callable[..., Result], semantic_model: Path
+) -> None:
+    (tmp_path / "slides").mkdir()
+    make_slide(tmp_path / "slides/good.svs")
+    (tmp_path / "slides/bad.svs").write_text("this is a text")
+
+    result = run(tmp_path / "slides", "--model", semantic_model, "-o", tmp_path / "out", "--polygons", "none")
+
+    assert result.code == 3
+    assert "bad: failed" in result.err
+    assert (tmp_path / "out/good/summary.json").exists()
+    slides = json.loads((tmp_path / "out/summary.json").read_text())["slides"]
+    assert [slide["status"] for slide in slides] == ["failed", "done"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("missing.svs",), 4, "no such file"),
+        (("slide.svs", "--model", "nuclei-hee"), 5, "no such model"),
+        (("slide.svs", "--device", "tpu"), 2, "device"),
+        (("slide.svs", "--device", "cuda:77"), 2, "CUDA device"),
+        (("slide.svs", "--batch-size", "none"), 2, "no number of tiles"),
+        (("slide.svs", "--max-ram", "lots"), 2, "no amount of memory"),
+        (("slide.svs", "--max-ram", "200MB"), 2, "GiB of memory"),
+        (("slide.svs", "--overlap", "0.9"), 2, "cannot share"),
+        (("slide.svs", "--set", "blnd=hann"), 2, "Did you mean blend"),
+        (("slide.svs", "--reader", "magic"), 2, "no reader"),
+        (("plain.png",), 5, "--slide-mpp"),
+        (("empty.svs",), 5, "empty"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    tmp_path: Path,
+    run: Callable[..., Result],
+    semantic_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_slide(tmp_path / "slide.svs")
+    Image.fromarray(np.zeros((50, 50, 3), dtype=np.uint8)).save(tmp_path / "plain.png")
+    (tmp_path / "empty.svs").write_bytes(b"")
+    model = () if "--model" in arguments else ("--model", semantic_model)
+
+    result = run(*arguments, *model, "-o", "out")
+
+    assert result.code == code
+    assert message in result.err
+    assert len([line for line in result.err.splitlines() if line.startswith("Error")]) == 1
+
+
+@pytest.mark.parametrize("size", [Size(1, 1), Size(30, 200)])
+def test_an_image_smaller_than_a_tile_is_predicted(
+    tmp_path: Path, run: Callable[..., Result], instance_model: Path, size: Size
+) -> None:
+    Image.fromarray(np.full((size.height, size.width, 3), 120, dtype=np.uint8)).save(tmp_path / "small.png")
+
+    result = run(tmp_path / "small.png", "--slide-mpp", 0.5, "--model", instance_model, "-o", tmp_path / "out")
+
+    assert result.code == 0
+    assert MaskStore.open(tmp_path / "out/small/prediction.zarr").canvas.size == size
+
+
+def test_a_slide_without_tissue_is_a_valid_empty_result(
+    tmp_path: Path, run: Callable[..., Result], instance_model: Path
+) -> None:
+    write_slide(tmp_path / "a.svs", SLIDE, np.full((420, 500, 3), 243, dtype=np.uint8))
+
+    result = run(tmp_path / "a.svs", "--model", instance_model, "-o", tmp_path / "out")
+
+    assert result.code == 0
+    assert json.loads((tmp_path / "out/a/summary.json").read_text())["tiles"] == 0
+
+
+def test_two_processes_do_not_write_one_folder(
+    tmp_path: Path, run: Callable[..., Result], semantic_model: Path
+) -> None:
+    slide = make_slide(tmp_path / "a.svs")
+    (tmp_path / "out").mkdir()
+
+    with locked(tmp_path / "out/.a.lock"):
+        result = run(slide, "--model", semantic_model, "-o", tmp_path / "out")
+
+    assert result.code == 5
+    assert "another process is writing here" in result.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_unwritable_output_is_said(tmp_path: Path, run: Callable[..., Result], semantic_model: Path) -> None:
+    slide = make_slide(tmp_path / "a.svs")
+    (tmp_path / "out").mkdir(mode=0o500)
+
+    assert run(slide, "--model", semantic_model, "-o", tmp_path / "out").code == 5
+
+
+def test_an_output_that_is_a_file_is_said(tmp_path: Path, run: Callable[..., Result], semantic_model: Path) -> None:
+    slide = make_slide(tmp_path / "a.svs")
+    (tmp_path / "out").write_text("")
+
+    result = run(slide, "--model", semantic_model, "-o", tmp_path / "out")
+
+    assert result.code == 5
+    assert "cannot be written" in result.err
+
+
+def test_a_time_limit_of_nothing_stops_with_75(
+    tmp_path: Path, run: Callable[..., Result], semantic_model: Path
+) -> None:
+    slide = make_slide(tmp_path / "a.svs")
+    arguments = (slide, "--model", semantic_model, "-o", tmp_path / "out")
+
+    stopped = run(*arguments, "--time-limit", 0)
+    finished = run(*arguments)
+
+    assert (stopped.code, finished.code) == (75, 0)
+    assert "time limit" in stopped.err
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, run: Callable[..., Result], semantic_model: Path) -> None:
+    slide = make_slide(tmp_path / "a.svs")
+
+    result = run(slide, "--model", semantic_model, "-o", tmp_path / "out", "--dry-run")
+
+    assert result.code == 0
+    assert "tiles of 128 px" in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_divide_the_slides(tmp_path: Path, run: Callable[..., Result], semantic_model: Path) -> None:
+    for name in ("a", "b", "c"):
+        make_slide(tmp_path / f"slides/{name}.svs") if (tmp_path / "slides").mkdir(exist_ok=True) is None else None
+    arguments = (tmp_path / "slides", "--model", semantic_model, "-o", tmp_path / "out", "--num-shards", 2)
+
+    run(*arguments, "--shard-index", 1, "--polygons", "none")
+
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["b"]
+    assert (tmp_path / "out/summary-1-of-2.json").exists()
