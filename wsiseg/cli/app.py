@@ -13,7 +13,7 @@ from wsiseg.cli import console
 from wsiseg.errors import WsisegError
 
 # One module wsiseg/cli/<name>.py for each, with a function of the same name.
-COMMANDS: tuple[str, ...] = ("info", "doctor", "tile", "ingest", "train", "models", "predict", "evaluate")
+COMMANDS: tuple[str, ...] = ("info", "doctor", "tile", "ingest", "train", "models", "predict", "evaluate", "demo")
 
 app = typer.Typer(
     name="wsiseg",
