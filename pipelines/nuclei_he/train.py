@@ -29,7 +29,7 @@ from wsiseg.training.fit import LAST, FitSettings, fit
 from wsiseg.training.validation import dense_maps
 
 SEED = 0
-ROUNDS = (1400, 2000)  # updates
+ROUNDS = (1400, 1400, 2200)  # updates
 OPTIONS = SupervisedOptions(
     arch="unet-gn",
     net={"widths": [32, 64, 128, 256]},
@@ -113,7 +113,7 @@ def main() -> None:
         learner = stage.build(facts)
         if weights is not None:
             learner.module.load_state_dict(weights)
-        mixture = Mixture(train, rgb, labels, valid, encode=learner.encode, seed=SEED + number)
+        mixture = Mixture(train, rgb, labels, valid, encode=learner.encode, is_varied=number > 0, seed=SEED + number)
         folder = args.output / f"round{number}"
         folder.mkdir(parents=True, exist_ok=True)
         plan = {"round": number, "steps": ROUNDS[number], "shares": str(SHARES)}
