@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ import numpy as np
 import openslide
 import zarr
 from make_slide import make_slide
+from zarr.codecs import ZstdCodec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +47,7 @@ def by_openslide(path: Path, folder: Path) -> None:
             chunks=(1, PATCH, PATCH, 3),
             shards=(128, PATCH, PATCH, 3),
             dtype="uint8",
-            compressors=[zarr.codecs.ZstdCodec(level=1)],
+            compressors=[ZstdCodec(level=1)],
         )
 
         def copy(first: int) -> None:
@@ -59,7 +61,7 @@ def by_openslide(path: Path, folder: Path) -> None:
             done.result()
 
 
-def by_wsiseg(path: Path, folder: Path, codec: str) -> None:
+def by_wsiseg(path: Path, codec: str, folder: Path) -> None:
     """Run the command on all tiles."""
     command = [sys.executable, "-m", "wsiseg.cli.app", "--progress", "none", "tile", str(path), "-o", str(folder)]
     options = ["--mpp", "native", "--tissue", "none", "--min-tissue", "0", "--codec", codec]
@@ -89,8 +91,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         slide = make_slide(arguments.slide or Path(scratch) / "slide.svs", size=arguments.size)
         works: dict[str, Callable[[Path], None]] = {
-            "loop": lambda folder: by_openslide(slide, folder),
-            **{codec: lambda folder, codec=codec: by_wsiseg(slide, folder, codec) for codec in GOALS},
+            "loop": partial(by_openslide, slide),
+            **{codec: partial(by_wsiseg, slide, codec) for codec in GOALS},
         }
         seconds: dict[str, list[float]] = {name: [] for name in works}
         for _ in range(arguments.rounds):

@@ -14,7 +14,8 @@ from wsiseg.errors import ConfigError, DataError
 from wsiseg.geometry import Region, Size, Window
 from wsiseg.slides.array import ArraySlide
 from wsiseg.slides.open import open_slide
-from wsiseg.tissue import TissueMask, TissueSettings, find_tissue, read_thumbnail, tissue_of
+from wsiseg.tissue import TissueMask, TissueSettings, find_tissue, read_thumbnail
+from wsiseg.tissue.pixels import tissue_of
 
 if TYPE_CHECKING:
     from pathlib import Path
