@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from wsiseg.geometry import Canvas
     from wsiseg.slides.base import Slide, SlideInfo
 
+# Grids that drift apart by less than this up to the far edge are taken for one.
+TOLERANCE_PX = 0.01
 # A block is read whole if that takes in no more pixels than this many times those asked for.
 MAX_GAPS = 1.1
 
@@ -33,8 +35,7 @@ def exact_level(info: SlideInfo, canvas: Canvas) -> int | None:
     """Return the level whose pixels are those of the canvas, or None where they must be resampled."""
     index = best_level(info, canvas.scale.downsample)
     factor = canvas.scale.downsample / info.levels[index].downsample
-    # 0.01 of a pixel, at the far edge.
-    return index if abs(factor - 1) * max(canvas.size.width, canvas.size.height) < 0.01 else None  # noqa: PLR2004
+    return index if abs(factor - 1) * max(canvas.size.width, canvas.size.height) < TOLERANCE_PX else None
 
 
 def read_window(slide: Slide, canvas: Canvas, window: Window) -> NDArray[np.uint8]:
@@ -68,6 +69,10 @@ def read_window(slide: Slide, canvas: Canvas, window: Window) -> NDArray[np.uint
         return slide.read_level(exact, window)
     index = best_level(slide.info, canvas.scale.downsample)
     factor = canvas.scale.downsample / slide.info.levels[index].downsample
+    side = round(factor)
+    if side > 1 and abs(factor - side) * max(canvas.size.width, canvas.size.height) < TOLERANCE_PX:
+        blocks = Window(window.x * side, window.y * side, window.width * side, window.height * side)
+        return _block_mean(slide.read_level(index, blocks), side)
     margin = 0 if factor >= 1 else 1
     source = Window.from_edges(
         math.floor(window.x * factor) - margin,
@@ -128,6 +133,26 @@ def _read_or_error(slide: Slide, canvas: Canvas, window: Window) -> NDArray[np.u
         return read_window(slide, canvas, window)
     except UnreadableError as error:
         return error
+
+
+def _block_mean(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Return the means of blocks of `side` by `side` pixels, (H, W, 3) to (H / side, W / side, 3)."""
+    height, width = pixels.shape[0] // side, pixels.shape[1] // side
+    # 255 * 16 * 16 is the largest sum that 16 bits hold.
+    rows = np.zeros((height, width * side * 3), dtype=np.uint16 if side <= 16 else np.uint32)  # noqa: PLR2004
+    for row in range(side):
+        rows += pixels.reshape(height, side, -1)[:, row]
+    rows = rows.reshape(height, width, side * 3)
+    result = np.empty((height, width, 3), dtype=np.uint8)
+    # Colour by colour: numpy is slow where its innermost axis holds three values only.
+    for colour in range(3):
+        total = rows[:, :, colour].copy()
+        for column in range(1, side):
+            total += rows[:, :, colour + 3 * column]
+        total += side * side // 2
+        total //= side * side
+        result[:, :, colour] = total
+    return result
 
 
 def _area_mean(
