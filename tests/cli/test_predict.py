@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +23,7 @@ from wsiseg.stores.mask_store import MaskStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from _pytest.tmpdir import TempPathFactory
 
@@ -37,9 +37,6 @@ class Result:
     code: int
     out: str
     err: str
-
-
-Run = "Callable[..., Result]"
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +62,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return Result(int(exit_info.value.code or 0), captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder and return it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def make_slide(path: Path, layout: Layout = SLIDE) -> Path:
@@ -181,35 +185,33 @@ def test_one_bad_slide_does_not_stop_the_others(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("arguments", "expected"),
     [
-        (("missing.svs",), 4, "no such file"),
-        (("slide.svs", "--model", "nuclei-hee"), 5, "no such model"),
-        (("slide.svs", "--device", "tpu"), 2, "device"),
-        (("slide.svs", "--device", "cuda:77"), 2, "CUDA device"),
-        (("slide.svs", "--batch-size", "none"), 2, "no number of tiles"),
-        (("slide.svs", "--max-ram", "lots"), 2, "no amount of memory"),
-        (("slide.svs", "--max-ram", "200MB"), 2, "GiB of memory"),
-        (("slide.svs", "--overlap", "0.9"), 2, "cannot share"),
-        (("slide.svs", "--set", "blnd=hann"), 2, "Did you mean blend"),
-        (("slide.svs", "--reader", "magic"), 2, "no reader"),
-        (("plain.png",), 5, "--slide-mpp"),
-        (("empty.svs",), 5, "empty"),
+        (("missing.svs",), (4, "no such file")),
+        (("slide.svs", "--model", "nuclei-hee"), (5, "no such model")),
+        (("slide.svs", "--device", "tpu"), (2, "device")),
+        (("slide.svs", "--device", "cuda:77"), (2, "CUDA device")),
+        (("slide.svs", "--batch-size", "none"), (2, "no number of tiles")),
+        (("slide.svs", "--max-ram", "lots"), (2, "no amount of memory")),
+        (("slide.svs", "--max-ram", "200MB"), (2, "GiB of memory")),
+        (("slide.svs", "--overlap", "0.9"), (2, "cannot share")),
+        (("slide.svs", "--set", "blnd=hann"), (2, "Did you mean blend")),
+        (("slide.svs", "--reader", "magic"), (2, "no reader")),
+        (("plain.png",), (5, "--slide-mpp")),
+        (("empty.svs",), (5, "empty")),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(
-    tmp_path: Path,
     run: Callable[..., Result],
     semantic_model: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    in_folder: Path,
     arguments: tuple[str, ...],
-    code: int,
-    message: str,
+    expected: tuple[int, str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    make_slide(tmp_path / "slide.svs")
-    Image.fromarray(np.zeros((50, 50, 3), dtype=np.uint8)).save(tmp_path / "plain.png")
-    (tmp_path / "empty.svs").write_bytes(b"")
+    code, message = expected
+    make_slide(in_folder / "slide.svs")
+    Image.fromarray(np.zeros((50, 50, 3), dtype=np.uint8)).save(in_folder / "plain.png")
+    (in_folder / "empty.svs").write_bytes(b"")
     model = () if "--model" in arguments else ("--model", semantic_model)
 
     result = run(*arguments, *model, "-o", "out")
@@ -297,8 +299,9 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, run: Callable[..., Result], se
 
 
 def test_shards_divide_the_slides(tmp_path: Path, run: Callable[..., Result], semantic_model: Path) -> None:
+    (tmp_path / "slides").mkdir()
     for name in ("a", "b", "c"):
-        make_slide(tmp_path / f"slides/{name}.svs") if (tmp_path / "slides").mkdir(exist_ok=True) is None else None
+        make_slide(tmp_path / f"slides/{name}.svs")
     arguments = (tmp_path / "slides", "--model", semantic_model, "-o", tmp_path / "out", "--num-shards", 2)
 
     run(*arguments, "--shard-index", 1, "--polygons", "none")

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from wsiseg.atomic import sweep
 from wsiseg.inference.engine import segment
 from wsiseg.inference.job import Job
+from wsiseg.inference.label_png import check_label_png
 from wsiseg.inference.memory import Load, fit
-from wsiseg.inference.outputs import Outputs, check_label_png
+from wsiseg.inference.outputs import Outputs
 from wsiseg.inference.settings import AUTO, canvas_for, cells_with_tissue, walk_over
 from wsiseg.inference.summary import peak_ram, software, write_summary
 from wsiseg.journal import Journal
+from wsiseg.labels import IGNORE
 from wsiseg.stores.mask_store import MaskStore
 from wsiseg.tissue import find_tissue
 
@@ -115,7 +118,7 @@ def plan_slide(slide: Slide, spec: PredictorSpec, settings: PredictSettings) -> 
     canvas = canvas_for(info, settings, spec.mpp)
     walk = walk_over(canvas, spec, settings)
     if settings.outputs.label_png:
-        check_label_png(canvas.size.area)
+        check_label_png(canvas.size, highest=IGNORE, where="--label-png")
     if info.mpp is not None:
         for warning in info.mpp.warnings:
             logger.warning("%s: %s", info.name, warning)
@@ -154,7 +157,7 @@ def predict_slide(slide: Slide, network: Network, target: Target, *, progress: P
     # Outputs can be asked for anew: the labels they are made from do not depend on them.
     settled = {**target.plan, "settings": {**target.plan["settings"], "outputs": None}}
     with Journal(work / "journal", settled) as journal:
-        _sweep(target.folder / PREDICTION)
+        _sweep(target.folder)
         store = MaskStore.create(
             target.folder / PREDICTION,
             canvas=plan.canvas,
@@ -201,9 +204,11 @@ def predict_slide(slide: Slide, network: Network, target: Target, *, progress: P
     return summary
 
 
-def _sweep(store: Path) -> None:
+def _sweep(folder: Path) -> None:
     """Remove what a killed run was just writing."""
-    for half in store.rglob("*.partial"):
+    sweep(folder)
+    # The name that zarr gives to files it has not finished.
+    for half in (folder / PREDICTION).rglob("*.partial"):
         half.unlink(missing_ok=True)
 
 
