@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from wsiseg.errors import DataError
 from wsiseg.inference.export import export_shapes
+from wsiseg.inference.label_png import write_label_png
 from wsiseg.inference.measurements import count_classes, summarise, write_measurements
 from wsiseg.inference.overlay import Prediction, write_overlay
-from wsiseg.rasters import MAX_LABEL_PIXELS, write_labels
+from wsiseg.labels import IGNORE
 from wsiseg.stores.pyramid import build_pyramid
 
 if TYPE_CHECKING:
@@ -29,22 +29,6 @@ MEASUREMENTS: Final = "measurements.csv"
 OVERLAY: Final = "overlay.png"
 LABEL_PNG: Final = "labels.png"
 LABEL_TIFF: Final = "labels.ome.tif"
-
-
-def check_label_png(job_size: int) -> None:
-    """Refuse a canvas too large for a PNG before any work is done.
-
-    Raises
-    ------
-    DataError
-        If it is.
-    """
-    if job_size > MAX_LABEL_PIXELS:
-        raise DataError(
-            f"{job_size:,} pixels are too many for labels.png, which holds {MAX_LABEL_PIXELS:,}",
-            where="--label-png",
-            mend="Leave it out and use prediction.zarr, or predict at a coarser --mpp",
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,7 +78,7 @@ class Outputs:
         if self.settings.format == "tiff":
             steps.append((LABEL_TIFF, self._tiff))
         if self.settings.label_png:
-            steps.append((LABEL_PNG, self._label_png))
+            steps.append((LABEL_PNG, lambda: self._label_png(objects)))
         done = {record["output"] for record in job.journal.records if "output" in record}
         for name, make in steps:
             if name in done:
@@ -138,9 +122,14 @@ class Outputs:
     def _layer(self) -> Layer:
         return "instances" if "instances" in self.job.store.layers else "classes"
 
-    def _label_png(self) -> None:
+    def _label_png(self, objects: Objects | None) -> None:
         store = self.job.store
-        write_labels(self.folder / LABEL_PNG, store.read(self._layer, store.canvas.window))
+        write_label_png(
+            self.folder / LABEL_PNG,
+            read=partial(store.read, self._layer),
+            size=store.canvas.size,
+            highest=IGNORE if objects is None else int(objects.id.max(initial=0)),
+        )
 
     def _tiff(self) -> None:
         from wsiseg.inference.ome_tiff import write_ome_tiff
