@@ -201,7 +201,7 @@ def wait_for_rows(table: Path, rows: int, process: subprocess.Popen[str]) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
 def test_a_killed_training_goes_on_to_the_same_end(store: Path, tmp_path: Path, number: signal.Signals) -> None:
-    settings = (*SMALL, "--steps=400", "--set=name=toy", "--set=fit.save_interval_s=0.2", "--ema=0.99")
+    settings = (*SMALL, "--steps=150", "--set=name=toy", "--set=fit.save_interval_s=0.2", "--ema=0.99")
     process = start("train", store, "-o", tmp_path / "parts", *settings)
     wait_for_rows(tmp_path / "parts" / "log.csv", 20, process)
     process.send_signal(number)
@@ -233,6 +233,24 @@ def test_two_processes_train_as_one(store: Path, tmp_path: Path) -> None:
         for name in ("one", "two")
     )
     np.testing.assert_allclose(one, two, rtol=2e-2)
+
+
+@pytest.mark.slow
+def test_a_warning_to_one_process_stops_all(store: Path, tmp_path: Path) -> None:
+    variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29617"}
+    steps = [
+        start(
+            "train", store, "-o", tmp_path / "run", *SMALL, "--steps=9999",
+            RANK=str(rank), LOCAL_RANK=str(rank), **variables,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    wait_for_rows(tmp_path / "run" / "log.csv", 2, steps[0])
+
+    steps[1].send_signal(signal.SIGUSR1)
+
+    assert [(step.communicate(timeout=120), step.returncode)[1] for step in steps] == [75, 75]
+    assert (tmp_path / "run" / "last.pt").exists()
 
 
 def test_models_are_shown(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

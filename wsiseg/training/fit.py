@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 STATE: Final = "last.pt"
 BEST: Final = "best"
 LAST: Final = "last"
-# Ranks ask each other this seldom whether to stop: agreeing holds up a GPU.
+# Ranks on GPUs ask each other this seldom whether to stop: agreeing holds a GPU up.
 AGREE_EVERY: Final = 10
 
 
@@ -293,7 +293,8 @@ class _Run:
     def keep(self) -> None:
         """Save the state where it is time to; end the training where that is asked for."""
         is_stopping, is_saving = False, self.is_time(self.settings.validate_every)
-        if self.ranks.world == 1 or self.is_time(AGREE_EVERY):
+        is_free = self.ranks.world == 1 or self.ranks.device.type != "cuda"
+        if is_free or self.is_time(AGREE_EVERY):
             is_stopping = self.ranks.agree(is_wanted=self.stop.is_requested)
             age_s = time.monotonic() - self.saved_at
             is_saving |= is_stopping or self.ranks.agree(is_wanted=age_s >= self.settings.save_interval_s)
