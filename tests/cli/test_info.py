@@ -61,7 +61,7 @@ def test_one_bad_slide_does_not_hide_the_others(tmp_path: Path, cmu_svs: Path) -
 
     assert result.returncode == 3
     assert "2220 × 2967" in result.stdout
-    assert "not a slide or image of any known format" in " ".join(result.stdout.split())
+    assert "not a slide or image of any known format" in " ".join(result.stdout.replace("│", " ").split())
     assert result.stderr.count("\n") == 1
 
 

@@ -43,6 +43,8 @@ def test_any_window_of_any_layout(
     shared: bool,
     wanted: list[Window],
 ) -> None:
+    if coding["compression"] == "none":
+        tile = 32  # the oracle's libtiff reads no uncompressed tiles that do not fill whole KiB
     layout = Layout(size=size, tile=tile, shared_tables=shared and coding["compression"] == "jpeg", **coding)  # type: ignore[arg-type] # fields of Layout
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "s.tif"
