@@ -1,0 +1,44 @@
+"""The README names commands, options and exit codes that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from wsiseg import errors
+from wsiseg.cli.app import app
+from wsiseg.errors import WsisegError
+
+README = Path(__file__).parents[2] / "README.md"
+LINES = sorted(
+    {
+        line.partition("#")[0].strip()
+        for block in re.findall(r"^```\n(.*?)^```", README.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        for part in block.splitlines()
+        for line in part.split("&&")
+        if line.strip().startswith("wsiseg ")
+    }
+)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_commands_and_their_options_exist(line: str) -> None:
+    _, name, *words = line.split()
+    command = typer.main.get_command(app)
+    options = {option for parameter in command.commands[name].params for option in parameter.opts}  # type: ignore[attr-defined] # a group
+
+    assert {word for word in words if word.startswith("-")} <= options
+
+
+def test_the_examples_cover_the_main_commands() -> None:
+    assert {line.split()[1] for line in LINES} >= {"info", "predict", "tile", "ingest", "train", "evaluate", "demo"}
+
+
+def test_every_exit_code_is_told() -> None:
+    told = {int(code) for code in re.findall(r"^\| (\d+) \|", README.read_text(encoding="utf-8"), flags=re.MULTILINE)}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, WsisegError)]
+
+    assert told == {0, *(kind.exit_code for kind in kinds)}
