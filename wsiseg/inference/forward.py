@@ -130,7 +130,7 @@ class Network:
         while True:
             size = min(len(pixels), self._limit or len(pixels))
             try:
-                parts = [self._mean(part.to(self.device, non_blocking=True)) for part in torch.split(pixels, size)]
+                parts = [self.bare(part.to(self.device, non_blocking=True)) for part in torch.split(pixels, size)]
                 return torch.cat(parts) if len(parts) > 1 else parts[0]
             except torch.OutOfMemoryError as error:
                 if size == 1:
@@ -144,7 +144,8 @@ class Network:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _mean(self, batch: Tensor) -> Tensor:
+    def bare(self, batch: Tensor) -> Tensor:
+        """Return the output for uint8 pixels (B, 3, H, W) on the device: the mean over the symmetries."""
         with self._autocast():
             total = self._forward(batch).float()
             for symmetry in self._symmetries[1:]:
@@ -162,7 +163,7 @@ class Network:
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
         with torch.inference_mode():
-            self._mean(torch.zeros((1, 3, side, side), dtype=torch.uint8, device=self.device))
+            self.bare(torch.zeros((1, 3, side, side), dtype=torch.uint8, device=self.device))
         peak = torch.cuda.max_memory_allocated(self.device) - before
         return Footprint(per_tile=peak).batch(free_memory(self.device))
 
