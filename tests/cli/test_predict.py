@@ -110,9 +110,10 @@ def test_a_slide_becomes_a_folder_with_everything(
 def test_a_semantic_model_gives_classes(tmp_path: Path, run: Callable[..., Result], semantic_model: Path) -> None:
     slide = make_slide(tmp_path / "a.svs")
 
-    result = run(slide, "--model", semantic_model, "-o", tmp_path / "out", "--polygons", "none", "--tta", "flips")
+    result = run(slide, "--model", semantic_model, "-o", tmp_path / "out", "--tta", "flips", "--format", "tiff")
 
     assert result.code == 0
+    assert (tmp_path / "out/a/labels.ome.tif").exists()
     store = MaskStore.open(tmp_path / "out/a/prediction.zarr")
     assert store.layers == ("classes", "uncertainty")
     assert store.read("classes", store.canvas.window).max() <= 2
@@ -145,8 +146,9 @@ def test_other_settings_need_overwrite(tmp_path: Path, run: Callable[..., Result
     assert MaskStore.open(tmp_path / "out/a/prediction.zarr").canvas.mpp == 1
 
 
+@pytest.mark.parametrize("tissue", ["none", "otsu"])
 def test_a_slide_that_is_damaged_in_parts_is_done_in_parts(
-    tmp_path: Path, run: Callable[..., Result], semantic_model: Path
+    tmp_path: Path, run: Callable[..., Result], semantic_model: Path, tissue: str
 ) -> None:
     slide = make_slide(tmp_path / "a.svs", Layout(size=Size(640, 640), family="aperio", mpp=0.5, tile=64))
     data = bytearray(slide.read_bytes())
@@ -155,8 +157,8 @@ def test_a_slide_that_is_damaged_in_parts_is_done_in_parts(
     data[at - 40 : at + 4] = bytes(44)
     slide.write_bytes(data)
 
-    result = run(slide, "--model", semantic_model, "-o", tmp_path / "out", "--tissue", "none")
-    again = run(slide, "--model", semantic_model, "-o", tmp_path / "out", "--tissue", "none")
+    result = run(slide, "--model", semantic_model, "-o", tmp_path / "out", "--tissue", tissue)
+    again = run(slide, "--model", semantic_model, "-o", tmp_path / "out", "--tissue", tissue)
 
     assert result.code == again.code == 3
     assert "could not be read" in result.err

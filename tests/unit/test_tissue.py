@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from wsiseg.errors import ConfigError, DataError
+from wsiseg.errors import ConfigError, DataError, UnreadableError
 from wsiseg.geometry import Region, Size, Window
 from wsiseg.slides.array import ArraySlide
 from wsiseg.slides.open import open_slide
@@ -179,3 +179,22 @@ def test_the_thumbnails_edge_shows_the_slide() -> None:
 
     assert (thumbnail.pixels == 0).all()
     assert not tissue_of(thumbnail.pixels).any()
+
+
+def test_what_cannot_be_read_counts_as_tissue_and_the_rest_is_searched() -> None:
+    pixels = noise(240, size=4000)
+    hole = Window(1000, 1400, 200, 200)
+
+    slide = ArraySlide(pixels, mpp=0.5, broken=[hole])
+    tissue = find_tissue(slide, SETTINGS)
+
+    assert tissue.fraction(Region(1000, 1400, 200, 200)) == 1
+    assert tissue.mask.mean() < 0.02
+    assert read_thumbnail(slide, 8.0).is_unreadable.mean() < 0.02
+
+
+def test_a_slide_that_cannot_be_read_anywhere_is_refused() -> None:
+    slide = ArraySlide(noise(240, size=500), mpp=0.5, broken=[Window(0, 0, 500, 500)])
+
+    with pytest.raises(UnreadableError):
+        find_tissue(slide, SETTINGS)

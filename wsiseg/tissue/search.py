@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from wsiseg.config import Config
-from wsiseg.errors import ConfigError
+from wsiseg.errors import ConfigError, UnreadableError
 from wsiseg.geometry import Canvas, Region, Scale, Size, Window
 from wsiseg.rasters import read_labels
 from wsiseg.slides.reading import read_window
@@ -27,6 +27,8 @@ MIN_THUMBNAIL_PX: Final = 512
 # Without a physical scale the thumbnail has about this many pixels along its longer edge.
 THUMBNAIL_PX: Final = 1024
 STRIP_PX: Final = 512
+# What cannot be read is narrowed down to pieces of this many thumbnail pixels.
+SMALLEST_PX: Final = 16
 
 # Gaps narrower than this are closed.
 GAP_UM: Final = 12.0
@@ -79,13 +81,16 @@ class Thumbnail:
     Parameters
     ----------
     pixels
-        RGB uint8, (h, w, 3).
+        RGB uint8, (h, w, 3); the slide's background where it cannot be read.
     canvas
         The grid of its pixels.
+    is_unreadable
+        bool, (h, w), where the slide cannot be decoded.
     """
 
     pixels: NDArray[np.uint8]
     canvas: Canvas
+    is_unreadable: NDArray[np.bool_]
 
 
 class TissueMask:
@@ -179,25 +184,44 @@ def read_thumbnail(slide: Slide, mpp: float) -> Thumbnail:
     Raises
     ------
     UnreadableError
-        If a part of the slide cannot be decoded.
+        If no part of the slide can be decoded.
     """
     canvas = _thumbnail_canvas(slide.info, mpp)
     pixels = np.empty((canvas.size.height, canvas.size.width, 3), dtype=np.uint8)
+    pixels[:] = slide.info.background
+    is_unreadable = np.zeros(pixels.shape[:2], dtype=np.bool_)
+    problem: UnreadableError | None = None
     # Blocks, since resampling takes floats: a whole slide at once would take gigabytes.
-    for y in range(0, canvas.size.height, STRIP_PX):
-        for x in range(0, canvas.size.width, STRIP_PX):
-            block = Window(x, y, STRIP_PX, STRIP_PX).clipped(canvas.size)
+    blocks = [
+        Window(x, y, STRIP_PX, STRIP_PX).clipped(canvas.size)
+        for y in reversed(range(0, canvas.size.height, STRIP_PX))
+        for x in reversed(range(0, canvas.size.width, STRIP_PX))
+    ]
+    while blocks:
+        block = blocks.pop()
+        try:
             pixels[block.slices] = read_window(slide, canvas, block)
+        except UnreadableError as error:
+            problem = error
+            if max(block.width, block.height) > SMALLEST_PX:
+                blocks += _quarters(block)
+            else:
+                is_unreadable[block.slices] = True
+    if problem is not None and is_unreadable.all():
+        raise problem
     # The last pixels reach beyond the slide, and the padding there would look like glass or like tissue.
     if canvas.size.width * canvas.scale.downsample > slide.info.size.width and canvas.size.width > 1:
         pixels[:, -1] = pixels[:, -2]
     if canvas.size.height * canvas.scale.downsample > slide.info.size.height and canvas.size.height > 1:
         pixels[-1] = pixels[-2]
-    return Thumbnail(pixels=pixels, canvas=canvas)
+    return Thumbnail(pixels=pixels, canvas=canvas, is_unreadable=is_unreadable)
 
 
 def find_tissue(slide: Slide, settings: TissueSettings, *, thumbnail: Thumbnail | None = None) -> TissueMask:
     """Return where the slide has tissue; nothing found is a valid result.
+
+    What cannot be read counts as tissue, so that whoever analyses tissue tries it at full resolution and
+    tells that it is damaged.
 
     Parameters
     ----------
@@ -213,7 +237,7 @@ def find_tissue(slide: Slide, settings: TissueSettings, *, thumbnail: Thumbnail 
     DataError
         If the mask file cannot be read.
     UnreadableError
-        If a part of the slide cannot be decoded.
+        If no part of the slide can be decoded.
     """
     size = slide.info.size
     mpp = slide.info.mpp.value if slide.info.mpp is not None else None
@@ -236,7 +260,18 @@ def find_tissue(slide: Slide, settings: TissueSettings, *, thumbnail: Thumbnail 
         min_px=min(settings.min_area_mm2 * 1e6 / pixel_um**2, bound),
         max_hole_px=min(settings.max_hole_mm2 * 1e6 / pixel_um**2, bound),
     )
+    mask |= thumbnail.is_unreadable
     return TissueMask(mask, downsample=(downsample, downsample), mpp=mpp, slide_size=size)
+
+
+def _quarters(block: Window) -> list[Window]:
+    middle_x, middle_y = block.x + -(-block.width // 2), block.y + -(-block.height // 2)
+    parts = [
+        Window.from_edges(left, top, right, bottom)
+        for top, bottom in ((block.y, middle_y), (middle_y, block.bottom))
+        for left, right in ((block.x, middle_x), (middle_x, block.right))
+    ]
+    return [part for part in parts if not part.is_empty]
 
 
 def _thumbnail_canvas(info: SlideInfo, mpp: float) -> Canvas:
