@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from wsiseg.errors import ConfigError, NothingMatchedError
+from wsiseg.urls import local_of, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -96,7 +97,7 @@ def find_slides(
     Parameters
     ----------
     inputs
-        Files, folders (searched in depth; plain images count where there are no slides;
+        Files, URLs, folders (searched in depth; plain images count where there are no slides;
         .dcm files of one series are one slide) and globs. A file that is missing beside others that are not
         is returned, so that it fails alone.
     slide_dir
@@ -121,7 +122,7 @@ def find_slides(
     if not found:
         what = "the manifest names no slide" if manifest is not None else "no slide was named"
         raise NothingMatchedError(what, where=manifest, mend="Name slides, folders, a glob or a --manifest")
-    if manifest is None and not any(entry.path.exists() for entry in found):
+    if manifest is None and not any(_may_exist(entry.path) for entry in found):
         raise NothingMatchedError("there is no such file", where=found[0].path)
     unique = {_absolute(entry.path): entry for entry in reversed(found)}
     return _named([unique.pop(key) for entry in found if (key := _absolute(entry.path)) in unique])
@@ -188,8 +189,14 @@ def _absolute(path: Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100 - resolving would follow links into content-named stores
 
 
+def _may_exist(path: Path) -> bool:
+    return url_of(path) is not None or path.exists()
+
+
 def _expand(text: str) -> list[Path]:
-    path = Path(text)
+    path = Path(local_of(text))
+    if url_of(text) is not None:
+        return [path]
     if path.is_dir():
         return _slides_within(path)
     if path.exists() or not glob.has_magic(text):
@@ -338,7 +345,9 @@ class _Row:
 
     def _path(self, column: str) -> Path | None:
         text = self.cells.get(column, "")
-        return self.base / Path(text).expanduser() if text else None
+        if url_of(text) is not None:
+            return Path(text)
+        return self.base / Path(local_of(text)).expanduser() if text else None
 
     def _flag(self, column: str) -> bool:
         text = self.cells.get(column, "").lower()

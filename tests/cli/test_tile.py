@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import fsspec
 import numpy as np
 import pytest
 import tifffile
@@ -15,6 +16,7 @@ from PIL import Image
 from tests.slide_makers import Layout, write_slide
 from wsiseg.cli import app
 from wsiseg.stores.patch_store import PatchStore
+from wsiseg.tiling.reading import open_patches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -289,6 +291,22 @@ def test_without_a_pixel_size_the_slides_own_pixels_are_cut(tmp_path: Path, run:
     assert result.code == 0
     store = PatchStore.open(tmp_path / "a.zarr")
     assert (store.mpp, store.meta.codec, len(store)) == (None, "copy", 30)
+
+
+def test_a_remote_slide_is_cut_like_a_local_one(tmp_path: Path, run: Callable[..., Result]) -> None:
+    write_slide(tmp_path / "a.svs", Layout(family="aperio", mpp=0.5))
+    fsspec.filesystem("memory").pipe("/slides/a.svs", (tmp_path / "a.svs").read_bytes())
+    settings = ("--codec", "none", "--patch-size", 64, "--min-tissue", 0)
+
+    for slide, folder in ((tmp_path / "a.svs", "near"), ("memory://slides/a.svs", "far")):
+        assert run("tile", slide, "-o", tmp_path / folder, *settings).code == 0
+    again = run("tile", "memory://slides/a.svs", "-o", tmp_path / "far", *settings)
+
+    assert "1 already done" in again.out
+    with open_patches([tmp_path / "near"]) as near, open_patches([tmp_path / "far"]) as far:
+        assert (near.stores[0].meta.slide, far.stores[0].meta.slide) != (None, None)
+        assert far.stores[0].meta.slide.path == "memory://slides/a.svs"  # type: ignore[union-attr] # checked above
+        np.testing.assert_array_equal(far.read_images(range(len(far))), near.read_images(range(len(near))))
 
 
 OPTIONS = {

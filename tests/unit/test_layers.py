@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(wsiseg.__file__).parent
 
 LAYERS = (
-    ("L0 words", {"errors", "geometry", "labels", "progress", "atomic"}),
+    ("L0 words", {"errors", "geometry", "labels", "progress", "atomic", "urls"}),
     ("L1 plain logic", {"grid", "config", "manifest", "journal", "lock", "stopping", "limits", "executors", "objects"}),
     (
         "L2 bytes and maths",

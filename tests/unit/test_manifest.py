@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from wsiseg.errors import ConfigError, NothingMatchedError
 from wsiseg.manifest import find_slides, shard
+from wsiseg.urls import url_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -207,3 +208,15 @@ def test_wrong_shards_are_refused() -> None:
         shard([1], 3, None)
     with pytest.raises(ConfigError, match="counted from 0"):
         shard([1], 3, 3)
+
+
+def test_urls_are_slides_as_they_stand(tmp_path: Path) -> None:
+    url = "s3://bucket/a?.svs"
+
+    (named,) = find_slides([url])
+    (listed,) = find_slides([], manifest=manifest(tmp_path, f"path\n{url}\n"))
+
+    assert url_of(named.path) == url_of(listed.path) == url
+    assert named.slide_id == "a?"
+    touch(tmp_path / "b.svs")
+    assert find_slides([f"file://{tmp_path}/b.svs"])[0].path == tmp_path / "b.svs"

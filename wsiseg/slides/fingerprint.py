@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from wsiseg.errors import SlideError
+from wsiseg.urls import url_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,7 @@ def fingerprint(path: Path) -> str:
     Parameters
     ----------
     path
-        File or folder.
+        File, folder, or URL that has become a path.
 
     Returns
     -------
@@ -35,6 +36,9 @@ def fingerprint(path: Path) -> str:
     SlideError
         If it cannot be read.
     """
+    url = url_of(path)
+    if url is not None:
+        return _digest_of_remote(url).hex()
     try:
         if path.is_dir():
             parts = sorted(_digest(part) for part in path.iterdir() if part.is_file())
@@ -44,11 +48,32 @@ def fingerprint(path: Path) -> str:
         raise SlideError(f"cannot be read: {error.strerror}", where=path) from error
 
 
+def _digest_of_remote(url: str) -> bytes:
+    # Late: a local slide never needs it.
+    import fsspec
+
+    try:
+        with fsspec.open(url, "rb") as file:
+            return _digest_of_open(file)
+    except ImportError as error:
+        raise SlideError(
+            f"reading from there needs a package that is not installed: {error}",
+            where=url,
+            mend="pip install 'wsiseg[remote]'",
+        ) from error
+    except Exception as error:  # each file system has errors of its own
+        raise SlideError(f"cannot be read: {error or type(error).__name__}", where=url) from error
+
+
 def _digest(path: Path) -> bytes:
-    size = path.stat().st_size
-    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
     with path.open("rb") as file:
-        for start in sorted({0, max(0, (size - SAMPLE_BYTES) // 2), max(0, size - SAMPLE_BYTES)}):
-            file.seek(start)
-            digest.update(file.read(SAMPLE_BYTES))
+        return _digest_of_open(file)
+
+
+def _digest_of_open(file: BinaryIO) -> bytes:
+    size = file.seek(0, 2)
+    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+    for start in sorted({0, max(0, (size - SAMPLE_BYTES) // 2), max(0, size - SAMPLE_BYTES)}):
+        file.seek(start)
+        digest.update(file.read(SAMPLE_BYTES))
     return digest.digest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +13,12 @@ from wsiseg.slides.openslide import OpenSlideSlide
 from wsiseg.slides.tiff import TiffSlide
 from wsiseg.slides.tiff_index import NoReaderError
 from wsiseg.slides.tiffslide import TiffSlideSlide
+from wsiseg.urls import local_of, url_of
 
 if TYPE_CHECKING:
     from wsiseg.slides.base import Slide
 
 READERS = ("tiff", "openslide", "tiffslide", "images")
-# A path that went through pathlib has lost one of its slashes.
-_REMOTE = re.compile(r"([a-z][a-z0-9+.-]+):/+(.+)")
 _IMAGE_MAGIC = {b"\x89PNG": "PNG image", b"\xff\xd8\xff": "JPEG image", b"BM": "BMP image"}
 _POINTER_MAGIC = b"version https://git-lfs"
 
@@ -46,12 +44,10 @@ def open_slide(path: Path | str, *, reader: str | None = None, slide_mpp: float 
     """
     if reader is not None and reader not in READERS:
         raise ConfigError(f"there is no reader {reader!r}", where="--reader", mend=f"Readers: {', '.join(READERS)}")
-    remote = _REMOTE.fullmatch(str(path))
-    if remote is not None and remote[1] == "file":
-        path = f"/{remote[2]}"
-    elif remote is not None:
-        return _remote(f"{remote[1]}://{remote[2]}", reader, slide_mpp)
-    place = _place(Path(path))
+    url = url_of(path)
+    if url is not None:
+        return _remote(url, reader, slide_mpp)
+    place = _place(Path(local_of(path)))
     head = _head(place)
     if reader is None:
         return _best(place, head, slide_mpp)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsiseg.errors import NothingMatchedError, SlideError, SomeFailedError, UnreadableError, WsisegError
+from wsiseg.errors import SlideError, SomeFailedError, UnreadableError, WsisegError
 from wsiseg.geometry import Window
 from wsiseg.manifest import find_slides
 from wsiseg.slides.open import open_slide
 from wsiseg.slides.openslide import OpenSlideSlide
 from wsiseg.slides.reading import best_level
+from wsiseg.urls import url_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,11 +72,11 @@ class SlideReport:
     def as_json(self) -> dict[str, Any]:
         """Return the report in plain types."""
         if self.info is None:
-            return {"path": str(self.path), "error": str(self.error)}
+            return {"path": url_of(self.path) or str(self.path), "error": str(self.error)}
         info = self.info
         size_mm = self.size_mm
         return {
-            "path": str(self.path),
+            "path": url_of(self.path) or str(self.path),
             "vendor": info.vendor,
             "reader": info.reader,
             "why": info.why,
@@ -131,10 +132,7 @@ def describe_slides(
     ConfigError
         If there is no such reader.
     """
-    paths = [entry.path for entry in find_slides(inputs)]
-    if not paths:
-        raise NothingMatchedError("no slides to look at", mend="Name slides, folders of slides, or globs")
-    return [_describe(path, reader, slide_mpp, is_verified=is_verified) for path in paths]
+    return [_describe(entry.path, reader, slide_mpp, is_verified=is_verified) for entry in find_slides(inputs)]
 
 
 def raise_failures(reports: Sequence[SlideReport]) -> None:

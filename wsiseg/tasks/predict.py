@@ -17,6 +17,7 @@ from wsiseg.lock import locked
 from wsiseg.manifest import find_slides, shard
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
+from wsiseg.urls import url_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -232,7 +233,7 @@ class _Runner:
         tissue = job.settings.tissue.for_slide(entry.slide_id, entry.mask_path)
         settings = job.settings.model_copy(update={"tissue": tissue})
         slide_mpp = job.slide_mpp if job.slide_mpp is not None else entry.mpp
-        if not entry.path.exists():
+        if url_of(entry.path) is None and not entry.path.exists():
             raise SlideError("there is no such file", where=entry.path)
         plan = plan_of(entry.path, settings, reader=job.reader, slide_mpp=slide_mpp)
         if not job.overwrite and (summary := read_summary(folder, plan)) is not None:

@@ -13,6 +13,7 @@ from wsiseg.slides.fingerprint import fingerprint
 from wsiseg.slides.open import open_slide
 from wsiseg.slides.reading import read_window
 from wsiseg.stores.patch_set import PatchSet
+from wsiseg.urls import url_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,7 +36,7 @@ class SlidePixels:
         if meta.slide is None or meta.grid is None:
             raise StoreError("the store names no slide to read from")
         path = Path(meta.slide.path)
-        if not path.exists():
+        if url_of(path) is None and not path.exists():
             raise SlideError(
                 "the slide of a store without pixels is gone", where=path, mend="Put it back, or tile with --codec zstd"
             )

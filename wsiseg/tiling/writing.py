@@ -20,6 +20,7 @@ from wsiseg.stores.patch_meta import PatchMeta, SlideOrigin
 from wsiseg.stores.patch_writer import PatchTable, PatchWriter, new_folder
 from wsiseg.stores.shards import ShardWriter
 from wsiseg.tiling.plan import RawTiles
+from wsiseg.urls import url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -215,7 +216,7 @@ def _table(info: SlideInfo, plan: TilePlan, work: SlideWork) -> PatchTable:
 
 def _meta(info: SlideInfo, plan: TilePlan, work: SlideWork, table: PatchTable, overview: Overview) -> PatchMeta:
     origin = SlideOrigin(
-        path=str(work.path.resolve()),
+        path=url_of(work.path) or str(work.path.resolve()),
         slide_id=work.slide_id,
         fingerprint=fingerprint(work.path),
         size=(info.size.width, info.size.height),

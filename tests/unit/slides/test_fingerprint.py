@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import fsspec
 import pytest
 
 from wsiseg.errors import SlideError
 from wsiseg.slides.fingerprint import fingerprint
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_it_does_not_depend_on_the_name(tmp_path: Path, cmu_svs: Path) -> None:
@@ -53,3 +51,11 @@ def test_a_folder_is_the_sum_of_its_files(tmp_path: Path) -> None:
 def test_a_missing_file_is_a_slide_error(tmp_path: Path) -> None:
     with pytest.raises(SlideError, match="No such file"):
         fingerprint(tmp_path / "none.svs")
+
+
+def test_a_remote_slide_has_the_fingerprint_of_its_copy(cmu_svs: Path) -> None:
+    fsspec.filesystem("memory").pipe("/far/a.svs", cmu_svs.read_bytes())
+
+    assert fingerprint(Path("memory://far/a.svs")) == fingerprint(cmu_svs)
+    with pytest.raises(SlideError, match="cannot be read"):
+        fingerprint(Path("memory://far/gone.svs"))
