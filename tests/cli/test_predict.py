@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from tests.slide_makers import Layout, write_slide
 from tests.tiny_models import save_tiny_model
 from wsiseg.cli import app
 from wsiseg.geometry import Size
+from wsiseg.inference import outputs
 from wsiseg.lock import locked
 from wsiseg.stores.mask_store import MaskStore
 
@@ -130,6 +132,39 @@ def test_a_second_run_does_nothing(tmp_path: Path, run: Callable[..., Result], s
 
     assert (result.code, result.out.split(",")[0]) == (0, "1 already done")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/a").rglob("*")} == before
+
+
+def test_overwriting_leaves_what_is_not_ours(tmp_path: Path, run: Callable[..., Result], semantic_model: Path) -> None:
+    slide = make_slide(tmp_path / "a.svs")
+    arguments = (slide, "--model", semantic_model, "-o", tmp_path / "out")
+    run(*arguments, "--polygons", "geojson.gz")
+    (tmp_path / "out/a/notes.txt").write_text("mine")
+
+    result = run(*arguments, "--overwrite")
+
+    assert result.code == 0
+    names = {path.name for path in (tmp_path / "out/a").iterdir()}
+    assert {"notes.txt", "polygons.geojson"} <= names
+    assert "polygons.geojson.gz" not in names
+
+
+def test_polygons_of_unfinished_work_are_counted_from_where_it_is_asked_now(
+    tmp_path: Path, run: Callable[..., Result], semantic_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (make_slide(tmp_path / "a.svs"), "--model", semantic_model, "-o", tmp_path / "out")
+    with monkeypatch.context() as broken:
+        broken.setattr(outputs, "write_overlay", lambda *_, **__: _no_space())
+        assert run(*arguments).code == 5
+    asked = []
+    monkeypatch.setattr(outputs, "export_shapes", lambda *_, origin, **__: asked.append(origin))
+
+    result = run(*arguments, "--qupath-origin", "level0")
+
+    assert (result.code, asked) == (0, ["level0"])
+
+
+def _no_space() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_other_settings_need_overwrite(tmp_path: Path, run: Callable[..., Result], semantic_model: Path) -> None:
@@ -310,3 +345,16 @@ def test_shards_divide_the_slides(tmp_path: Path, run: Callable[..., Result], se
 
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir()) == ["b"]
     assert (tmp_path / "out/summary-1-of-2.json").exists()
+
+
+def test_jobs_of_a_slurm_array_write_summaries_of_their_own(
+    tmp_path: Path, run: Callable[..., Result], semantic_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("ID", "1"), ("COUNT", "2"), ("MIN", "0")):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    slides = [make_slide(tmp_path / f"{name}.svs") for name in "ab"]
+
+    result = run(*slides, "--model", semantic_model, "-o", tmp_path / "out")
+
+    assert result.code == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"b", "summary-1-of-2.json"}

@@ -72,7 +72,7 @@ class Outputs:
         steps: list[tuple[str, Callable[[], object]]] = [
             ("pyramid", lambda: build_pyramid(store, workers=self.workers, progress=progress)),
             (MEASUREMENTS, lambda: write_measurements(self.folder / MEASUREMENTS, rows, job.canvas)),
-            (f"polygons.{self.settings.polygons} {self.settings.simplify}", lambda: self._polygons(objects, progress)),
+            (self._polygons_asked, lambda: self._polygons(objects, progress)),
             (OVERLAY, lambda: self._overlay(objects, rows)),
         ]
         if self.settings.format == "tiff":
@@ -88,6 +88,11 @@ class Outputs:
             make()
             job.journal.append({"output": name})
         return rows, None if objects is None else len(objects)
+
+    @property
+    def _polygons_asked(self) -> str:
+        settings = self.settings
+        return f"polygons.{settings.polygons} {settings.simplify} {settings.qupath_origin}"
 
     def _polygons(self, objects: Objects | None, progress: Progress) -> None:
         store = self.job.store

@@ -6,18 +6,19 @@ import logging
 import shutil
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 import numpy as np
 
 from wsiseg.atomic import sweep
 from wsiseg.inference.engine import segment
+from wsiseg.inference.export import OBJECTS_FILE, POLYGONS_STEM, PolygonFormat
 from wsiseg.inference.job import Job
 from wsiseg.inference.label_png import check_label_png
 from wsiseg.inference.memory import Load, fit
-from wsiseg.inference.outputs import Outputs
+from wsiseg.inference.outputs import LABEL_PNG, LABEL_TIFF, MEASUREMENTS, OVERLAY, Outputs
 from wsiseg.inference.settings import AUTO, canvas_for, cells_with_tissue, walk_over
-from wsiseg.inference.summary import peak_ram, software, write_summary
+from wsiseg.inference.summary import SUMMARY, peak_ram, software, write_summary
 from wsiseg.journal import Journal
 from wsiseg.labels import IGNORE
 from wsiseg.stores.mask_store import MaskStore
@@ -44,7 +45,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PREDICTION: Final = "prediction.zarr"
+# All that may lie beside it.
+FILES: Final = (
+    *(f"{POLYGONS_STEM}.{polygons}" for polygons in get_args(PolygonFormat)),
+    OBJECTS_FILE,
+    MEASUREMENTS,
+    OVERLAY,
+    LABEL_PNG,
+    LABEL_TIFF,
+)
 WORK: Final = ".work"
+JOURNAL: Final = "journal"
 # A slide whose pixels are this much coarser than the canvas gains nothing by interpolation.
 _COARSER: Final = 1.1
 
@@ -156,7 +167,7 @@ def predict_slide(slide: Slide, network: Network, target: Target, *, progress: P
     layers: tuple[Layer, ...] = ("classes", "uncertainty")
     # Outputs can be asked for anew: the labels they are made from do not depend on them.
     settled = {**target.plan, "settings": {**target.plan["settings"], "outputs": None}}
-    with Journal(work / "journal", settled) as journal:
+    with Journal(work / JOURNAL, settled) as journal:
         _sweep(target.folder)
         store = MaskStore.create(
             target.folder / PREDICTION,
@@ -202,6 +213,16 @@ def predict_slide(slide: Slide, network: Network, target: Target, *, progress: P
     write_summary(target.folder, summary)
     shutil.rmtree(work, ignore_errors=True)
     return summary
+
+
+def clear(folder: Path) -> None:
+    """Remove the prediction in a folder, and nothing else: users may keep files of their own beside it."""
+    # What says that work is done goes before the work.
+    for name in (SUMMARY, f"{WORK}/{JOURNAL}", *FILES):
+        (folder / name).unlink(missing_ok=True)
+    for name in (PREDICTION, WORK):
+        if (folder / name).exists():
+            shutil.rmtree(folder / name)
 
 
 def _sweep(folder: Path) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from wsiseg import checkpoint
-from wsiseg.atomic import write_bytes
-from wsiseg.errors import SlideError, SomeFailedError, StoppedError, StoreError, WsisegError
+from wsiseg.errors import SlideError, StoppedError, WsisegError
 from wsiseg.inference.summary import plan_of, read_summary
 from wsiseg.limits import cpu_limit, memory_limit
 from wsiseg.lock import locked
-from wsiseg.manifest import find_slides, shard
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
+from wsiseg.tasks.batch import counted, entries_of, for_each, not_written, raise_failures
 from wsiseg.urls import url_of
 
 if TYPE_CHECKING:
@@ -113,6 +110,16 @@ class SlideReport:
     seconds: float = 0.0
     error: WsisegError | None = None
 
+    def as_json(self) -> Json:
+        """Return what the summary says about the slide."""
+        return {
+            "slide_id": self.slide_id,
+            "path": self.path,
+            "status": self.status,
+            "seconds": round(self.seconds, 2),
+            "error": None if self.error is None else str(self.error),
+        }
+
     def __str__(self) -> str:
         if self.error is not None:
             return f"{self.slide_id}: failed: {self.error}"
@@ -141,31 +148,12 @@ class PredictReport:
         return tuple(report for report in self.slides if report.status in {"failed", "partly unreadable"})
 
     def __str__(self) -> str:
-        counts = {status: sum(report.status == status for report in self.slides) for status in get_args(Status)}
-        told = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no slides in this shard"
+        told = counted([report.status for report in self.slides], get_args(Status))
         return f"{told}, in {self.output}"
 
     def raise_failures(self) -> None:
-        """Raise the error that fits the slides that failed, if any.
-
-        Raises
-        ------
-        SomeFailedError
-            If others are done, or parts of a slide could not be read.
-        WsisegError
-            The slide's own error if it was the only one.
-        SlideError
-            If there were several and none is done.
-        """
-        if not self.failed:
-            return
-        names = ", ".join(report.slide_id for report in self.failed)
-        errors = [report.error for report in self.failed if report.error is not None]
-        if len(errors) < len(self.slides):
-            raise SomeFailedError(f"{len(self.failed)} of {len(self.slides)} slides failed at least in parts: {names}")
-        if len(errors) == 1:
-            raise errors[0]
-        raise SlideError(f"all {len(errors)} slides failed: {names}", mend=f"The first: {errors[0]}")
+        """Raise the error that fits the slides that failed, if any; see `wsiseg.tasks.batch`."""
+        raise_failures(self.slides, self.failed)
 
 
 def predict(job: PredictJob, progress: Progress = SILENT, stop: Stop | None = None) -> PredictReport:
@@ -184,24 +172,10 @@ def predict(job: PredictJob, progress: Progress = SILENT, stop: Stop | None = No
         If a stop was requested; what is done is on disk.
     """
     stop = stop or Stop()
-    entries = shard(
-        find_slides(job.inputs, slide_dir=job.slide_dir, manifest=job.manifest), job.num_shards, job.shard_index
-    )
+    entries = entries_of(job)
     checkpoint.read_card(job.settings.model)
-    runner = _Runner(job, progress, stop)
-    reports: list[SlideReport] = []
-    try:
-        for entry in entries:
-            if stop.is_requested:
-                raise stop.error()
-            reports.append(runner.report(entry))
-            progress.say(str(reports[-1]))
-            if job.fail_fast and reports[-1].error is not None:
-                break
-    finally:
-        if reports and not job.dry_run:
-            _write_summary(job, reports)
-    return PredictReport(slides=tuple(reports), output=job.output)
+    reports = for_each(entries, job, _Runner(job, progress, stop).report, progress=progress, stop=stop)
+    return PredictReport(slides=reports, output=job.output)
 
 
 class _Runner:
@@ -221,7 +195,7 @@ class _Runner:
         except StoppedError:
             raise
         except (WsisegError, OSError) as error:
-            failure = error if isinstance(error, WsisegError) else _translated(error, self._job.output)
+            failure = error if isinstance(error, WsisegError) else not_written(error, self._job.output)
             return SlideReport(slide_id=entry.slide_id, path=str(entry.path), status="failed", error=failure)
         return SlideReport(
             slide_id=entry.slide_id, path=str(entry.path), status=status, told=told, seconds=time.monotonic() - begun
@@ -238,6 +212,7 @@ class _Runner:
         plan = plan_of(entry.path, settings, reader=job.reader, slide_mpp=slide_mpp)
         if not job.overwrite and (summary := read_summary(folder, plan)) is not None:
             return _status(summary, "already done"), _told(summary)
+        from wsiseg.inference.prediction import clear
         from wsiseg.slides.open import open_slide
 
         with open_slide(entry.path, reader=job.reader, slide_mpp=slide_mpp) as slide:
@@ -245,7 +220,7 @@ class _Runner:
                 return "planned", self._dry(slide, settings)
             with locked(job.output / f".{entry.slide_id}.lock"):
                 if job.overwrite:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    clear(folder)
                 elif (summary := read_summary(folder, plan)) is not None:
                     return _status(summary, "already done"), _told(summary)
                 summary = self._run(slide, entry.slide_id, folder, settings, plan)
@@ -319,29 +294,3 @@ def _told(summary: Json) -> str:
     found = "" if summary["objects"] is None else f"{summary['objects']:,} objects, "
     lost = summary["unreadable_percent"]
     return f"{found}{where}" + (f", {lost:.3g} % could not be read" if lost else "")
-
-
-def _translated(error: OSError, output: Path) -> WsisegError:
-    failure = StoreError(f"cannot be written: {error.strerror or error}", where=error.filename or output)
-    failure.__cause__ = error
-    return failure
-
-
-def _write_summary(job: PredictJob, reports: list[SlideReport]) -> None:
-    # Jobs of an array write side by side.
-    name = "summary.json" if job.num_shards is None else f"summary-{job.shard_index}-of-{job.num_shards}.json"
-    slides = [
-        {
-            "slide_id": report.slide_id,
-            "path": report.path,
-            "status": report.status,
-            "seconds": round(report.seconds, 2),
-            "error": None if report.error is None else str(report.error),
-        }
-        for report in reports
-    ]
-    content = {"settings": job.settings.model_dump(mode="json"), "slides": slides}
-    try:
-        write_bytes(job.output / name, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
-    except OSError as error:
-        raise _translated(error, job.output) from error

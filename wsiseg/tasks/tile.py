@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from wsiseg.atomic import write_bytes
-from wsiseg.errors import SlideError, SomeFailedError, StoppedError, StoreError, WsisegError
+from wsiseg.errors import StoppedError, StoreError, WsisegError
 from wsiseg.geometry import Size
 from wsiseg.limits import cpu_limit
 from wsiseg.lock import locked
-from wsiseg.manifest import find_slides, shard, which_shard
 from wsiseg.progress import SILENT
 from wsiseg.slides.fingerprint import fingerprint
 from wsiseg.slides.open import open_slide
 from wsiseg.stopping import Stop
 from wsiseg.stores.patch_meta import PatchMeta
 from wsiseg.stores.patch_store import PatchStore
+from wsiseg.tasks.batch import counted, entries_of, for_each, not_written, raise_failures
 from wsiseg.tiling.plan import TileSettings, estimated_bytes, plan_patches
 from wsiseg.tiling.writing import Overview, SlideWork, is_done, write_patches
 from wsiseg.tissue import TissueSettings, find_tissue, read_thumbnail
@@ -131,6 +129,20 @@ class SlideReport:
     seconds: float = 0.0
     error: WsisegError | None = None
 
+    def as_json(self) -> dict[str, Any]:
+        """Return what the summary says about the slide."""
+        return {
+            "slide_id": self.slide_id,
+            "path": self.path,
+            "status": self.status,
+            "patches": self.patches,
+            "tissue_mm2": self.tissue_mm2,
+            "codec": self.codec,
+            "size_bytes": self.size_bytes,
+            "seconds": round(self.seconds, 2),
+            "error": None if self.error is None else str(self.error),
+        }
+
     def __str__(self) -> str:
         if self.error is not None:
             return f"{self.slide_id}: failed: {self.error}"
@@ -167,33 +179,14 @@ class TileReport:
         return tuple(report for report in self.slides if report.error is not None)
 
     def __str__(self) -> str:
-        counts = {status: sum(report.status == status for report in self.slides) for status in get_args(Status)}
-        told = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no slides in this shard"
+        told = counted([report.status for report in self.slides], get_args(Status))
         patches = sum(report.patches for report in self.slides)
         size = sum(report.size_bytes for report in self.slides)
         return f"{told}: {patches:,} patches, {size / 1e6:,.1f} MB in {self.output}"
 
     def raise_failures(self) -> None:
-        """Raise the error that fits the slides that failed, if any.
-
-        Raises
-        ------
-        SomeFailedError
-            If others are done.
-        WsisegError
-            The slide's own error if it was the only one.
-        SlideError
-            If there were several and none is done.
-        """
-        if not self.failed:
-            return
-        names = ", ".join(report.slide_id for report in self.failed)
-        if len(self.failed) < len(self.slides):
-            raise SomeFailedError(f"{len(self.failed)} of {len(self.slides)} slides failed: {names}")
-        first = self.failed[0].error
-        if len(self.failed) == 1 and first is not None:
-            raise first
-        raise SlideError(f"all {len(self.failed)} slides failed: {names}", mend=f"The first: {first}")
+        """Raise the error that fits the slides that failed, if any; see `wsiseg.tasks.batch`."""
+        raise_failures(self.slides, self.failed)
 
 
 def tile(job: TileJob, progress: Progress = SILENT, stop: Stop | None = None) -> TileReport:
@@ -210,24 +203,11 @@ def tile(job: TileJob, progress: Progress = SILENT, stop: Stop | None = None) ->
         If a stop was requested; finished stores stay.
     """
     stop = stop or Stop()
-    entries = shard(
-        find_slides(job.inputs, slide_dir=job.slide_dir, manifest=job.manifest), job.num_shards, job.shard_index
-    )
+    entries = entries_of(job)
     if not job.dry_run:
         _make_folder(job.output)
-    reports: list[SlideReport] = []
-    try:
-        for entry in entries:
-            if stop.is_requested:
-                raise stop.error()
-            reports.append(_tile_one(entry, job, progress, stop))
-            progress.say(str(reports[-1]))
-            if job.fail_fast and reports[-1].error is not None:
-                break
-    finally:
-        if reports and not job.dry_run:
-            _write_summary(job, reports)
-    return TileReport(slides=tuple(reports), output=job.output)
+    reports = for_each(entries, job, lambda entry: _tile_one(entry, job, progress, stop), progress=progress, stop=stop)
+    return TileReport(slides=reports, output=job.output)
 
 
 def _tile_one(entry: SlideEntry, job: TileJob, progress: Progress, stop: Stop) -> SlideReport:
@@ -239,8 +219,7 @@ def _tile_one(entry: SlideEntry, job: TileJob, progress: Progress, stop: Stop) -
     except WsisegError as error:
         failure = error
     except OSError as error:
-        failure = StoreError(f"cannot be written: {error.strerror}", where=job.output)
-        failure.__cause__ = error
+        failure = not_written(error, job.output)
     return SlideReport(slide_id=entry.slide_id, path=str(entry.path), status="failed", error=failure)
 
 
@@ -332,28 +311,3 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"cannot be the output folder: {error.strerror}", where=folder) from error
-
-
-def _write_summary(job: TileJob, reports: list[SlideReport]) -> None:
-    count, index = which_shard(job.num_shards, job.shard_index)
-    # Jobs that work side by side must not overwrite each other's.
-    name = "summary.json" if count == 1 else f"summary-{index}-of-{count}.json"
-    slides = [
-        {
-            "slide_id": report.slide_id,
-            "path": report.path,
-            "status": report.status,
-            "patches": report.patches,
-            "tissue_mm2": report.tissue_mm2,
-            "codec": report.codec,
-            "size_bytes": report.size_bytes,
-            "seconds": round(report.seconds, 2),
-            "error": None if report.error is None else str(report.error),
-        }
-        for report in reports
-    ]
-    summary = {"settings": job.settings.model_dump(mode="json"), "slides": slides}
-    try:
-        write_bytes(job.output / name, json.dumps(summary, indent=2, ensure_ascii=False).encode() + b"\n")
-    except OSError as error:
-        raise StoreError(f"the summary cannot be written: {error.strerror}", where=job.output) from error
