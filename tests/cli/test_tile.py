@@ -10,7 +10,6 @@ import fsspec
 import numpy as np
 import pytest
 import tifffile
-import typer
 from PIL import Image
 
 from tests.slide_makers import Layout, write_slide
@@ -307,19 +306,3 @@ def test_a_remote_slide_is_cut_like_a_local_one(tmp_path: Path, run: Callable[..
         assert (near.stores[0].meta.slide, far.stores[0].meta.slide) != (None, None)
         assert far.stores[0].meta.slide.path == "memory://slides/a.svs"  # type: ignore[union-attr] # checked above
         np.testing.assert_array_equal(far.read_images(range(len(far))), near.read_images(range(len(near))))
-
-
-OPTIONS = {
-    "tile": """--codec --config --dry-run --fail-fast --limit --list --manifest --min-tissue --mpp --num-shards
-        --num-workers --output --overlap --overwrite --patch-size --reader --set --shard-index --slide-dir --slide-mpp
-        --tissue -o slides""",
-    "ingest": """--classes --config --labels-as --layout --mpp --num-workers --output --overlap --overwrite
-        --patch-size --set --split -o source""",
-}
-
-
-@pytest.mark.parametrize("command", OPTIONS)
-def test_the_options_are_these(command: str) -> None:
-    group = typer.main.get_group(app.app)
-
-    assert sorted(name for option in group.commands[command].params for name in option.opts) == OPTIONS[command].split()

@@ -10,11 +10,16 @@ import typer
 from rich.table import Table
 
 from wsiseg.cli import console
+from wsiseg.cli.options import (
+    RUN,
+    ConfigFile,
+    Overrides,
+)
 
 if TYPE_CHECKING:
     from wsiseg.evaluation.report import Estimate, EvaluateReport
 
-LABELS, SCORES, RUN = "Labels", "Scores", "Run"
+LABELS, SCORES = "Labels", "Scores"
 
 PIPE_WIDTH = 200
 
@@ -81,12 +86,8 @@ def evaluate(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print all scores as JSON, not a table.", rich_help_panel=RUN)
     ] = False,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="Settings as a TOML file.", rich_help_panel=RUN)
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting as key=value.", rich_help_panel=RUN)
-    ] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
 ) -> None:
     """Compare predicted with true label images."""
     from wsiseg.config import load

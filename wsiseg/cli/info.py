@@ -13,6 +13,10 @@ from rich.panel import Panel
 from rich.table import Table
 
 from wsiseg.cli import console
+from wsiseg.cli.options import (  # noqa: TC001 - typer reads the annotations
+    Reader,
+    SlideMpp,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,13 +32,8 @@ def info(
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare random tiles of the fast reader with OpenSlide.")
     ] = False,
-    reader: Annotated[
-        str | None,
-        typer.Option("--reader", help="Force tiff, openslide, tiffslide or images. Default: look into the file."),
-    ] = None,
-    slide_mpp: Annotated[
-        float | None, typer.Option("--slide-mpp", help="µm per level-0 pixel, beating the files' own.")
-    ] = None,
+    reader: Reader = None,
+    slide_mpp: SlideMpp = None,
 ) -> None:
     """Show what slides are: reader, size, levels, pixel size and where it comes from."""
     from wsiseg.tasks.info import describe_slides, raise_failures

@@ -9,8 +9,16 @@ from typing import Annotated
 import typer
 
 from wsiseg.cli import console
+from wsiseg.cli.options import (
+    PATCHES,
+    RUN,
+    ConfigFile,
+    Overrides,
+    PatchOverlap,
+    ReadingThreads,
+)
 
-LABELS, PATCHES, RUN = "Labels", "Patches", "Run"
+LABELS = "Labels"
 
 
 class LabelsAs(StrEnum):
@@ -65,25 +73,13 @@ def ingest(
             rich_help_panel=PATCHES,
         ),
     ] = None,
-    overlap: Annotated[
-        str | None,
-        typer.Option(
-            "--overlap", help="Shared by neighbours: pixels (64) or a share (0.25). Default 0.", rich_help_panel=PATCHES
-        ),
-    ] = None,
-    num_workers: Annotated[
-        int | None,
-        typer.Option("--num-workers", min=0, help="Reading threads. Default: all processors.", rich_help_panel=RUN),
-    ] = None,
+    overlap: PatchOverlap = None,
+    num_workers: ReadingThreads = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make the store again if it is there.", rich_help_panel=RUN)
     ] = False,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="Settings as a TOML file.", rich_help_panel=RUN)
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting as key=value.", rich_help_panel=RUN)
-    ] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
 ) -> None:
     """Make a patch store out of folders of images and label images."""
     from wsiseg.config import load

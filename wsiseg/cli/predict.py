@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated
@@ -10,9 +9,28 @@ from typing import Annotated
 import typer
 
 from wsiseg.cli import console
+from wsiseg.cli.options import (
+    RUN,
+    ConfigFile,
+    Device,
+    FailFast,
+    Manifest,
+    NumShards,
+    Overrides,
+    Precision,
+    Reader,
+    ShardIndex,
+    SlideDir,
+    SlideMpp,
+    Slides,
+    TimeLimit,
+    Tissue,
+    as_overrides,
+    seconds,
+)
 from wsiseg.errors import ConfigError
 
-INPUT, MODEL, OUTPUTS, RUN = "Input", "Model", "Outputs", "Run"
+MODEL, OUTPUTS = "Model", "Outputs"
 
 
 class Blend(StrEnum):
@@ -29,15 +47,6 @@ class Tta(StrEnum):
     NONE = "none"
     FLIPS = "flips"
     D4 = "d4"
-
-
-class Amp(StrEnum):
-    """Mixed precision."""
-
-    AUTO = "auto"
-    FP16 = "fp16"
-    BF16 = "bf16"
-    OFF = "off"
 
 
 class Polygons(StrEnum):
@@ -64,9 +73,7 @@ class MaskFormat(StrEnum):
 
 
 def predict(
-    slides: Annotated[
-        list[str] | None, typer.Argument(help="Slides, folders of slides, or globs.", show_default=False)
-    ] = None,
+    slides: Slides = None,
     *,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder that gets one folder per slide.", show_default=False)
@@ -75,34 +82,11 @@ def predict(
         str | None,
         typer.Option("--model", help="Shipped model, or folder of one. Default nuclei-he.", rich_help_panel=MODEL),
     ] = None,
-    manifest: Annotated[
-        Path | None,
-        typer.Option(
-            "--manifest", "--list", help="CSV of slides with a column path (or wsi, slide).", rich_help_panel=INPUT
-        ),
-    ] = None,
-    slide_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--slide-dir", help="Folder of slides, or where the manifest's paths start.", rich_help_panel=INPUT
-        ),
-    ] = None,
-    slide_mpp: Annotated[
-        float | None,
-        typer.Option("--slide-mpp", help="µm per level-0 pixel, beating the files' own.", rich_help_panel=INPUT),
-    ] = None,
-    reader: Annotated[
-        str | None,
-        typer.Option("--reader", help="Force a reader instead of looking into the file.", rich_help_panel=INPUT),
-    ] = None,
-    tissue: Annotated[
-        str | None,
-        typer.Option(
-            "--tissue",
-            help="otsu, none, a mask image, or a folder of <slide_id>.png. Default otsu; none for plain images.",
-            rich_help_panel=INPUT,
-        ),
-    ] = None,
+    manifest: Manifest = None,
+    slide_dir: SlideDir = None,
+    slide_mpp: SlideMpp = None,
+    reader: Reader = None,
+    tissue: Tissue = None,
     mpp: Annotated[
         float | None,
         typer.Option("--mpp", help="µm per pixel of the prediction. Default: the model's.", rich_help_panel=MODEL),
@@ -123,10 +107,7 @@ def predict(
         Tta | None,
         typer.Option("--tta", help="Mean over 4 (flips) or 8 (d4) symmetries. Default none.", rich_help_panel=MODEL),
     ] = None,
-    amp: Annotated[
-        Amp | None,
-        typer.Option("--amp", help="Mixed precision. Default auto: on CUDA only.", rich_help_panel=MODEL),
-    ] = None,
+    amp: Precision = None,
     polygons: Annotated[
         Polygons | None,
         typer.Option("--polygons", help="Format of polygons. Default geojson.", rich_help_panel=OUTPUTS),
@@ -155,7 +136,7 @@ def predict(
         MaskFormat | None,
         typer.Option("--format", help="tiff adds a pyramidal OME-TIFF. Default zarr.", rich_help_panel=OUTPUTS),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda:N or mps.", rich_help_panel=RUN)] = "auto",
+    device: Device = "auto",
     batch_size: Annotated[
         str, typer.Option("--batch-size", help="Tiles at once, or auto.", rich_help_panel=RUN)
     ] = "auto",
@@ -177,39 +158,19 @@ def predict(
     compile_network: Annotated[
         bool, typer.Option("--compile", help="Compile the network; pays off on long runs.", rich_help_panel=RUN)
     ] = False,
-    time_limit: Annotated[
-        float | None,
-        typer.Option("--time-limit", min=0, help="Minutes after which to save and stop.", rich_help_panel=RUN),
-    ] = None,
-    num_shards: Annotated[
-        int | None,
-        typer.Option(
-            "--num-shards",
-            min=1,
-            help="Deal slides out to this many jobs. Default: the Slurm array.",
-            rich_help_panel=RUN,
-        ),
-    ] = None,
-    shard_index: Annotated[
-        int | None, typer.Option("--shard-index", min=0, help="Which job this is, from 0.", rich_help_panel=RUN)
-    ] = None,
+    time_limit: TimeLimit = None,
+    num_shards: NumShards = None,
+    shard_index: ShardIndex = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Predict again what is there.", rich_help_panel=RUN)
     ] = False,
-    fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="Stop at the first slide that fails.", rich_help_panel=RUN)
-    ] = False,
+    fail_fast: FailFast = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Count tiles, estimate memory and disk; write nothing.", rich_help_panel=RUN),
     ] = False,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="Settings as a TOML file.", rich_help_panel=RUN)
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A deeper setting, such as tissue.min_area_mm2=0.1.", rich_help_panel=RUN),
-    ] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
 ) -> None:
     """Segment slides: masks, polygons, tables and pictures, one folder per slide.
 
@@ -230,11 +191,10 @@ def predict(
         "outputs.label_png": label_png or None,
         "outputs.format": mask_format,
     }
-    given = [f"{key}={json.dumps(value)}" for key, value in nested.items() if value is not None]
     job = PredictJob(
         inputs=tuple(slides or ()),
         output=output,
-        settings=load(PredictSettings, file=config, options=options, overrides=[*given, *(overrides or ())]),
+        settings=load(PredictSettings, file=config, options=options, overrides=as_overrides(nested, overrides)),
         slide_dir=slide_dir,
         manifest=manifest,
         reader=reader,
@@ -250,8 +210,7 @@ def predict(
         fail_fast=fail_fast,
         dry_run=dry_run,
     )
-    limit_s = None if time_limit is None else 60 * time_limit
-    with console.progress_bar() as progress, console.graceful(limit_s) as stop:
+    with console.progress_bar() as progress, console.graceful(seconds(time_limit)) as stop:
         report = run(job, progress, stop)
     console.out.print(str(report), highlight=False, markup=False)
     report.raise_failures()

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated
 
 import typer
 
 from wsiseg.cli import console
+from wsiseg.cli.options import (
+    RUN,
+    ConfigFile,
+    Device,
+    Overrides,
+    Precision,
+    TimeLimit,
+    as_overrides,
+    seconds,
+)
 
-DATA, MODEL, LEARNING, RUN = "Data", "Model", "Learning", "Run"
-
-
-class Amp(StrEnum):
-    """Precision on the way forward."""
-
-    AUTO = "auto"
-    BF16 = "bf16"
-    FP16 = "fp16"
-    OFF = "off"
+DATA, MODEL, LEARNING = "Data", "Model", "Learning"
 
 
 def train(
@@ -96,30 +96,17 @@ def train(
     seed: Annotated[
         int | None, typer.Option("--seed", help="Decides everything random. Default 0.", rich_help_panel=LEARNING)
     ] = None,
-    device: Annotated[
-        str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=RUN)
-    ] = "auto",
-    amp: Annotated[
-        Amp | None,
-        typer.Option("--amp", help="Half precision; auto uses it on CUDA. Default auto.", rich_help_panel=RUN),
-    ] = None,
+    device: Device = "auto",
+    amp: Precision = None,
     num_workers: Annotated[
         int | None, typer.Option("--num-workers", help="Threads that cut images. Default 2.", rich_help_panel=RUN)
     ] = None,
-    time_limit: Annotated[
-        float | None,
-        typer.Option("--time-limit", help="Minutes after which to save, stop and exit 75.", rich_help_panel=RUN),
-    ] = None,
+    time_limit: TimeLimit = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start anew instead of going on.", rich_help_panel=RUN)
     ] = False,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="Settings as a TOML file.", rich_help_panel=RUN)
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A deeper setting, such as augmentation.scale=0.3.", rich_help_panel=RUN),
-    ] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
 ) -> None:
     """Train a model on labelled patches, or go on with a training that was interrupted.
 
@@ -151,16 +138,14 @@ def train(
         "fit.amp": amp,
         "fit.num_workers": num_workers,
     }
-    given = [f"{key}={value}" for key, value in nested.items() if value is not None]
     job = TrainJob(
         stores=tuple(stores),
         output=output,
-        config=load(TrainConfig, file=config, options=options, overrides=[*given, *(overrides or ())]),
+        config=load(TrainConfig, file=config, options=options, overrides=as_overrides(nested, overrides)),
         device=device,
         overwrite=overwrite,
     )
-    limit_s = None if time_limit is None else 60 * time_limit
-    with console.progress_bar() as progress, console.graceful(limit_s) as stop:
+    with console.progress_bar() as progress, console.graceful(seconds(time_limit)) as stop:
         report = run(job, progress, stop)
     if report.is_first:
         console.out.print(str(report), highlight=False, markup=False)

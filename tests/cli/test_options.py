@@ -1,0 +1,61 @@
+"""Options of the commands are promises: none goes, comes or changes its name by accident."""
+
+from __future__ import annotations
+
+import typer.main
+from typer.core import TyperGroup
+
+from wsiseg.cli import app
+
+OPTIONS = {
+    "info": "--json --reader --slide-mpp --verify slides",
+    "doctor": "--json",
+    "tile": """--codec --config --dry-run --fail-fast --limit --list --manifest --min-tissue --mpp --num-shards
+        --num-workers --output --overlap --overwrite --patch-size --reader --set --shard-index --slide-dir
+        --slide-mpp --tissue -o slides""",
+    "ingest": """--classes --config --labels-as --layout --mpp --num-workers --output --overlap --overwrite --patch-size
+        --set --split -o source""",
+    "train": """--accumulate --amp --arch --batch-size --config --crop-px --device --ema --encoder --epochs --head
+        --layer --lr --method --mpp --num-workers --output --overwrite --seed --set --steps --time-limit
+        --val-fraction -o stores""",
+    "models": "--json action model",
+    "predict": """--amp --batch-size --blend --compile --config --device --dry-run --fail-fast --format --label-png
+        --list --manifest --max-ram --model --mpp --num-shards --num-workers --output --overlap --overwrite --polygons
+        --qupath-origin --reader --set --shard-index --simplify --slide-dir --slide-mpp --time-limit --tissue
+        --tta -o slides""",
+    "evaluate": """--bootstrap --classes --config --csv --ignore-index --json --mpp --num-classes --output --seed --set
+        --task --tolerance -o pred truth""",
+    "demo": "--output -o",
+}
+
+
+def group() -> TyperGroup:
+    command = typer.main.get_command(app.app)
+    assert isinstance(command, TyperGroup)
+    return command
+
+
+def test_the_options_are_these() -> None:
+    found = {
+        name: " ".join(sorted(option for parameter in command.params for option in parameter.opts))
+        for name, command in group().commands.items()
+    }
+
+    assert found == {name: " ".join(options.split()) for name, options in OPTIONS.items()}
+
+
+def test_the_options_before_the_command_are_these() -> None:
+    found = sorted(option for parameter in group().params for option in parameter.opts)
+
+    assert found == ["--install-completion", "--progress", "--show-completion", "--verbose", "--version", "-v"]
+
+
+def test_every_option_has_a_help_text() -> None:
+    silent = [
+        f"{name} {parameter.name}"
+        for name, command in group().commands.items()
+        for parameter in command.params
+        if parameter.name != "help" and not getattr(parameter, "help", None)
+    ]
+
+    assert silent == []
