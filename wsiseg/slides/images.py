@@ -14,6 +14,7 @@ from wsiseg.errors import SlideError, UnreadableError
 from wsiseg.geometry import Size, Window
 from wsiseg.slides.base import Level, SlideInfo
 from wsiseg.slides.mpp import choose_mpp
+from wsiseg.slides.tiff_whole import MAGIC as TIFF_MAGIC
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 # They are decoded whole: 3 GB of pixels.
 MAX_PIXELS = 1_000_000_000
 BACKGROUND = (255, 255, 255)
-TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _EIGHT_BIT_MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
 
 

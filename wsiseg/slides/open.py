@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import openslide
 
 from wsiseg.errors import ConfigError, SlideError
-from wsiseg.slides.images import TIFF_MAGIC, ImageSlide
+from wsiseg.slides.images import ImageSlide
 from wsiseg.slides.openslide import OpenSlideSlide
 from wsiseg.slides.tiff import TiffSlide
-from wsiseg.slides.tiff_index import NoReaderError
+from wsiseg.slides.tiff_index import VENDORS, NoReaderError
+from wsiseg.slides.tiff_whole import MAGIC as TIFF_MAGIC
+from wsiseg.slides.tiff_whole import check_directories
 from wsiseg.slides.tiffslide import TiffSlideSlide
 from wsiseg.urls import local_of, url_of
 
@@ -69,6 +71,8 @@ def _remote(url: str, reader: str | None, slide_mpp: float | None) -> Slide:
 def _best(path: Path, head: bytes, slide_mpp: float | None) -> Slide:
     vendor = openslide.OpenSlide.detect_format(path)
     refusal = ""
+    if vendor in VENDORS:
+        check_directories(path)
     if head[:4] in TIFF_MAGIC:
         try:
             return TiffSlide(path, why="a tiled TIFF, decoded without detours", slide_mpp=slide_mpp)

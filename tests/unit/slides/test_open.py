@@ -10,10 +10,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.slide_makers import Layout, tissue, write_slide
+from tests.slide_makers import Family, Layout, tissue, write_slide
 from wsiseg.errors import ConfigError, SlideError, UnreadableError
 from wsiseg.geometry import Size, Window
 from wsiseg.slides.open import READERS, open_slide
+from wsiseg.slides.tiff_whole import check_directories
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +75,7 @@ def test_files_that_are_no_slides_say_what_they_are(tmp_path: Path) -> None:
     assert_refused(tmp_path / "text.svs", "not a slide or image of any known format")
     assert_refused(tmp_path / "pointer.svs", "Git LFS pointer.*git lfs pull")
     assert_refused(tmp_path / "noise.svs", "not a slide or image of any known format")
-    assert_refused(tmp_path / "stub.tif", "TIFF")
+    assert_refused(tmp_path / "stub.tif", "cut short")
     assert_refused(tmp_path / "stub.png", "not an image that can be read")
 
 
@@ -86,18 +87,25 @@ def test_a_slide_cut_before_its_directory_says_so(tmp_path: Path, cmu_svs: Path,
     assert_refused(tmp_path / "cut.svs", "the file is cut short.*Copy it again")
 
 
-def test_a_slide_cut_behind_its_first_directory_is_refused_or_readable(tmp_path: Path, cmu_svs: Path) -> None:
+@pytest.mark.parametrize("share", [0.7, 0.9, 0.97])
+def test_a_slide_cut_behind_its_first_directory_says_so(tmp_path: Path, cmu_svs: Path, share: float) -> None:
+    # It opened, since its pixels were there, as one without a pixel size, and asked for --slide-mpp.
     whole = cmu_svs.read_bytes()
-    path = tmp_path / "cut.svs"
-    path.write_bytes(whole[: int(len(whole) * 0.9)])
+    (tmp_path / "cut.svs").write_bytes(whole[: int(len(whole) * share)])
 
-    try:
-        slide = open_slide(path)
-    except SlideError as error:
-        assert "\n" not in str(error)  # noqa: PT017 - both ends are right
-    else:
-        with slide:
-            assert slide.read_level(0, Window(900, 900, 50, 50)).std() > 1
+    assert_refused(tmp_path / "cut.svs", "the file is cut short.*Copy it again")
+
+
+@pytest.mark.parametrize("family", ["aperio", "generic", "ome"])
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_a_slide_is_whole_to_its_last_byte(tmp_path: Path, family: Family, *, bigtiff: bool) -> None:
+    path = tmp_path / "s.tif"
+    write_slide(path, Layout(family=family, levels=(1, 2), bigtiff=bigtiff))
+
+    check_directories(path)
+    path.write_bytes(path.read_bytes()[:16] + b"\0" * 8)
+    with pytest.raises(SlideError, match="cut short"):
+        check_directories(path)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
