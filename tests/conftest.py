@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wsiseg.stores.patch_store import LayerKind, PatchStore
+    from wsiseg.stores.patch_store import PatchStore
+    from wsiseg.stores.patches import LayerKind
 
 
 @pytest.fixture(scope="session")

@@ -24,9 +24,9 @@ from wsiseg.rasters import read_labels
 from wsiseg.slides.fingerprint import fingerprint
 from wsiseg.slides.images import ImageSlide
 from wsiseg.stores.patch_meta import PatchMeta
-from wsiseg.stores.patch_store import LayerInfo
 from wsiseg.stores.patch_writer import PatchTable, PatchWriter, new_folder
-from wsiseg.stores.shards import ShardWriter
+from wsiseg.stores.patches import LayerInfo
+from wsiseg.stores.shard_writer import ShardWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,12 +13,14 @@ from zarr.registry import register_codec
 
 from wsiseg.errors import StoreError
 from wsiseg.labels import IGNORE, LabelMap
+from wsiseg.stores.checksum import crc32c
 from wsiseg.stores.jpeg_codec import JpegCodec
 from wsiseg.stores.patch_meta import CodecName, PatchMeta
 from wsiseg.stores.patch_set import PatchSet
-from wsiseg.stores.patch_store import LayerInfo, PatchStore
+from wsiseg.stores.patch_store import PatchStore
 from wsiseg.stores.patch_writer import PatchTable, PatchWriter, new_folder
-from wsiseg.stores.shards import ShardedArray, crc32c, per_shard
+from wsiseg.stores.patches import LayerInfo
+from wsiseg.stores.shards import ShardedArray, per_shard
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from wsiseg.errors import StoreError
-from wsiseg.stores.patch_store import LayerInfo, PatchStore
+from wsiseg.stores.patch_store import PatchStore
+from wsiseg.stores.patches import LayerInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from wsiseg.labels import LabelMap
     from wsiseg.stores.patch_meta import PatchMeta
-    from wsiseg.stores.patch_store import Indices, LayerKind, PixelSource
+    from wsiseg.stores.patches import Indices, LayerKind, PixelSource
 
 
 class PatchSet:

@@ -18,16 +18,16 @@ Pixels beyond a patch's extent are background when read here, whatever is stored
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from pydantic import ValidationError
 
 from wsiseg.errors import StoreError
-from wsiseg.labels import IGNORE, LabelMap
+from wsiseg.labels import LabelMap
 from wsiseg.stores.chunk_codecs import Zstd
 from wsiseg.stores.patch_meta import PatchMeta
+from wsiseg.stores.patches import LayerInfo
 from wsiseg.stores.shards import ShardedArray
 from wsiseg.stores.zarr_files import METADATA, read_array, read_metadata, write_group
 
@@ -38,81 +38,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Indices = Sequence[int] | NDArray[np.integer[Any]]
-
-LayerKind = Literal["instances", "classes"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerInfo:
-    """What a layer of labels holds.
-
-    Parameters
-    ----------
-    kind
-        ``instances`` (int32 ids, 0 background) or ``classes`` (uint8 indices, 255 ignored).
-    labels
-        The classes.
-    """
-
-    kind: LayerKind
-    labels: LabelMap
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Return the type of the values."""
-        return np.dtype(np.int32 if self.kind == "instances" else np.uint8)
-
-    @property
-    def fill(self) -> int:
-        """Return the value of patches without labels."""
-        return 0 if self.kind == "instances" else IGNORE
-
-
-class PixelSource(Protocol):
-    """Reads the images of a store that holds none."""
-
-    def read(self, windows: NDArray[np.int64], patch_px: int) -> NDArray[np.uint8]:
-        """Return the patches whose upper left corners lie at `windows` (n, 2) canvas x, y, as (n, H, W, 3)."""
-        ...
-
-    def close(self) -> None:
-        """Release the file."""
-        ...
-
-
-class Patches(Protocol):
-    """What training and prediction ask of one store or of several in a row."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def mpp(self) -> float | None: ...  # noqa: D102 - see PatchStore
-    @property
-    def patch_px(self) -> int: ...  # noqa: D102
-    @property
-    def image_shape(self) -> tuple[int, int]: ...  # noqa: D102
-    @property
-    def parents(self) -> NDArray[np.object_]: ...  # noqa: D102
-    @property
-    def groups(self) -> NDArray[np.object_]: ...  # noqa: D102
-    @property
-    def splits(self) -> NDArray[np.object_]: ...  # noqa: D102
-    @property
-    def positions(self) -> NDArray[np.int64]: ...  # noqa: D102
-    @property
-    def tissue(self) -> NDArray[np.float32]: ...  # noqa: D102
-    @property
-    def extents(self) -> NDArray[np.int32]: ...  # noqa: D102
-    @property
-    def layers(self) -> dict[str, LayerInfo]: ...  # noqa: D102
-    @property
-    def fingerprint(self) -> str: ...  # noqa: D102
-    def is_labelled(self, layer: str) -> NDArray[np.bool_]: ...  # noqa: D102
-    def read_images(self, indices: Indices) -> NDArray[np.uint8]: ...  # noqa: D102
-    def read_labels(self, layer: str, indices: Indices) -> NDArray[Any]: ...  # noqa: D102
-    def add_layer(self, name: str, kind: LayerKind, labels: LabelMap) -> None: ...  # noqa: D102
-    def write_labels(self, layer: str, indices: Indices, arrays: Sequence[NDArray[Any]]) -> None: ...  # noqa: D102
+    from wsiseg.stores.patches import Indices, LayerKind, PixelSource
 
 
 class PatchStore:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from wsiseg.stores.chunk_codecs import ChunkCodec
     from wsiseg.stores.patch_meta import PatchMeta
-    from wsiseg.stores.patch_store import LayerInfo
+    from wsiseg.stores.patches import LayerInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ import numpy as np
 
 from wsiseg.atomic import write_bytes
 from wsiseg.errors import StoreError
+from wsiseg.stores.checksum import crc32c
 from wsiseg.stores.chunk_codecs import from_zarr
 from wsiseg.stores.zarr_files import LITTLE_ENDIAN, read_metadata, write_metadata
 
@@ -272,61 +273,3 @@ class ShardedArray:
         except FileNotFoundError:
             return [None] * len(items)
         return chunks
-
-
-class ShardWriter:
-    """Fills an array from its first item to its last, a whole shard at a time.
-
-    Parameters
-    ----------
-    array
-        A new array.
-    """
-
-    def __init__(self, array: ShardedArray) -> None:
-        self._array = array
-        self._waiting: list[bytes | None] = []
-        self._shard = 0
-
-    def add(self, chunks: Sequence[bytes | None]) -> None:
-        """Append encoded items, None for those that are not there."""
-        self._waiting += chunks
-        while len(self._waiting) >= self._array.items_per_shard:
-            self._flush()
-
-    def close(self) -> None:
-        """Write what is left."""
-        if self._waiting:
-            self._flush()
-
-    def _flush(self) -> None:
-        count = self._array.items_per_shard
-        if any(chunk is not None for chunk in self._waiting[:count]):
-            self._array.write_shard(self._shard, self._waiting[:count])
-        del self._waiting[:count]
-        self._shard += 1
-
-
-def _crc_table() -> list[int]:
-    table = []
-    for byte in range(256):
-        value = byte
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return table
-
-
-_TABLE = _crc_table()
-
-
-def crc32c(data: bytes) -> int:
-    """Return the Castagnoli checksum that Zarr puts behind a shard's index.
-
-    >>> hex(crc32c(b"123456789"))
-    '0xe3069283'
-    """
-    value = 0xFFFFFFFF
-    for byte in data:
-        value = value >> 8 ^ _TABLE[(value ^ byte) & 0xFF]
-    return value ^ 0xFFFFFFFF

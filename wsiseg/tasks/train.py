@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from wsiseg.progress import Progress
     from wsiseg.stores.patch_set import PatchSet
-    from wsiseg.stores.patch_store import LayerInfo
+    from wsiseg.stores.patches import LayerInfo
     from wsiseg.training.ranks import Ranks
 
 CONFIG = "config.json"

@@ -18,7 +18,7 @@ from wsiseg.slides.fingerprint import fingerprint
 from wsiseg.slides.reading import read_windows
 from wsiseg.stores.patch_meta import PatchMeta, SlideOrigin
 from wsiseg.stores.patch_writer import PatchTable, PatchWriter, new_folder
-from wsiseg.stores.shards import ShardWriter
+from wsiseg.stores.shard_writer import ShardWriter
 from wsiseg.tiling.plan import RawTiles
 from wsiseg.urls import url_of
 

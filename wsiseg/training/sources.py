@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wsiseg.stores.patch_store import LayerKind, Patches
+    from wsiseg.stores.patches import LayerKind, Patches
 
 # Stores whose resolutions differ by less are taken as equal.
 SAME_SCALE = 0.02
