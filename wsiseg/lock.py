@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -52,8 +53,7 @@ def _acquire(path: Path) -> None:
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
-            if _is_stale(path):
-                path.unlink(missing_ok=True)
+            if _removed_stale(path):
                 continue
             break
         with os.fdopen(descriptor, "w") as file:
@@ -65,6 +65,26 @@ def _acquire(path: Path) -> None:
         where=path.parent,
         mend=f"Wait for it, or remove {path.name} if you are sure that it is gone",
     )
+
+
+def _removed_stale(path: Path) -> bool:
+    """Remove the lock if its holder is gone; tell whether it did.
+
+    Of several who find it stale at once, each takes aside whatever is there by then. Who has taken a lock
+    that is alive after all, made by one who was faster, puts it back.
+    """
+    if not _is_stale(path):
+        return False
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.stale")
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return True
+    if not (is_gone := _is_stale(aside)):
+        with suppress(FileExistsError):
+            path.hardlink_to(aside)
+    aside.unlink(missing_ok=True)
+    return is_gone
 
 
 def _holder(path: Path) -> dict[str, object]:
@@ -97,5 +117,6 @@ def _is_stale(path: Path) -> bool:
 
 def _beat(path: Path, done: threading.Event) -> None:
     while not done.wait(HEARTBEAT_S):
-        with suppress(FileNotFoundError):
+        # A file system that is away for a moment must not stop the heart for good.
+        with suppress(OSError):
             os.utime(path)

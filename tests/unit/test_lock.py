@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from wsiseg import lock
 from wsiseg.errors import StoreError
 from wsiseg.lock import STALE_S, locked
 
@@ -45,3 +46,26 @@ def test_the_lock_of_another_host_holds_until_its_heart_stops(tmp_path: Path) ->
     os.utime(path, (0, path.stat().st_mtime - STALE_S - 1))
     with locked(path):
         pass
+
+
+def test_who_finds_a_stale_lock_too_late_does_not_take_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lock"
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1}))
+    os.utime(path, (0, path.stat().st_mtime - STALE_S - 1))
+    judge = lock._is_stale
+
+    def taken_meanwhile(place: Path) -> bool:
+        monkeypatch.setattr(lock, "_is_stale", judge)
+        is_stale = judge(place)
+        path.write_text(json.dumps({"host": "third", "pid": 1}))
+        return is_stale
+
+    monkeypatch.setattr(lock, "_is_stale", taken_meanwhile)
+
+    with pytest.raises(StoreError, match="third"), locked(path):
+        pass
+
+    assert [file.name for file in tmp_path.iterdir()] == ["lock"]
+    assert "third" in path.read_text()
