@@ -50,8 +50,9 @@ class Mixture:
         What is believed about the slide.
     encode
         Makes targets of labels.
-    is_varied
-        Composites hold pale, hollow nuclei next to dark ones.
+    hollow
+        Composites hold unequally dark nuclei, in half of them hollow: their middle lacks up to this part of
+        the dye. None: nuclei stay as they are.
     seed
         Decides everything that is random.
     """
@@ -67,10 +68,10 @@ class Mixture:
         valid: NDArray[np.bool_],
         *,
         encode: Callable[..., dict[str, NDArray[np.float32]]],
-        is_varied: bool,
+        hollow: float | None,
         seed: int,
     ) -> None:
-        self._is_varied = is_varied
+        self._hollow = hollow
         everywhere = [np.ones(item.labels.shape, dtype=bool) for item in cells]
         sizes = [diameter_px(item.labels) for item in cells]
         self._cells = [
@@ -127,8 +128,8 @@ class Mixture:
         nuclei = ndimage.gaussian_filter((labels > 0).astype(np.float32), 0.8)
         depth, texture, kept = rng.uniform(0.4, 1.5), rng.uniform(0, 1), rng.uniform(0.5, 1)
         amount = np.sign(amount) * np.abs(amount) ** rng.uniform(0.6, 1.3)
-        if self._is_varied:
-            amount = amount * _variety(labels, rng)
+        if self._hollow is not None:
+            amount = amount * _variety(labels, self._hollow, rng)
         covered = 1 - nuclei * (1 - kept)
         haematoxylin = amount * depth * np.where(amount > 0, nuclei + (1 - nuclei) * texture, texture)
         haematoxylin += np.minimum(faint * math.exp(rng.normal(-0.7, 0.5)), rng.uniform(0.3, 1) * depth) * covered
@@ -202,14 +203,14 @@ def _sampled(pixels: NDArray[np.float32], x: NDArray[np.float32], y: NDArray[np.
     return taken[0].permute(1, 2, 0).numpy()
 
 
-def _variety(labels: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.float32]:
+def _variety(labels: NDArray[np.int32], hollow: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """Return factors (H, W) that make nuclei unequally dark, and in half of the crops hollow."""
     strength = np.exp(rng.normal(0, 0.25, int(labels.max()) + 1)).astype(np.float32)
     strength[0] = 1
     factors = ndimage.gaussian_filter(strength[labels], 0.7)
     depth = ndimage.gaussian_filter((labels > 0).astype(np.float32), 2)
-    hollow = rng.uniform(0, 0.7) if rng.random() < 0.5 else 0.0  # noqa: PLR2004
-    return factors * (1 - np.float32(hollow) * depth**2)
+    lacking = rng.uniform(0, hollow) if rng.random() < 0.5 else 0.0  # noqa: PLR2004
+    return factors * (1 - np.float32(lacking) * depth**2)
 
 
 def _unit(vector: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -30,7 +30,8 @@ from wsiseg.training.fit import LAST, FitSettings, fit
 from wsiseg.training.validation import dense_maps
 
 SEED = 0
-ROUNDS = (1400, 1400, 2500)  # updates
+ROUNDS = (1400, 1400, 2200, 900)  # updates
+HOLLOW = (None, 0.7, 0.7, 1.1)
 OPTIONS = SupervisedOptions(
     arch="unet-gn",
     net={"widths": [32, 64, 128, 256]},
@@ -111,12 +112,13 @@ def main() -> None:
     )  # fmt: skip
     stage = SupervisedStage(options=OPTIONS)
     weights = None
-    for number in range(len(ROUNDS)):
+    finished = [number for number in range(len(ROUNDS)) if (args.output / f"round{number}" / LAST).exists()]
+    for number in range(max(finished, default=0), len(ROUNDS)):
         torch.manual_seed(SEED + number)
         learner = stage.build(facts)
         if weights is not None:
             learner.module.load_state_dict(weights)
-        mixture = Mixture(train, rgb, labels, valid, encode=learner.encode, is_varied=number > 0, seed=SEED + number)
+        mixture = Mixture(train, rgb, labels, valid, encode=learner.encode, hollow=HOLLOW[number], seed=SEED + number)
         folder = args.output / f"round{number}"
         folder.mkdir(parents=True, exist_ok=True)
         plan = {"round": number, "steps": ROUNDS[number], "shares": str(SHARES)}

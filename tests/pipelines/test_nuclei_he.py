@@ -46,7 +46,7 @@ def purple_cells(pipeline: dict[str, Any], radius: int) -> Any:  # noqa: ANN401 
     return pipeline["material"].Cells(name=str(radius), stain="purple_on_purple", rgb=rgb, labels=labels)
 
 
-def mixture(pipeline: dict[str, Any], *, is_varied: bool) -> Any:  # noqa: ANN401 - the pipeline is no package
+def mixture(pipeline: dict[str, Any], *, hollow: float | None) -> Any:  # noqa: ANN401 - the pipeline is no package
     rgb = np.full((300, 300, 3), (220, 150, 190), dtype=np.uint8)
     labels = np.zeros((300, 300), dtype=np.int32)
     labels[140:152, 140:153] = 1
@@ -54,13 +54,13 @@ def mixture(pipeline: dict[str, Any], *, is_varied: bool) -> Any:  # noqa: ANN40
     cells = [purple_cells(pipeline, radius) for radius in (9, 18)]
     valid = np.ones(labels.shape, dtype=bool)
     encode = make_head("flow").targets
-    return pipeline["mixture"].Mixture(cells, rgb, labels, valid, encode=encode, is_varied=is_varied, seed=3)
+    return pipeline["mixture"].Mixture(cells, rgb, labels, valid, encode=encode, hollow=hollow, seed=3)
 
 
-@pytest.mark.parametrize("is_varied", [False, True])
-def test_a_batch_depends_on_its_number_alone(pipeline: dict[str, Any], is_varied: bool) -> None:  # noqa: FBT001
-    first, again = (mixture(pipeline, is_varied=is_varied).make(5) for _ in range(2))
-    other = mixture(pipeline, is_varied=is_varied).make(6)
+@pytest.mark.parametrize("hollow", [None, 0.7])
+def test_a_batch_depends_on_its_number_alone(pipeline: dict[str, Any], hollow: float | None) -> None:
+    first, again = (mixture(pipeline, hollow=hollow).make(5) for _ in range(2))
+    other = mixture(pipeline, hollow=hollow).make(6)
 
     assert first.images.shape == (8, 3, 160, 160)
     assert first.images.equal(again.images)
