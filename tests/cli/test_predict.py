@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -165,6 +166,34 @@ def test_polygons_of_unfinished_work_are_counted_from_where_it_is_asked_now(
 
 def _no_space() -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_another_tissue_mask_of_the_same_name_needs_overwrite(
+    tmp_path: Path, run: Callable[..., Result], semantic_model: Path
+) -> None:
+    slide, mask = make_slide(tmp_path / "a.svs"), tmp_path / "mask.png"
+    arguments = (slide, "--model", semantic_model, "-o", tmp_path / "out", "--tissue", mask)
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(mask)
+    first = run(*arguments)
+    Image.fromarray(np.full((4, 4), 255, np.uint8)).save(mask)
+
+    second = run(*arguments)
+
+    assert (first.code, second.code) == (0, 5)
+    assert "tissue_mask differ" in second.err
+
+
+def test_polygons_that_need_a_missing_library_are_refused_before_any_work(
+    tmp_path: Path, run: Callable[..., Result], semantic_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "pyarrow" else find_spec(name))
+    slide = make_slide(tmp_path / "a.svs")
+
+    result = run(slide, "--model", semantic_model, "-o", tmp_path / "out", "--polygons", "parquet")
+
+    assert result.code == 2
+    assert "wsiseg[parquet]" in result.err
+    assert not (tmp_path / "out/a").exists()
 
 
 def test_other_settings_need_overwrite(tmp_path: Path, run: Callable[..., Result], semantic_model: Path) -> None:

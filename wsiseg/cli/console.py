@@ -58,11 +58,6 @@ def complain(error: WsisegError) -> None:
     err.print(f"[bold red]Error[/]: {escape(' '.join(str(error).split()))}", highlight=False)
 
 
-def warn(message: str) -> None:
-    """Print a warning as one line."""
-    err.print(f"[yellow]Warning[/]: {escape(message)}", highlight=False)
-
-
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """Give the progress that fits: bars on a terminal, a line now and then in a log, or silence."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from wsiseg.atomic import sweep
 from wsiseg.inference.engine import segment
-from wsiseg.inference.export import OBJECTS_FILE, POLYGONS_STEM, PolygonFormat
+from wsiseg.inference.export import OBJECTS_FILE, POLYGONS_STEM, PolygonFormat, check_polygon_format
 from wsiseg.inference.job import Job
 from wsiseg.inference.label_png import check_label_png
 from wsiseg.inference.memory import Load, fit
@@ -21,6 +21,7 @@ from wsiseg.inference.settings import AUTO, canvas_for, cells_with_tissue, walk_
 from wsiseg.inference.summary import SUMMARY, peak_ram, software, write_summary
 from wsiseg.journal import Journal
 from wsiseg.labels import IGNORE
+from wsiseg.slides.mpp import scale_warnings
 from wsiseg.stores.mask_store import MaskStore
 from wsiseg.tissue import find_tissue
 
@@ -56,8 +57,6 @@ FILES: Final = (
 )
 WORK: Final = ".work"
 JOURNAL: Final = "journal"
-# A slide whose pixels are this much coarser than the canvas gains nothing by interpolation.
-_COARSER: Final = 1.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -121,24 +120,18 @@ def plan_slide(slide: Slide, spec: PredictorSpec, settings: PredictSettings) -> 
     SlideError
         If its pixel size is needed and unknown.
     ConfigError
-        If the settings do not fit the model.
+        If the settings do not fit the model, or polygons are asked for in a format that needs a missing library.
     DataError
         If it is too large for ``labels.png`` and that is asked for.
     """
     info = slide.info
     canvas = canvas_for(info, settings, spec.mpp)
     walk = walk_over(canvas, spec, settings)
+    check_polygon_format(settings.outputs.polygons)
     if settings.outputs.label_png:
         check_label_png(canvas.size, highest=IGNORE, where="--label-png")
-    if info.mpp is not None:
-        for warning in info.mpp.warnings:
-            logger.warning("%s: %s", info.name, warning)
-    if canvas.scale.downsample * _COARSER < 1:
-        logger.warning(
-            "%s: its pixels are interpolated, they are %.3g times coarser than asked for",
-            info.name,
-            1 / canvas.scale.downsample,
-        )
+    for warning in scale_warnings(info, canvas.scale.downsample):
+        logger.warning("%s", warning)
     tissue_settings = settings.tissue
     if tissue_settings.method == AUTO:
         method = "none" if info.reader == "images" else "otsu"

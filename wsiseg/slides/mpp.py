@@ -21,6 +21,8 @@ LARGEST_ANISOTROPY = 0.02
 # A scanner's level 0 is finer than this; a coarser value that only the TIFF tags give is often ten times too large,
 # because libvips counts pixels per mm where the tag counts pixels per cm.
 COARSE_TIFF_UM = 2.0
+# A slide whose pixels are this much coarser than asked for gains nothing by interpolation.
+COARSER = 1.1
 
 # Ways to write a unit -> micrometres per unit.
 UNITS_UM: Mapping[str, float] = {
@@ -133,6 +135,24 @@ def require_mpp(info: SlideInfo) -> float:
             mend="Pass --slide-mpp with the micrometres per pixel of the slide if you know them",
         )
     return info.mpp.value
+
+
+def scale_warnings(info: SlideInfo, downsample: float) -> list[str]:
+    """Return what a user should know about the scale of pixels that are read from a slide, one line each.
+
+    Parameters
+    ----------
+    info
+        The slide.
+    downsample
+        Level-0 pixels per pixel that is read.
+    """
+    warnings = [] if info.mpp is None else [f"{info.name}: {warning}" for warning in info.mpp.warnings]
+    if downsample * COARSER < 1:
+        warnings.append(
+            f"{info.name}: its pixels are interpolated, they are {1 / downsample:.3g} times coarser than asked for"
+        )
+    return warnings
 
 
 def _measured(properties: Mapping[str, str]) -> Iterator[MppCandidate]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from wsiseg import checkpoint
@@ -12,13 +13,12 @@ from wsiseg.inference.summary import plan_of, read_summary
 from wsiseg.limits import cpu_limit, memory_limit
 from wsiseg.lock import locked
 from wsiseg.progress import SILENT
+from wsiseg.slides.fingerprint import fingerprint
 from wsiseg.stopping import Stop
 from wsiseg.tasks.batch import counted, entries_of, for_each, not_written, raise_failures
 from wsiseg.urls import url_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from wsiseg.inference.forward import Network
     from wsiseg.inference.memory import Load
     from wsiseg.inference.settings import PredictSettings
@@ -210,6 +210,9 @@ class _Runner:
         if url_of(entry.path) is None and not entry.path.exists():
             raise SlideError("there is no such file", where=entry.path)
         plan = plan_of(entry.path, settings, reader=job.reader, slide_mpp=slide_mpp)
+        if tissue.method not in ("auto", "otsu", "none"):
+            # The same name may hold another mask by now.
+            plan["tissue_mask"] = fingerprint(Path(tissue.method))
         if not job.overwrite and (summary := read_summary(folder, plan)) is not None:
             return _status(summary, "already done"), _told(summary)
         from wsiseg.inference.prediction import clear

@@ -14,6 +14,7 @@ from wsiseg.limits import cpu_limit
 from wsiseg.lock import locked
 from wsiseg.progress import SILENT
 from wsiseg.slides.fingerprint import fingerprint
+from wsiseg.slides.mpp import scale_warnings
 from wsiseg.slides.open import open_slide
 from wsiseg.stopping import Stop
 from wsiseg.stores.patch_meta import PatchMeta
@@ -26,7 +27,6 @@ from wsiseg.tissue import TissueSettings, find_tissue, read_thumbnail
 if TYPE_CHECKING:
     from wsiseg.manifest import SlideEntry
     from wsiseg.progress import Progress
-    from wsiseg.slides.base import SlideInfo
     from wsiseg.tiling.plan import TilePlan
 
 logger = logging.getLogger(__name__)
@@ -44,10 +44,6 @@ class TileConfig(TileSettings):
     """
 
     tissue: TissueSettings = TissueSettings()
-
-
-# A slide whose pixels are this much coarser than asked for gains none by interpolation.
-COARSER = 1.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +231,8 @@ def _cut(entry: SlideEntry, job: TileJob, progress: Progress, stop: Stop, begun:
         plan = plan_patches(slide, job.settings, mask)
         if job.dry_run:
             return _planned(entry, plan, mask.area_mm2)
-        _warn(slide.info, job.settings)
+        for warning in scale_warnings(slide.info, plan.canvas.scale.downsample):
+            logger.warning("%s", warning)
         height, width = thumbnail.pixels.shape[:2]
         overview = Overview(
             thumbnail=thumbnail.pixels, tissue_mask=mask.on(Size(width, height)), area_mm2=mask.area_mm2
@@ -290,20 +287,6 @@ def _planned(entry: SlideEntry, plan: TilePlan, tissue_mm2: float | None) -> Sli
         codec=plan.codec,
         size_bytes=estimated_bytes(plan),
     )
-
-
-def _warn(info: SlideInfo, settings: TileSettings) -> None:
-    if info.mpp is None:
-        return
-    for warning in info.mpp.warnings:
-        logger.warning("%s: %s", info.name, warning)
-    if settings.mpp != "native" and info.mpp.value > COARSER * settings.mpp:
-        logger.warning(
-            "%s: its pixels of %.3g µm are interpolated to the %.3g µm asked for",
-            info.name,
-            info.mpp.value,
-            settings.mpp,
-        )
 
 
 def _make_folder(folder: Path) -> None:
