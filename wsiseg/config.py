@@ -97,7 +97,17 @@ def _explain(model: type[BaseModel], error: ValidationError, file: Path | None) 
         near = difflib.get_close_matches(path[-1], known, n=1)
         mend = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(known))}"
         return ConfigError(f"unknown setting {'.'.join(path)}", where=file, mend=mend)
-    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        key = ".".join(path)
+        return ConfigError(f"{key} is not given", where=file, mend=f"Pass --{key.replace('_', '-')}, or --set {key}=…")
+    # A setting that may be of several types fails once for each, and the place ends with the type.
+    named = [part for part in path if "[" not in part]
+    messages = [first["msg"].removeprefix("Value error, ")]
+    if named != path:
+        others = [one for one in error.errors()[1:] if [str(part) for part in one["loc"][: len(named)]] == named]
+        messages += [one["msg"].removeprefix("Input should be ").partition(",")[0] for one in others]
+        path = named
+    message = " or ".join(messages)
     message = message[:1].lower() + message[1:]
     given = first.get("input")
     shown = f" (got {given!r})" if path and isinstance(given, str | int | float | bool) else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 
@@ -9,7 +11,7 @@ import pytest
 
 from wsiseg import __version__
 from wsiseg.cli import app, console
-from wsiseg.errors import SlideError, StoppedError, WsisegError
+from wsiseg.errors import SlideError, StoppedError, StoreError, WsisegError
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -41,6 +43,23 @@ def test_an_unknown_command_is_a_usage_error() -> None:
     assert result.returncode == 2
     assert "predct" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_full_disk_is_one_line_and_other_failures_of_the_system_keep_their_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(code: int) -> None:
+        raise OSError(code, os.strerror(code), "run/log.csv")
+
+    monkeypatch.setattr(app, "app", lambda: fail(errno.ENOSPC))
+    with pytest.raises(SystemExit) as exit_info:
+        app.main()
+
+    assert exit_info.value.code == StoreError.exit_code
+    assert capsys.readouterr().err == "Error: run/log.csv: cannot be written: No space left on device\n"
+    monkeypatch.setattr(app, "app", lambda: fail(errno.EIO))
+    with pytest.raises(OSError, match="run/log"):
+        app.main()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -46,6 +46,16 @@ def test_a_misspelt_key_gets_a_suggestion(tmp_path: Path) -> None:
 def test_a_bad_override_is_explained(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(Outer, overrides=[override])
+
+
+def test_a_setting_without_default_is_asked_for_and_one_of_two_types_is_named_alone() -> None:
+    class Needy(Config):
+        patch_mpp: Literal["unknown"] | float
+
+    with pytest.raises(ConfigError, match=r"^patch_mpp is not given\. Pass --patch-mpp, or --set patch_mpp=…$"):
+        load(Needy)
+    with pytest.raises(ConfigError, match=r"^patch_mpp: input should be 'unknown' or a valid number \(got 'fast'\)$"):
+        load(Needy, options={"patch_mpp": "fast"})
 
 
 @pytest.mark.parametrize("text", ["mpp = ", "\xff"])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from wsiseg import __version__
 from wsiseg.cli import console
-from wsiseg.errors import WsisegError
+from wsiseg.errors import StoreError, WsisegError
 
 # One module wsiseg/cli/<name>.py for each, with a function of the same name.
 COMMANDS: tuple[str, ...] = ("info", "doctor", "tile", "ingest", "train", "models", "predict", "evaluate", "demo")
+# What the user can mend: a full disk or quota, and places where writing is not allowed.
+_UNWRITABLE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS))
 
 app = typer.Typer(
     name="wsiseg",
@@ -56,13 +59,22 @@ for _name in COMMANDS:
 def main() -> None:
     """Run the command line and exit with its code.
 
-    A `WsisegError` becomes one line on stderr; anything else is a bug and keeps its traceback.
+    A `WsisegError`, and a disk that cannot be written, become one line on stderr; anything else is a bug and keeps its
+    traceback.
     """
     try:
         app()
     except WsisegError as error:
-        console.complain(error)
-        sys.exit(error.exit_code)
+        _fail(error)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        _fail(StoreError(f"cannot be written: {error.strerror}", where=error.filename))
+
+
+def _fail(error: WsisegError) -> NoReturn:
+    console.complain(error)
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,6 +80,7 @@ def _details(report: ModelReport) -> Table:
     table.add_column(style="bold")
     table.add_column()
     head = "" if card.head is None else f", head {card.head.kind}"
+    unused = ("encoder", "encoder_weights") if card.net.get("arch") == "unet-gn" else ("widths", "skip")
     rows = {
         "Model": card.name,
         "Description": card.description,
@@ -89,9 +91,9 @@ def _details(report: ModelReport) -> Table:
         ),
         "Resolution": "any" if card.mpp is None else f"{card.mpp:g} µm/px",
         "Tile": f"{card.tile_px} px, halo {card.halo_px} px",
-        "Network": ", ".join(f"{key} {value}" for key, value in card.net.items() if value),
+        "Network": ", ".join(f"{key} {value}" for key, value in card.net.items() if value and key not in unused),
         "Metrics": ", ".join(f"{key} {value:.4g}" for key, value in card.metrics.items()),
-        "Trained on": ", ".join(f"{name} ({fingerprint[:12]})" for name, fingerprint in card.training_data.items()),
+        "Trained on": ", ".join(f"{name} ({_short(told)})" for name, told in card.training_data.items()),
         "Licence": card.licence,
         "Size": f"{report.size_bytes / 1e6:.1f} MB",
         "Fingerprint": report.fingerprint,
@@ -101,3 +103,8 @@ def _details(report: ModelReport) -> Table:
         if value:
             table.add_row(key, value if key == "Classes" else escape(value))
     return table
+
+
+def _short(told: str) -> str:
+    """Return a fingerprint's beginning; of data without a store a card says something else, in words."""
+    return told[:12] if re.fullmatch(r"[0-9a-f]{16,}", told) else told
