@@ -95,7 +95,19 @@ def test_heavy_libraries_stay_at_home(member: str, path: str, tree: ast.Module) 
         assert member in HOMES.get(library, {member}), f"{path}:{line} imports {library}"
 
 
-def test_modules_are_of_a_size_that_can_be_read() -> None:
-    long = {path.name: lines for path in PACKAGE.rglob("*.py") if (lines := len(path.read_text().splitlines())) > 400}
+# Modules of which no part stands alone; they must not grow.
+LONG = {
+    "checkpoint.py": 360,
+    "inference/overlay.py": 390,
+    "inference/polygons.py": 370,
+    "training/fit.py": 350,
+}
 
-    assert long == {}
+
+def test_modules_are_of_a_size_that_can_be_read() -> None:
+    lines = {
+        path.relative_to(PACKAGE).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+        for path in PACKAGE.rglob("*.py")
+    }
+
+    assert {name: count for name, count in lines.items() if count > LONG.get(name, 300)} == {}
