@@ -8,18 +8,21 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
 
 from wsiseg.cli import app
 from wsiseg.errors import WsisegError
+from wsiseg.tasks import train as task
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import MakePatchStore
+    from wsiseg.stores.patch_set import PatchSet
 
 SMALL = (
     "--crop-px=32",
@@ -274,3 +277,10 @@ def test_models_are_shown(store: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert caught.value.exit_code == 5
     with pytest.raises(WsisegError, match="show needs a model"):
         run("models", "show")
+
+
+def test_stores_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / "one" / "s.zarr", tmp_path / "two" / "s.zarr", tmp_path / "t.zarr"]
+    stores = [cast("PatchSet", SimpleNamespace(fingerprint=name)) for name in "abc"]
+
+    assert task.fingerprints(paths, stores) == {"s.zarr (1)": "a", "s.zarr (2)": "b", "t.zarr": "c"}

@@ -173,7 +173,7 @@ def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> Train
         labels=info.labels,
         mpp=mpp,
         crop_px=config.crop_px,
-        training_data={path.name: store.fingerprint for path, store in zip(job.stores, stores, strict=True)},
+        training_data=fingerprints(job.stores, stores),
     )
     learner = stage.build(facts)
     batches = Batches(
@@ -210,6 +210,13 @@ def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> Train
     )
     folder = job.output / (LAST if math.isnan(report.best) else BEST)
     return TrainReport(fit=report, checkpoint=folder, is_first=ranks.is_first)
+
+
+def fingerprints(paths: Sequence[Path], stores: Sequence[PatchSet]) -> dict[str, str]:
+    """Return the fingerprint of each store by its name, numbered where several have one."""
+    names = [path.resolve().name for path in paths]
+    numbered = [name if names.count(name) == 1 else f"{name} ({at})" for at, name in enumerate(names, start=1)]
+    return {name: store.fingerprint for name, store in zip(numbered, stores, strict=True)}
 
 
 def _layer(stores: Sequence[PatchSet], name: str | None) -> tuple[str, LayerInfo]:
