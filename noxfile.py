@@ -15,8 +15,6 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 # Versions the project is tested with; users get whatever satisfies pyproject.toml.
 CONSTRAINTS = "constraints.txt"
-# The scripts that need nothing but the package.
-BENCHMARKS = ("reading", "tiling", "predict", "polygons")
 
 
 def install(session: nox.Session, *groups: str) -> None:
@@ -78,10 +76,17 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure speed and memory; every script prints ratios."""
+    """Measure speed and memory on generated slides, as ratios; ``-- --device cuda`` predicts on a GPU."""
     install(session, "test")
-    for name in BENCHMARKS:
-        session.run("python", f"benchmarks/{name}.py", *session.posargs)
+    folder = Path(session.create_tmp())
+    small, large = str(folder / "20k.svs"), str(folder / "40k.svs")
+    session.run("python", "benchmarks/make_slide.py", small, "--size", "20000")
+    session.run("python", "benchmarks/make_slide.py", large, "--size", "40000")
+    session.run("python", "benchmarks/reading.py", "--slide", small)
+    session.run("python", "benchmarks/tiling.py", "--slide", small)
+    session.run("python", "benchmarks/polygons.py")
+    session.run("python", "benchmarks/predict.py", "speed", small, *session.posargs)
+    session.run("python", "benchmarks/predict.py", "memory", small, large)
 
 
 @nox.session
