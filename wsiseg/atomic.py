@@ -34,6 +34,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         sync(temporary)
         temporary.replace(path)
+        _sync_entry(path.parent)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -65,6 +66,12 @@ def sync(path: Path) -> None:
     # Side by side, a disk writes its own journal once for many files.
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(_sync_file, files))
+
+
+def _sync_entry(folder: Path) -> None:
+    """Wait until the names in a folder are on disk: a renamed file could lose its name to a power failure."""
+    if os.name == "posix":
+        _sync_file(folder)
 
 
 def _sync_file(path: Path) -> None:

@@ -1,0 +1,42 @@
+"""Files are whole or not there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from wsiseg.atomic import atomic_path, sweep, write_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "file"
+    write_bytes(target, b"old")
+
+    with pytest.raises(FileNotFoundError), atomic_path(target) as temporary:
+        temporary.with_name("another").rename(temporary)
+
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in target.parent.iterdir()] == ["file"]
+
+
+def test_a_folder_appears_at_once(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+        (temporary / "inside").write_bytes(b"x")
+        assert not (tmp_path / "folder").exists()
+
+    assert (tmp_path / "folder" / "inside").read_bytes() == b"x"
+
+
+def test_sweeping_removes_what_a_killed_writer_left_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".file.0123.part").write_bytes(b"half")
+    (tmp_path / ".folder.4567.part").mkdir()
+    (tmp_path / "file").write_bytes(b"whole")
+
+    sweep(tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
