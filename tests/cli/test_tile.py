@@ -57,8 +57,8 @@ def test_a_slide_becomes_a_store(tmp_path: Path, run: Callable[..., Result]) -> 
     result = run("tile", tmp_path / "a slide, größer.tiff", "-o", tmp_path / "out", "--tissue", "none", "--mpp", 1)
 
     assert result.code == 0
-    assert "a slide, größer: 1 patches" in result.err
-    assert result.out.startswith("1 done: 1 patches")
+    assert "a slide, größer: 1 patch, " in result.err
+    assert result.out.startswith("1 done: 1 patch, ")
     assert len(PatchStore.open(tmp_path / "out" / "a slide, größer.zarr")) == 1
     again = run("tile", tmp_path / "a slide, größer.tiff", "-o", tmp_path / "out", "--tissue", "none", "--mpp", 1)
     assert again.code == 0

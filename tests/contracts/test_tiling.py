@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from zarr.registry import register_codec
 
 from tests.slide_makers import Layout, write_slide
-from wsiseg.errors import SlideError, StoppedError, StoreError
+from wsiseg.errors import SlideError, SomeFailedError, StoppedError, StoreError, UnreadableError
 from wsiseg.geometry import Canvas, Size, Window
 from wsiseg.lock import locked
+from wsiseg.progress import SILENT
+from wsiseg.slides.array import ArraySlide
 from wsiseg.slides.open import open_slide
 from wsiseg.slides.reading import read_window
 from wsiseg.stopping import Stop
@@ -26,9 +29,11 @@ from wsiseg.stores.patch_store import PatchStore
 from wsiseg.tasks.tile import TileConfig, TileJob, TileReport, tile
 from wsiseg.tiling.plan import plan_patches
 from wsiseg.tiling.reading import open_patches
+from wsiseg.tiling.writing import Overview, SlideWork, write_patches
 from wsiseg.tissue import TissueMask, TissueSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -232,8 +237,70 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, slide: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def damaged(path: Path, slide: Path, *, tiles: Sequence[int]) -> Path:
+    """Write a copy of a slide with zeros where some of its tiles were."""
+    with tifffile.TiffFile(slide) as file:
+        places = [(file.pages[0].dataoffsets[tile], file.pages[0].databytecounts[tile]) for tile in tiles]
+    content = bytearray(slide.read_bytes())
+    for offset, count in places:
+        content[offset : offset + count] = bytes(count)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("codec", ["zstd", "copy", "jpeg"])
+@pytest.mark.parametrize("lost", [[0], [8, 9, 29]])
+def test_damaged_tiles_cost_their_own_patches_only(tmp_path: Path, slide: Path, codec: str, lost: list[int]) -> None:
+    broken = damaged(tmp_path / "broken.tiff", slide, tiles=lost)
+    wanted = settings(codec=codec)
+    cut(slide, tmp_path / "out", wanted)
+    job = TileJob(inputs=(str(broken),), output=tmp_path / "out", settings=wanted)
+
+    report = tile(job)
+
+    assert [(one.status, one.patches, one.unreadable) for one in report.slides] == [
+        ("partly unreadable", 30 - len(lost), len(lost))
+    ]
+    with pytest.raises(SomeFailedError, match="1 of 1 slides failed at least in parts: broken"):
+        report.raise_failures()
+    assert f"{30 - len(lost)} patches, {len(lost)} unreadable and left out" in str(report.slides[0])
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["slides"][0]["unreadable"] == len(lost)
+    whole, rest = (PatchStore(tmp_path / "out" / f"{name}.zarr") for name in ("slide", "broken"))
+    kept = np.setdiff1d(np.arange(30), lost)
+    np.testing.assert_array_equal(rest.positions, whole.positions[kept])
+    np.testing.assert_array_equal(rest.read_images(range(len(rest))), whole.read_images(kept))
+    assert tile(job).slides[0].status == "partly unreadable"
+
+
+def test_patches_that_overlap_are_lost_singly(tmp_path: Path, slide: Path) -> None:
+    holed = ArraySlide(np.full((256, 256, 3), 100, np.uint8), mpp=0.5, broken=[Window(70, 70, 5, 5)])
+    wanted = settings(codec="zstd", overlap=32)
+    plan = plan_patches(holed, wanted, TissueMask.everything(Size(256, 256)))
+    work = SlideWork(slide_id="holed", path=slide, settings=wanted, tissue={})
+    overview = Overview(thumbnail=np.zeros((1, 1, 3), np.uint8), tissue_mask=np.ones((1, 1), np.bool_), area_mm2=None)
+
+    write_patches(
+        holed, plan, work, tmp_path / "s.zarr", overview=overview, workers=2, progress=SILENT, stop=Stop()
+    )  # fmt: skip
+
+    store = PatchStore(tmp_path / "s.zarr")
+    corners = store.positions
+    assert (len(plan), len(store), store.meta.unreadable) == (49, 45, 4)
+    assert not ((corners <= 70) & (corners + 64 > 70)).all(axis=1).any()
+    assert (store.read_images(range(45)) == 100).all()
+
+
+def test_a_slide_of_which_no_patch_can_be_read_fails(tmp_path: Path, slide: Path) -> None:
+    broken = damaged(tmp_path / "broken.tiff", slide, tiles=range(30))
+
+    report = tile(TileJob(inputs=(str(broken),), output=tmp_path / "out", settings=settings()))
+
+    assert isinstance(report.slides[0].error, UnreadableError)
+    assert not (tmp_path / "out" / "broken.zarr").exists()
+
+
 def test_a_corrupt_slide_fails_alone(tmp_path: Path, slide: Path) -> None:
-    (tmp_path / "broken.tiff").write_bytes(slide.read_bytes()[:-9000])
+    (tmp_path / "broken.tiff").write_bytes(slide.read_bytes()[:400])
     job = TileJob(inputs=(str(tmp_path),), output=tmp_path / "out", settings=settings(codec="zstd"))
 
     report = tile(job)

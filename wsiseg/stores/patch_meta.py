@@ -104,6 +104,8 @@ class PatchMeta(_Model):
         The resolved settings of the command that made the store.
     provenance
         Tool and version.
+    unreadable
+        Patches that were planned but left out, as the slide is damaged there.
     """
 
     schema_version: int = SCHEMA
@@ -121,6 +123,7 @@ class PatchMeta(_Model):
     tissue: dict[str, Any] = {}
     config: dict[str, Any] = {}
     provenance: dict[str, str] = {}
+    unreadable: int = 0
 
     @classmethod
     def read(cls, path: Path) -> Self:

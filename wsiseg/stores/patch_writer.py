@@ -79,24 +79,11 @@ class PatchWriter:
         self, folder: Path, meta: PatchMeta, table: PatchTable, image_shape: tuple[int, int], *, jpeg_quality: int = 90
     ) -> None:
         self._folder = folder
-        self._count = len(table)
         self._image_shape = image_shape
-        write_group(folder, {KEY: meta.model_dump(mode="json")})
         write_group(folder / "labels", {})
-        for name in ("positions", "windows", "extents", "tissue", "parent", "split"):
-            write_array(folder / name, getattr(table, name))
         self.codec: ChunkCodec = Zstd(1) if meta.codec == "zstd" else Jpeg(jpeg_quality)
         self._images: ShardedArray | None = None
-        if meta.codec != "none":
-            self._images = ShardedArray.create(
-                folder / "images",
-                count=self._count,
-                item_shape=(*image_shape, 3),
-                dtype=np.dtype(np.uint8),
-                codec=self.codec,
-                # A patch of which the slide holds no pixels is bare glass.
-                fill=255,
-            )
+        self.describe(meta, table)
         self.write_overview(np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.bool_))
 
     @property
@@ -105,6 +92,26 @@ class PatchWriter:
         if self._images is None:
             raise StoreError("a store of positions holds no images", where=self._folder)
         return self._images
+
+    def describe(self, meta: PatchMeta, table: PatchTable) -> None:
+        """Say what the store holds; again where fewer patches came about than were planned.
+
+        Of images that are written already the first ``len(table)`` stay.
+        """
+        self._count = len(table)
+        write_group(self._folder, {KEY: meta.model_dump(mode="json")})
+        for name in ("positions", "windows", "extents", "tissue", "parent", "split"):
+            write_array(self._folder / name, getattr(table, name))
+        if meta.codec != "none":
+            self._images = ShardedArray.create(
+                self._folder / "images",
+                count=self._count,
+                item_shape=(*self._image_shape, 3),
+                dtype=np.dtype(np.uint8),
+                codec=self.codec,
+                # A patch of which the slide holds no pixels is bare glass.
+                fill=255,
+            )
 
     def write_overview(self, thumbnail: NDArray[np.uint8], tissue_mask: NDArray[np.bool_]) -> None:
         """Write the thumbnail (h, w, 3) and the tissue mask (h, w) on it."""

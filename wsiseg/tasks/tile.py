@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Status = Literal["done", "already done", "planned", "failed"]
+Status = Literal["done", "already done", "planned", "partly unreadable", "failed"]
 
 
 class TileConfig(TileSettings):
@@ -103,6 +103,8 @@ class SlideReport:
         What was done.
     patches
         Number of patches.
+    unreadable
+        Further patches that are left out because the slide is damaged there.
     tissue_mm2
         Area of tissue, or None where unknown.
     codec
@@ -119,6 +121,7 @@ class SlideReport:
     path: str
     status: Status
     patches: int = 0
+    unreadable: int = 0
     tissue_mm2: float | None = None
     codec: str = ""
     size_bytes: int = 0
@@ -132,6 +135,7 @@ class SlideReport:
             "path": self.path,
             "status": self.status,
             "patches": self.patches,
+            "unreadable": self.unreadable,
             "tissue_mm2": self.tissue_mm2,
             "codec": self.codec,
             "size_bytes": self.size_bytes,
@@ -147,11 +151,12 @@ class SlideReport:
         match self.status:
             case "planned":
                 rest = f"about {size}"
-            case "already done":
+            case _ if not self.seconds:
                 rest = f"already done, {size}"
             case _:
                 rest = f"{self.seconds:.1f} s, {size}"
-        return f"{self.slide_id}: {self.patches:,} patches{tissue}, {rest}"
+        lost = f", {self.unreadable:,} unreadable and left out" if self.unreadable else ""
+        return f"{self.slide_id}: {_counted(self.patches)}{lost}{tissue}, {rest}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,14 +176,16 @@ class TileReport:
 
     @property
     def failed(self) -> tuple[SlideReport, ...]:
-        """Return the slides that failed."""
-        return tuple(report for report in self.slides if report.error is not None)
+        """Return the slides that failed, wholly or in parts."""
+        return tuple(report for report in self.slides if report.status in {"failed", "partly unreadable"})
 
     def __str__(self) -> str:
         told = counted([report.status for report in self.slides], get_args(Status))
         patches = sum(report.patches for report in self.slides)
         size = sum(report.size_bytes for report in self.slides)
-        return f"{told}: {patches:,} patches, {size / 1e6:,.1f} MB in {self.output}"
+        lost = sum(report.unreadable for report in self.slides)
+        left_out = f" ({lost:,} unreadable)" if lost else ""
+        return f"{told}: {_counted(patches)}{left_out}, {size / 1e6:,.1f} MB in {self.output}"
 
     def raise_failures(self) -> None:
         """Raise the error that fits the slides that failed, if any; see `wsiseg.tasks.batch`."""
@@ -188,7 +195,8 @@ class TileReport:
 def tile(job: TileJob, progress: Progress = SILENT, stop: Stop | None = None) -> TileReport:
     """Cut slides into patches and write a store for each, and ``summary.json``.
 
-    A slide that fails does not keep others from being done. Stores that are complete are left
+    A slide that fails does not keep others from being done, nor do damaged tiles cost a slide more than
+    the patches on them. Stores that are complete are left
     alone, so a second run does nothing.
 
     Raises
@@ -268,7 +276,8 @@ def _report(entry: SlideEntry, status: Status, store: Path, *, seconds: float = 
     return SlideReport(
         slide_id=entry.slide_id,
         path=str(entry.path),
-        status=status,
+        status="partly unreadable" if meta.unreadable else status,
+        unreadable=meta.unreadable,
         patches=PatchStore.count(store),
         tissue_mm2=area if isinstance(area, float) else None,
         codec=meta.codec,
@@ -287,6 +296,10 @@ def _planned(entry: SlideEntry, plan: TilePlan, tissue_mm2: float | None) -> Sli
         codec=plan.codec,
         size_bytes=estimated_bytes(plan),
     )
+
+
+def _counted(patches: int) -> str:
+    return f"{patches:,} {'patch' if patches == 1 else 'patches'}"
 
 
 def _make_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 from wsiseg.config import Config
-from wsiseg.errors import SlideError
+from wsiseg.errors import SlideError, UnreadableError
 from wsiseg.geometry import Canvas, Size
 from wsiseg.grid import overlap_px, parse_overlap, patch_windows
 from wsiseg.slides.mpp import require_mpp
@@ -186,6 +186,9 @@ def _obstacle_to_copying(slide: Slide, grid: PatchGrid, level: int | None) -> st
     else:
         try:
             slide.raw_tile(level, 0, 0)
+        except UnreadableError:
+            # Whether this one tile is damaged says nothing about the others.
+            obstacle = None
         except SlideError as error:
             obstacle = error.what
     return obstacle

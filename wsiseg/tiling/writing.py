@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -31,10 +32,16 @@ if TYPE_CHECKING:
     from wsiseg.progress import Progress
     from wsiseg.slides.base import Slide, SlideInfo
     from wsiseg.stopping import Stop
+    from wsiseg.stores.chunk_codecs import ChunkCodec
     from wsiseg.tiling.plan import TilePlan, TileSettings
+
+logger = logging.getLogger(__name__)
 
 # Patches that a thread reads in one go: enough to forget its overhead, few enough to share a shard out.
 BLOCK: Final = 16
+
+# The bytes of a patch, None where the slide holds no pixels, or why it cannot be read.
+_Chunk = bytes | UnreadableError | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,10 +146,12 @@ def write_patches(
 ) -> None:
     """Write the patches of a plan to `store`, which appears when it is complete.
 
+    Patches that cannot be decoded are left out and counted in the store's `PatchMeta`.
+
     Raises
     ------
     UnreadableError
-        If a patch cannot be decoded.
+        If none can be decoded.
     StoppedError
         If a stop was requested.
     """
@@ -161,39 +170,70 @@ def write_patches(
         read = _reader(slide, plan, writer)
         blocks = [range(first, min(first + BLOCK, len(plan))) for first in range(0, len(plan), BLOCK)]
         shards = ShardWriter(writer.images)
+        is_readable = np.ones(len(plan), dtype=np.bool_)
+        problem: UnreadableError | None = None
         with progress.task(work.slide_id, total=len(plan), unit="patches") as advance:
-            for chunks in ordered_map(read, blocks, workers=workers, ahead=4 * workers):
+            for block, chunks in zip(
+                blocks, ordered_map(read, blocks, workers=workers, ahead=4 * workers), strict=True
+            ):
                 if stop.is_requested:
                     raise stop.error()
-                shards.add(chunks)
+                for index, chunk in zip(block, chunks, strict=True):
+                    if isinstance(chunk, UnreadableError):
+                        is_readable[index], problem = False, chunk
+                    else:
+                        shards.add([chunk])
                 advance(len(chunks))
         shards.close()
+        if problem is not None:
+            if not is_readable.any():
+                raise problem
+            logger.info("patches that cannot be read are left out: %s", problem)
+            rest = replace(plan, windows=plan.windows[is_readable], tissue=plan.tissue[is_readable])
+            table = _table(slide.info, rest, work)
+            meta = _meta(slide.info, rest, work, table, overview)
+            writer.describe(meta.model_copy(update={"unreadable": len(plan) - len(rest)}), table)
 
 
-def _reader(slide: Slide, plan: TilePlan, writer: PatchWriter) -> Callable[[range], list[bytes | None]]:
-    """Return the function from patches in a row to their encoded bytes."""
+def _reader(slide: Slide, plan: TilePlan, writer: PatchWriter) -> Callable[[range], list[_Chunk]]:
+    """Return the function from patches in a row to their encoded bytes, or what is wrong with them."""
     patch_px = plan.grid.patch_px
     windows = [Window(x, y, patch_px, patch_px) for x, y in plan.windows.tolist()]
     level = plan.level
 
-    def encode(block: range) -> list[bytes | None]:
+    def encode(block: range) -> list[_Chunk]:
         # In one piece only where patches share pixels: single patches stay in the processor's cache.
         pieces = [block] if plan.grid.stride_px < patch_px else [range(index, index + 1) for index in block]
-        chunks: list[bytes | None] = []
+        chunks: list[_Chunk] = []
         for piece in pieces:
             for patch in read_windows(slide, plan.canvas, windows[piece.start : piece.stop]):
                 if isinstance(patch, UnreadableError):
-                    raise patch
-                chunks.append(writer.codec.encode(np.ascontiguousarray(patch)))
+                    chunks.append(patch)
+                else:
+                    chunks.append(writer.codec.encode(np.ascontiguousarray(patch)))
         return chunks
 
-    def copy(block: range) -> list[bytes | None]:
+    def copy(block: range) -> list[_Chunk]:
         if level is None or not isinstance(slide, RawTiles):
             raise TypeError("copying was planned for a slide that gives no tiles")
-        tiles = [slide.raw_tile(level, windows[i].x // patch_px, windows[i].y // patch_px) for i in block]
-        return [None if tile is None else tile.data for tile in tiles]
+        return [_sound_tile(slide, level, windows[i], writer.codec) for i in block]
 
     return copy if plan.codec == "copy" else encode
+
+
+def _sound_tile(slide: RawTiles, level: int, window: Window, codec: ChunkCodec) -> _Chunk:
+    """Return a JPEG tile that can be decoded: damage found only in training would be found too late."""
+    try:
+        tile = slide.raw_tile(level, window.x // window.width, window.y // window.height)
+    except UnreadableError as error:
+        return error
+    if tile is None:
+        return None
+    try:
+        codec.decode(tile.data, np.empty((window.height, window.width, 3), dtype=np.uint8))
+    except ValueError as error:
+        return UnreadableError(f"the tile at {window.x}, {window.y} of level {level} cannot be decoded: {error}")
+    return tile.data
 
 
 def _table(info: SlideInfo, plan: TilePlan, work: SlideWork) -> PatchTable:
