@@ -9,6 +9,7 @@
      ├─ SlideError              5   a slide cannot be used
      │   └─ UnreadableError     5   a part of a slide cannot be decoded
      ├─ StoreError              5   a patch or mask store cannot be used
+     │   └─ BusyError           75  another process is writing there; later it can be done
      ├─ DataError               5   labels, images or checkpoints are wrong
      ├─ PredictionError         1   inference cannot go on
      ├─ SomeFailedError         3   some slides failed, the others are done
@@ -89,6 +90,12 @@ class StoreError(WsisegError):
     """A patch or mask store cannot be used."""
 
     exit_code = 5
+
+
+class BusyError(StoreError):
+    """Another process is writing there; once it is done, or gone, this can be done."""
+
+    exit_code = 75
 
 
 class DataError(WsisegError):

@@ -11,7 +11,7 @@ import uuid
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from wsiseg.errors import StoreError
+from wsiseg.errors import BusyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ def locked(path: Path) -> Iterator[None]:
 
     Raises
     ------
-    StoreError
+    BusyError
         If another process holds the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def _acquire(path: Path) -> None:
             json.dump(owner, file)
         return
     holder = _holder(path)
-    raise StoreError(
+    raise BusyError(
         f"another process is writing here (host {holder.get('host', '?')}, pid {holder.get('pid', '?')})",
         where=path.parent,
         mend=f"Wait for it, or remove {path.name} if you are sure that it is gone",

@@ -319,8 +319,21 @@ def test_two_processes_do_not_write_one_folder(
     with locked(tmp_path / "out/.a.lock"):
         result = run(slide, "--model", semantic_model, "-o", tmp_path / "out")
 
-    assert result.code == 5
+    assert result.code == 75
     assert "another process is writing here" in result.err
+
+
+def test_where_only_others_are_at_work_the_scheduler_is_to_try_again(
+    tmp_path: Path, run: Callable[..., Result], semantic_model: Path
+) -> None:
+    slides = [make_slide(tmp_path / f"{name}.svs") for name in "ab"]
+    (tmp_path / "out").mkdir()
+
+    with locked(tmp_path / "out/.a.lock"):
+        result = run(*slides, "--model", semantic_model, "-o", tmp_path / "out")
+
+    assert result.code == 75
+    assert "at work on 1 of 2 slides: a" in result.err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

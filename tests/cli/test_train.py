@@ -184,7 +184,7 @@ def test_two_trainings_of_one_run_do_not_meet(store: Path, tmp_path: Path) -> No
     with pytest.raises(WsisegError, match="another process is writing here") as caught:
         run("train", store, "-o", tmp_path / "run", *SMALL)
 
-    assert caught.value.exit_code == 5
+    assert caught.value.exit_code == 75
 
 
 def start(*arguments: str | Path, **variables: str) -> subprocess.Popen[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wsiseg import lock
-from wsiseg.errors import StoreError
+from wsiseg.errors import BusyError
 from wsiseg.lock import STALE_S, locked
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def test_a_second_writer_is_told_who_holds_the_lock(tmp_path: Path) -> None:
     with (
         locked(tmp_path / "lock"),
-        pytest.raises(StoreError, match=f"pid {os.getpid()}"),
+        pytest.raises(BusyError, match=f"pid {os.getpid()}"),
         locked(tmp_path / "lock"),
     ):
         pass
@@ -41,7 +41,7 @@ def test_the_lock_of_another_host_holds_until_its_heart_stops(tmp_path: Path) ->
     path = tmp_path / "lock"
     path.write_text(json.dumps({"host": "elsewhere", "pid": 1}))
 
-    with pytest.raises(StoreError, match="elsewhere"), locked(path):
+    with pytest.raises(BusyError, match="elsewhere"), locked(path):
         pass
     os.utime(path, (0, path.stat().st_mtime - STALE_S - 1))
     with locked(path):
@@ -64,7 +64,7 @@ def test_who_finds_a_stale_lock_too_late_does_not_take_the_new_one(
 
     monkeypatch.setattr(lock, "_is_stale", taken_meanwhile)
 
-    with pytest.raises(StoreError, match="third"), locked(path):
+    with pytest.raises(BusyError, match="third"), locked(path):
         pass
 
     assert [file.name for file in tmp_path.iterdir()] == ["lock"]

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from wsiseg.atomic import write_bytes
-from wsiseg.errors import SlideError, SomeFailedError, StoreError, WsisegError
+from wsiseg.errors import BusyError, SlideError, SomeFailedError, StoreError, WsisegError
 from wsiseg.manifest import find_slides, shard, which_shard
 
 if TYPE_CHECKING:
@@ -120,6 +120,8 @@ def raise_failures(outcomes: Sequence[Outcome], failed: Sequence[Outcome]) -> No
 
     Raises
     ------
+    BusyError
+        If other processes are at work on all of them.
     SomeFailedError
         If others are done, or a part of a slide is.
     WsisegError
@@ -131,6 +133,8 @@ def raise_failures(outcomes: Sequence[Outcome], failed: Sequence[Outcome]) -> No
         return
     names = ", ".join(outcome.slide_id for outcome in failed)
     errors = [outcome.error for outcome in failed if outcome.error is not None]
+    if len(outcomes) > 1 and len(errors) == len(failed) and all(isinstance(error, BusyError) for error in errors):
+        raise BusyError(f"other processes are at work on {len(failed)} of {len(outcomes)} slides: {names}")
     if len(errors) < len(outcomes):
         parts = " at least in parts" if len(errors) < len(failed) else ""
         raise SomeFailedError(f"{len(failed)} of {len(outcomes)} slides failed{parts}: {names}")
