@@ -29,10 +29,12 @@ def _table(
     *,
     mpp: float | None,
     analysed_px: int | None = None,
+    tissue_px: float | None = None,
 ) -> dict[str, dict[str, str]]:
     canvas = Canvas(Size(classes.shape[1], classes.shape[0]), Scale(2.0), mpp)
     counts = count_classes(lambda window: classes[window.slices], canvas)
-    write_measurements(path, summarise(counts, labels, objects=objects, analysed_px=analysed_px), canvas)
+    rows = summarise(counts, labels, objects=objects, analysed_px=analysed_px)
+    write_measurements(path, rows, canvas, tissue_px=tissue_px)
     with path.open(encoding="utf-8", newline="") as file:
         return {row["class"]: row for row in csv.DictReader(file)}
 
@@ -50,9 +52,25 @@ def test_areas_counts_and_densities_of_nuclei(tmp_path: Path) -> None:
     assert float(rows["nucleus"]["area_um2"]) == 400 * 0.25
     assert float(rows["All"]["area_mm2"]) == 900 * 2000 * 0.25 / 1e6
     assert float(rows["Not analysed"]["area_mm2"]) == 100 * 2000 * 0.25 / 1e6
-    assert float(rows["nucleus"]["objects_per_mm2"]) == pytest.approx(2 / 0.45, abs=0.01)
+    assert float(rows["nucleus"]["objects_per_mm2_analysed"]) == pytest.approx(2 / 0.45, abs=0.01)
     assert (rows["nucleus"]["mean_object_area_um2"], rows["nucleus"]["median_object_area_um2"]) == ("50.00", "50.00")
     assert rows["Not analysed"]["objects"] == ""
+    assert (rows["All"]["tissue_mm2"], rows["All"]["objects_per_mm2_tissue"]) == ("", "")
+
+
+def test_objects_are_counted_per_tissue_too(tmp_path: Path) -> None:
+    instances = np.zeros((1000, 1000), dtype=np.uint32)
+    instances[0:10, 0:10] = 1
+    instances[50:60, 50:80] = 2
+    classes = (instances > 0).astype(np.uint8)
+
+    rows = _table(tmp_path / "m.csv", classes, NUCLEI, Objects.measured(instances), mpp=0.5, tissue_px=400_000.0)
+
+    for name in ("nucleus", "All"):
+        assert float(rows[name]["tissue_mm2"]) == 0.1
+        assert float(rows[name]["objects_per_mm2_tissue"]) == 20
+        assert float(rows[name]["objects_per_mm2_analysed"]) == 8
+    assert rows["Not analysed"]["tissue_mm2"] == ""
 
 
 def test_shares_are_of_the_analysed_tissue(tmp_path: Path) -> None:
@@ -82,4 +100,4 @@ def test_nothing_analysed_and_nothing_found_leave_fields_empty(tmp_path: Path) -
 
     assert rows["nucleus"]["share_of_analysed"] == ""
     assert (rows["nucleus"]["objects"], rows["nucleus"]["mean_object_area_um2"]) == ("0", "")
-    assert rows["All"]["objects_per_mm2"] == ""
+    assert rows["All"]["objects_per_mm2_analysed"] == ""

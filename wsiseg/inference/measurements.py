@@ -123,30 +123,42 @@ def _sizes(objects: Objects | None, index: int | None) -> _Sizes:
     }
 
 
-def write_measurements(path: Path, rows: list[ClassRow], canvas: Canvas) -> None:
+def write_measurements(path: Path, rows: list[ClassRow], canvas: Canvas, *, tissue_px: float | None = None) -> None:
     """Write `rows` as CSV in mm² and µm², or in level-0 px where the slide has no physical scale.
 
-    Counts per area are per *analysed* area.
+    Parameters
+    ----------
+    path
+        Ends in ``.csv``.
+    rows
+        From `summarise`.
+    canvas
+        What they count pixels of.
+    tissue_px
+        Canvas pixels of tissue in the analysed area, which has glass between and around it. None where tissue
+        was not looked for, which leaves the columns about it empty.
     """
     frame = Frame(canvas=canvas)
     per_px = frame.unit_per_px**2
     big, large, small = ("mm2", _UM2_PER_MM2, "um2") if frame.unit == "µm" else ("megapixel", 1e6, "px")
     analysed = next(row.area_px for row in rows if row.name == WHOLE) * per_px / large
+    tissue = None if tissue_px is None else tissue_px * per_px / large
     header = [
         "class",
         f"area_{big}",
         f"area_{small}",
         "share_of_analysed",
         "objects",
-        f"objects_per_{big}",
+        f"objects_per_{big}_analysed",
         f"mean_object_area_{small}",
         f"median_object_area_{small}",
+        f"tissue_{big}",
+        f"objects_per_{big}_tissue",
     ]
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(header)
         for row in rows:
-            density = None if row.objects is None or not analysed else row.objects / analysed
             table.writerow(
                 [
                     row.name,
@@ -154,9 +166,11 @@ def write_measurements(path: Path, rows: list[ClassRow], canvas: Canvas) -> None
                     _number(row.area_px * per_px, 2),
                     _number(row.share, 6),
                     "" if row.objects is None else row.objects,
-                    _number(density, 2),
+                    _number(_per(row.objects, analysed), 2),
                     _number(None if row.mean_area_px is None else row.mean_area_px * per_px, 2),
                     _number(None if row.median_area_px is None else row.median_area_px * per_px, 2),
+                    _number(None if row.name == NOT_ANALYSED else tissue, 6),
+                    _number(_per(row.objects, tissue), 2),
                 ]
             )
 
@@ -219,6 +233,10 @@ def object_table(path: Path, *, labels: LabelMap, objects: Objects, frame: Frame
                 table.writerow([index, classes[label], *("" if value != value else value for value in values)])  # noqa: PLR0124
 
         yield add
+
+
+def _per(objects: int | None, area: float | None) -> float | None:
+    return objects / area if objects is not None and area else None
 
 
 def _number(value: float | None, decimals: int) -> str:

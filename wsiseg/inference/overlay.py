@@ -68,6 +68,8 @@ class Prediction:
         Give a window of object ids and their table, for instance models.
     rows
         What was measured, from `summarise`.
+    tissue_px
+        Canvas pixels of tissue among those analysed, or None where tissue was not looked for.
     """
 
     canvas: Canvas
@@ -76,6 +78,7 @@ class Prediction:
     read_instances: Callable[[Window], NDArray[np.unsignedinteger]] | None = None
     objects: Objects | None = None
     rows: list[ClassRow]
+    tissue_px: float | None = None
 
 
 def write_overlay(path: Path, *, slide: Slide, prediction: Prediction, title: str) -> None:
@@ -263,17 +266,21 @@ class _Picture:
         parts = []
         if whole.objects is not None:
             parts.append(f"{whole.objects:,} objects")
+        tissue_px = self.prediction.tissue_px
+        # Analysed tiles hold glass too, which would thin the objects out.
+        counted, of = (whole.area_px, "analysed") if tissue_px is None else (tissue_px, "of tissue")
+        if whole.objects and self.canvas.mpp is not None and counted:
+            parts.append(f"{whole.objects / (counted * self.canvas.mpp**2 / 1e6):,.0f} per mm² {of}")
+        if tissue_px is not None:
+            parts.append(f"{self._area(tissue_px)} of tissue")
         parts.append(f"{self._area(whole.area_px)} analysed")
-        if whole.objects and self.canvas.mpp is not None and whole.area_px:
-            per_mm2 = whole.objects / (whole.area_px * self.canvas.mpp**2 / 1e6)
-            parts.append(f"{per_mm2:,.0f} per mm²")
         if missing.area_px:
-            parts.append(f"{self._area(missing.area_px)} not analysed")
+            parts.append(f"{NOT_ANALYSED}: {self._area(missing.area_px)}")
         if self.canvas.mpp is not None:
             parts.append(f"{self.canvas.mpp:.3g} µm per pixel")
         return "   ·   ".join(parts)
 
-    def _area(self, pixels: int) -> str:
+    def _area(self, pixels: float) -> str:
         if self.canvas.mpp is None:
             return f"{pixels / 1e6:,.2f} megapixels"
         area_um2 = pixels * self.canvas.mpp**2

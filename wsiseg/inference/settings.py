@@ -131,8 +131,8 @@ def walk_over(canvas: Canvas, spec: PredictorSpec, settings: PredictSettings) ->
     )
 
 
-def cells_with_tissue(tissue: TissueMask, canvas: Canvas, walk: Walk) -> NDArray[np.bool_]:
-    """Return which cells hold any tissue, bool (rows, columns)."""
+def tissue_in_cells(tissue: TissueMask, canvas: Canvas, walk: Walk) -> NDArray[np.float64]:
+    """Return how many canvas pixels of each cell are tissue, (rows, columns)."""
     down = canvas.scale.downsample
     rows, columns = walk.grid.rows, walk.grid.columns
     x = np.minimum(np.arange(columns + 1) * walk.core_px, canvas.size.width) * down
@@ -140,4 +140,10 @@ def cells_with_tissue(tissue: TissueMask, canvas: Canvas, walk: Walk) -> NDArray
     left, top = np.meshgrid(x[:-1], y[:-1])
     right, bottom = np.meshgrid(x[1:], y[1:])
     boxes = np.stack([left, top, right, bottom], axis=-1).reshape(-1, 4)
-    return (tissue.fractions(boxes) > 0).reshape(rows, columns)
+    shares = tissue.fractions(boxes).reshape(rows, columns)
+    return shares * (right - left) * (bottom - top) / down**2
+
+
+def cells_with_tissue(tissue: TissueMask, canvas: Canvas, walk: Walk) -> NDArray[np.bool_]:
+    """Return which cells hold any tissue, bool (rows, columns)."""
+    return tissue_in_cells(tissue, canvas, walk) > 0
