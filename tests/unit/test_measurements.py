@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 
 from wsiseg.geometry import Canvas, Scale, Size
+from wsiseg.grid import Grid
 from wsiseg.inference.measurements import count_classes, summarise, write_measurements
+from wsiseg.inference.settings import cells_with_tissue, tissue_in_cells
+from wsiseg.inference.walk import Walk
 from wsiseg.labels import LabelMap
 from wsiseg.objects import Objects
+from wsiseg.tissue import TissueMask
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,3 +105,18 @@ def test_nothing_analysed_and_nothing_found_leave_fields_empty(tmp_path: Path) -
     assert rows["nucleus"]["share_of_analysed"] == ""
     assert (rows["nucleus"]["objects"], rows["nucleus"]["mean_object_area_um2"]) == ("0", "")
     assert rows["All"]["objects_per_mm2_analysed"] == ""
+
+
+def test_tissue_is_counted_cell_by_cell() -> None:
+    mask = np.zeros((10, 20), dtype=np.bool_)
+    mask[2:7, 3:18] = True
+    tissue = TissueMask(mask, downsample=(10.0, 10.0), mpp=0.5, slide_size=Size(200, 100))
+    canvas = Canvas(Size(100, 50), Scale(2.0), 1.0)
+    walk = Walk(grid=Grid(canvas.size, Size(32, 32), 8), reach_px=0, margin_px=0, band_px=32)
+
+    pixels = tissue_in_cells(tissue, canvas, walk)
+
+    assert pixels.shape == (2, 4)
+    assert pixels.sum() == pytest.approx(25 * 75)
+    assert pixels[0, 1] == pytest.approx(32 * (32 - 10))
+    np.testing.assert_array_equal(cells_with_tissue(tissue, canvas, walk), pixels > 0)
