@@ -101,19 +101,32 @@ def patch_windows(canvas: Size, *, patch_px: int, stride_px: int) -> NDArray[np.
 
 
 def parse_overlap(value: object) -> object:
-    """Return 0.25 for "25%", anything else as it is.
+    """Return 0.25 for "0.25" and "25%", 64 for "64", and what is neither text nor number as it is.
 
     Raises
     ------
     ValueError
-        If it is a hundred percent or more, or no number.
+        If it is no number or leaves nothing of a patch; or if it is 1 or more and not written as a whole
+        number: whoever writes 2.0 hardly means two pixels.
     """
-    if not (isinstance(value, str) and value.strip().endswith("%")):
-        return value
-    share = float(value.strip()[:-1]) / 100
-    if share >= 1:
-        raise ValueError(f"an overlap of {value.strip()} leaves nothing of a patch")
-    return share
+    if isinstance(value, str):
+        text = value.strip()
+        if not text.endswith("%"):
+            return parse_overlap(int(text) if text.isdecimal() else _number(text))
+        share = _number(text[:-1]) / 100
+        if share >= 1:
+            raise ValueError(f"an overlap of {text} leaves nothing of a patch")
+        return share
+    if isinstance(value, float) and value >= 1:
+        raise ValueError("an overlap is whole pixels, such as 64, or a share below 1, such as 0.25 or 25%")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"an overlap is a number of pixels or a share, not {text!r}") from None
 
 
 def overlap_px(overlap: float, patch_px: int) -> int:

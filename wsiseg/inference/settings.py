@@ -80,7 +80,7 @@ class PredictSettings(Config):
 
     model: str = "nuclei-he"
     mpp: float | None = Field(default=None, gt=0)
-    overlap: Annotated[float, BeforeValidator(parse_overlap), Field(ge=0)] = 0.0
+    overlap: Annotated[int | float, BeforeValidator(parse_overlap), Field(ge=0)] = 0.0
     blend: Literal["none", "gaussian", "hann"] = "gaussian"
     tta: Literal["none", "flips", "d4"] = "none"
     amp: Literal["auto", "fp16", "bf16", "off"] = "auto"

@@ -52,7 +52,7 @@ class IngestSettings(Config):
     labels_as: Literal["instances", "classes"] | None = None
     classes: tuple[str, ...] = ()
     patch_size: int | None = Field(default=None, ge=8, le=8192)
-    overlap: Annotated[float, BeforeValidator(parse_overlap), Field(ge=0)] = 0.0
+    overlap: Annotated[int | float, BeforeValidator(parse_overlap), Field(ge=0)] = 0.0
     split: str = ""
 
     @model_validator(mode="after")

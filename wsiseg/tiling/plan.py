@@ -49,7 +49,7 @@ class TileSettings(Config):
 
     mpp: Literal["native"] | Annotated[float, Field(gt=0, le=1000)] = 0.5
     patch_size: int = Field(default=256, ge=8, le=8192)
-    overlap: Annotated[float, BeforeValidator(parse_overlap), Field(ge=0)] = 0.0
+    overlap: Annotated[int | float, BeforeValidator(parse_overlap), Field(ge=0)] = 0.0
     min_tissue: float = Field(default=0.5, ge=0, le=1)
     codec: Literal["auto", "zstd", "jpeg", "copy", "none"] = "auto"
     jpeg_quality: int = Field(default=90, ge=1, le=100)
