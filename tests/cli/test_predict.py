@@ -21,6 +21,7 @@ from tests.tiny_models import save_tiny_model
 from wsiseg.cli import app
 from wsiseg.geometry import Size
 from wsiseg.inference import outputs
+from wsiseg.inference.forward import Network
 from wsiseg.lock import locked
 from wsiseg.stores.mask_store import MaskStore
 
@@ -92,6 +93,7 @@ def test_a_slide_becomes_a_folder_with_everything(
         "labels.png",
         "measurements.csv",
         "objects.csv",
+        "objects.npy",
         "overlay.png",
         "polygons.geojson",
         "prediction.zarr",
@@ -133,6 +135,68 @@ def test_a_second_run_does_nothing(tmp_path: Path, run: Callable[..., Result], s
 
     assert (result.code, result.out.split(",")[0]) == (0, "1 already done")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/a").rglob("*")} == before
+
+
+@pytest.mark.parametrize("task", ["instance", "semantic"])
+def test_outputs_asked_for_later_are_those_of_a_fresh_run_and_take_no_network(
+    tmp_path: Path,
+    run: Callable[..., Result],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+) -> None:
+    slide, model = make_slide(tmp_path / "a.svs"), request.getfixturevalue(f"{task}_model")
+    more = ("--label-png", "--polygons", "parquet", "--simplify", 0, "--format", "tiff")
+    run(slide, "--model", model, "-o", tmp_path / "fresh", *more)
+    run(slide, "--model", model, "-o", tmp_path / "out")
+    monkeypatch.setattr(Network, "__init__", lambda *_, **__: pytest.fail("the network is loaded"))
+
+    result = run(slide, "--model", model, "-o", tmp_path / "out", *more)
+    again = run(slide, "--model", model, "-o", tmp_path / "out", *more)
+
+    assert (result.code, again.code) == (0, 0)
+    assert (result.out.split(",")[0], again.out.split(",")[0]) == ("1 outputs made", "1 already done")
+    fresh, made = contents(tmp_path / "fresh/a"), contents(tmp_path / "out/a")
+    assert {name: made[name] for name in fresh} == fresh
+    assert made.keys() - fresh.keys() == {"polygons.geojson"}
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """Return the files of a prediction, without what its summary tells about the run."""
+    files: dict[str, object] = {
+        str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()
+    }
+    files["summary.json"] = json.loads((folder / "summary.json").read_text(encoding="utf-8")) | {"run": None}
+    return files
+
+
+def test_outputs_that_could_not_be_made_are_made_by_the_next_run(
+    tmp_path: Path, run: Callable[..., Result], semantic_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (make_slide(tmp_path / "a.svs"), "--model", semantic_model, "-o", tmp_path / "out")
+    run(*arguments)
+    with monkeypatch.context() as broken:
+        broken.setattr(outputs, "write_label_png", lambda *_, **__: _no_space())
+        assert run(*arguments, "--label-png", "--simplify", 0).code == 5
+
+    # The polygons are no longer those of the first run.
+    back = run(*arguments)
+    result = run(*arguments, "--label-png")
+
+    assert (back.out.split(",")[0], result.out.split(",")[0]) == ("1 outputs made", "1 outputs made")
+    assert (tmp_path / "out/a/labels.png").exists()
+
+
+def test_a_missing_table_of_objects_is_said(tmp_path: Path, run: Callable[..., Result], instance_model: Path) -> None:
+    arguments = (make_slide(tmp_path / "a.svs"), "--model", instance_model, "-o", tmp_path / "out")
+    run(*arguments)
+    (tmp_path / "out/a/objects.npy").unlink()
+
+    result = run(*arguments, "--label-png")
+
+    assert result.code == 5
+    assert "no such table of objects" in result.err
+    assert run(*arguments).out.startswith("1 already done")
 
 
 def test_overwriting_leaves_what_is_not_ours(tmp_path: Path, run: Callable[..., Result], semantic_model: Path) -> None:

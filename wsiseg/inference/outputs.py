@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -14,16 +14,18 @@ from wsiseg.labels import IGNORE
 from wsiseg.stores.pyramid import build_pyramid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
-    from wsiseg.inference.job import Job
     from wsiseg.inference.measurements import ClassRow
     from wsiseg.inference.settings import OutputSettings
     from wsiseg.objects import Objects
     from wsiseg.progress import Progress
+    from wsiseg.slides.base import Slide
     from wsiseg.stopping import Stop
-    from wsiseg.stores.mask_store import Layer
+    from wsiseg.stores.mask_store import Layer, MaskStore
+
+    Steps = list[tuple[str, Callable[[], object]]]
 
 MEASUREMENTS: Final = "measurements.csv"
 OVERLAY: Final = "overlay.png"
@@ -37,8 +39,10 @@ class Outputs:
 
     Parameters
     ----------
-    job
-        Whose bands are all closed.
+    slide, store
+        What was predicted, and the finished labels.
+    objects
+        The objects of instance models, or None.
     folder
         Where files go.
     slide_id
@@ -47,16 +51,34 @@ class Outputs:
         What is asked for.
     workers
         Threads.
+    done
+        Names of what is there already.
+    note
+        Told the name of each thing that is made.
+    tissue_px
+        Canvas pixels of tissue that were analysed, or None where tissue was not looked for.
     """
 
-    job: Job
+    slide: Slide
+    store: MaskStore
+    objects: Objects | None
     folder: Path
     slide_id: str
     settings: OutputSettings
     workers: int
+    done: Collection[str] = ()
+    note: Callable[[str], object] = field(default=lambda _: None)
+    tissue_px: float | None = None
 
-    def write(self, progress: Progress, stop: Stop) -> tuple[list[ClassRow], int | None]:
-        """Write what is missing and return the measurements and the number of objects.
+    def write(self, analysed_px: int, progress: Progress, stop: Stop) -> list[ClassRow]:
+        """Write all that is missing and return the measurements.
+
+        Parameters
+        ----------
+        analysed_px
+            Canvas pixels that were analysed.
+        progress, stop
+            Told about shapes; looked at between outputs.
 
         Raises
         ------
@@ -65,81 +87,103 @@ class Outputs:
         DataError
             If there are too many objects for ``labels.png``.
         """
-        job, store = self.job, self.job.store
-        objects = job.objects() if "instances" in store.layers else None
-        counts = count_classes(partial(store.read, "classes"), job.canvas)
-        rows = summarise(counts, store.labels, objects=objects, analysed_px=job.analysed_px)
-        steps: list[tuple[str, Callable[[], object]]] = [
+        store = self.store
+        counts = count_classes(partial(store.read, "classes"), store.canvas)
+        rows = summarise(counts, store.labels, objects=self.objects, analysed_px=analysed_px)
+        steps: Steps = [
             ("pyramid", lambda: build_pyramid(store, workers=self.workers, progress=progress)),
-            (MEASUREMENTS, lambda: write_measurements(self.folder / MEASUREMENTS, rows, job.canvas)),
-            (self._polygons_asked, lambda: self._polygons(objects, progress)),
-            (OVERLAY, lambda: self._overlay(objects, rows)),
+            (MEASUREMENTS, lambda: self._measurements(rows)),
+            *self._asked(progress),
+            (OVERLAY, lambda: self._overlay(rows)),
         ]
-        if self.settings.format == "tiff":
-            steps.append((LABEL_TIFF, self._tiff))
-        if self.settings.label_png:
-            steps.append((LABEL_PNG, lambda: self._label_png(objects)))
-        done = {record["output"] for record in job.journal.records if "output" in record}
+        self._make(steps, stop)
+        return rows
+
+    def write_asked(self, progress: Progress, stop: Stop) -> None:
+        """Write what is missing of that which the settings decide on; the rest is there.
+
+        Raises
+        ------
+        StoppedError
+            If `stop` was requested; what is done is on disk.
+        DataError
+            If there are too many objects for ``labels.png``.
+        """
+        self._make(self._asked(progress), stop)
+
+    def _asked(self, progress: Progress) -> Steps:
+        makers: dict[str, Callable[[], object]] = {LABEL_TIFF: self._tiff, LABEL_PNG: self._label_png}
+        return [(name, makers.get(name, partial(self._polygons, progress))) for name in names_of(self.settings)]
+
+    def _make(self, steps: Steps, stop: Stop) -> None:
         for name, make in steps:
-            if name in done:
+            if name in self.done:
                 continue
             if stop.is_requested:
                 raise stop.error()
             make()
-            job.journal.append({"output": name})
-        return rows, None if objects is None else len(objects)
+            self.note(name)
 
-    @property
-    def _polygons_asked(self) -> str:
-        settings = self.settings
-        return f"polygons.{settings.polygons} {settings.simplify} {settings.qupath_origin}"
+    def _measurements(self, rows: list[ClassRow]) -> None:
+        write_measurements(self.folder / MEASUREMENTS, rows, self.store.canvas, tissue_px=self.tissue_px)
 
-    def _polygons(self, objects: Objects | None, progress: Progress) -> None:
-        store = self.job.store
+    def _polygons(self, progress: Progress) -> None:
+        store = self.store
         export_shapes(
             self.folder,
             slide_id=self.slide_id,
-            canvas=self.job.canvas,
+            canvas=store.canvas,
             labels=store.labels,
             read_classes=partial(store.read, "classes"),
-            read_instances=None if objects is None else partial(store.read, "instances"),
-            objects=objects,
+            read_instances=None if self.objects is None else partial(store.read, "instances"),
+            objects=self.objects,
             polygons=self.settings.polygons,
             simplify=self.settings.simplify,
             origin=self.settings.qupath_origin,
-            bounds=self.job.slide.info.bounds,
+            bounds=self.slide.info.bounds,
             progress=progress,
         )
 
-    def _overlay(self, objects: Objects | None, rows: list[ClassRow]) -> None:
-        store = self.job.store
+    def _overlay(self, rows: list[ClassRow]) -> None:
+        store = self.store
         prediction = Prediction(
-            canvas=self.job.canvas,
+            canvas=store.canvas,
             labels=store.labels,
             read_classes=partial(store.read, "classes"),
-            read_instances=None if objects is None else partial(store.read, "instances"),
-            objects=objects,
+            read_instances=None if self.objects is None else partial(store.read, "instances"),
+            objects=self.objects,
             rows=rows,
+            tissue_px=self.tissue_px,
         )
-        write_overlay(self.folder / OVERLAY, slide=self.job.slide, prediction=prediction, title=self.slide_id)
+        write_overlay(self.folder / OVERLAY, slide=self.slide, prediction=prediction, title=self.slide_id)
 
     @property
     def _layer(self) -> Layer:
-        return "instances" if "instances" in self.job.store.layers else "classes"
+        return "instances" if "instances" in self.store.layers else "classes"
 
-    def _label_png(self, objects: Objects | None) -> None:
-        store = self.job.store
+    def _label_png(self) -> None:
+        store = self.store
         write_label_png(
             self.folder / LABEL_PNG,
             read=partial(store.read, self._layer),
             size=store.canvas.size,
-            highest=IGNORE if objects is None else int(objects.id.max(initial=0)),
+            highest=IGNORE if self.objects is None else int(self.objects.id.max(initial=0)),
         )
 
     def _tiff(self) -> None:
         from wsiseg.inference.ome_tiff import write_ome_tiff
 
-        store = self.job.store
+        store = self.store
         write_ome_tiff(
-            self.folder / LABEL_TIFF, read=partial(store.read, self._layer), canvas=self.job.canvas, labels=store.labels
+            self.folder / LABEL_TIFF, read=partial(store.read, self._layer), canvas=store.canvas, labels=store.labels
         )
+
+
+def names_of(settings: OutputSettings) -> list[str]:
+    """Return a name for each output that the settings decide on; what differs in content differs in name."""
+    names = [f"polygons.{settings.polygons} {settings.simplify} {settings.qupath_origin}"]
+    if settings.format == "tiff":
+        names.append(LABEL_TIFF)
+    if settings.label_png:
+        names.append(LABEL_PNG)
+    return names

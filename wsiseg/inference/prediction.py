@@ -16,11 +16,12 @@ from wsiseg.inference.export import OBJECTS_FILE, POLYGONS_STEM, PolygonFormat, 
 from wsiseg.inference.job import Job
 from wsiseg.inference.label_png import check_label_png
 from wsiseg.inference.memory import Load, fit
-from wsiseg.inference.outputs import LABEL_PNG, LABEL_TIFF, MEASUREMENTS, OVERLAY, Outputs
-from wsiseg.inference.settings import AUTO, canvas_for, cells_with_tissue, walk_over
-from wsiseg.inference.summary import SUMMARY, peak_ram, software, write_summary
+from wsiseg.inference.outputs import LABEL_PNG, LABEL_TIFF, MEASUREMENTS, OVERLAY, Outputs, names_of
+from wsiseg.inference.settings import AUTO, OutputSettings, canvas_for, tissue_in_cells, walk_over
+from wsiseg.inference.summary import SUMMARY, peak_ram, settled, software, write_summary
 from wsiseg.journal import Journal
 from wsiseg.labels import IGNORE
+from wsiseg.objects import Objects
 from wsiseg.slides.mpp import scale_warnings
 from wsiseg.stores.mask_store import MaskStore
 from wsiseg.tissue import find_tissue
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wsiseg.geometry import Canvas
+    from wsiseg.geometry import Canvas, Size
     from wsiseg.inference.forward import Network
     from wsiseg.inference.measurements import ClassRow
     from wsiseg.inference.settings import PredictSettings
@@ -46,8 +47,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PREDICTION: Final = "prediction.zarr"
+# The table of objects as it is, from which outputs can be made when the work is long done.
+OBJECTS: Final = "objects.npy"
 # All that may lie beside it.
 FILES: Final = (
+    OBJECTS,
     *(f"{POLYGONS_STEM}.{polygons}" for polygons in get_args(PolygonFormat)),
     OBJECTS_FILE,
     MEASUREMENTS,
@@ -69,14 +73,22 @@ class SlidePlan:
         The geometry.
     tissue
         Where tissue is.
-    is_tissue
-        bool (rows, columns), the cells to analyse.
+    tissue_px
+        (rows, columns), the canvas pixels of each cell that are tissue.
+    is_searched
+        Whether tissue was looked for or given, instead of taking everything for tissue.
     """
 
     canvas: Canvas
     walk: Walk
     tissue: TissueMask
-    is_tissue: NDArray[np.bool_]
+    tissue_px: NDArray[np.float64]
+    is_searched: bool
+
+    @property
+    def is_tissue(self) -> NDArray[np.bool_]:
+        """Return which cells are to be analysed, bool (rows, columns)."""
+        return self.tissue_px > 0
 
     @property
     def tiles(self) -> int:
@@ -127,9 +139,7 @@ def plan_slide(slide: Slide, spec: PredictorSpec, settings: PredictSettings) -> 
     info = slide.info
     canvas = canvas_for(info, settings, spec.mpp)
     walk = walk_over(canvas, spec, settings)
-    check_polygon_format(settings.outputs.polygons)
-    if settings.outputs.label_png:
-        check_label_png(canvas.size, highest=IGNORE, where="--label-png")
+    _check_outputs(settings.outputs, canvas.size)
     for warning in scale_warnings(info, canvas.scale.downsample):
         logger.warning("%s", warning)
     tissue_settings = settings.tissue
@@ -137,7 +147,13 @@ def plan_slide(slide: Slide, spec: PredictorSpec, settings: PredictSettings) -> 
         method = "none" if info.reader == "images" else "otsu"
         tissue_settings = tissue_settings.model_copy(update={"method": method})
     tissue = find_tissue(slide, tissue_settings)
-    return SlidePlan(canvas=canvas, walk=walk, tissue=tissue, is_tissue=cells_with_tissue(tissue, canvas, walk))
+    return SlidePlan(
+        canvas=canvas,
+        walk=walk,
+        tissue=tissue,
+        tissue_px=tissue_in_cells(tissue, canvas, walk),
+        is_searched=tissue_settings.method != "none",
+    )
 
 
 def predict_slide(slide: Slide, network: Network, target: Target, *, progress: Progress, stop: Stop) -> Json:
@@ -159,8 +175,7 @@ def predict_slide(slide: Slide, network: Network, target: Target, *, progress: P
     work = target.folder / WORK
     layers: tuple[Layer, ...] = ("classes", "uncertainty")
     # Outputs can be asked for anew: the labels they are made from do not depend on them.
-    settled = {**target.plan, "settings": {**target.plan["settings"], "outputs": None}}
-    with Journal(work / JOURNAL, settled) as journal:
+    with Journal(work / JOURNAL, settled(target.plan)) as journal:
         _sweep(target.folder)
         store = MaskStore.create(
             target.folder / PREDICTION,
@@ -181,18 +196,27 @@ def predict_slide(slide: Slide, network: Network, target: Target, *, progress: P
         is_resumed = job.closed_bands > 0
         segment(job, network, blend=target.settings.blend, load=load, progress=progress, stop=stop)
         segmented = time.monotonic()
+        objects = None
+        if "instances" in store.layers:
+            objects = job.objects()
+            objects.save(target.folder / OBJECTS)
         outputs = Outputs(
-            job=job,
+            slide=slide,
+            store=store,
+            objects=objects,
             folder=target.folder,
             slide_id=target.slide_id,
             settings=target.settings.outputs,
             workers=load.readers + load.finders,
+            done={record["output"] for record in journal.records if "output" in record},
+            note=lambda name: journal.append({"output": name}),
+            tissue_px=float(plan.tissue_px[~job.is_unreadable].sum()) if plan.is_searched else None,
         )
-        rows, objects = outputs.write(progress, stop)
+        rows = outputs.write(job.analysed_px, progress, stop)
     summary = {
         "plan": target.plan,
         **_about(target, slide, plan),
-        **_findings(plan, job, rows, objects),
+        **_findings(plan, job, rows, None if objects is None else len(objects)),
         "software": software(),
         "run": {
             "device": str(network.device),
@@ -208,6 +232,53 @@ def predict_slide(slide: Slide, network: Network, target: Target, *, progress: P
     return summary
 
 
+def remake_outputs(slide: Slide, target: Target, summary: Json, *, progress: Progress, stop: Stop) -> Json:
+    """Make the outputs that a finished prediction lacks from its labels, and return its new summary.
+
+    Files that are no longer asked for stay.
+
+    Parameters
+    ----------
+    slide
+        That was predicted.
+    target
+        What is asked for; it differs from what is there in its outputs alone.
+    summary
+        Of the prediction that is there.
+    progress, stop
+        As for `predict_slide`.
+
+    Raises
+    ------
+    StoppedError
+        If `stop` was requested; the prediction stays, and what outputs it lacks can be asked for again.
+    WsisegError
+        If labels or objects are damaged, or the outputs cannot be made of them.
+    """
+    begun = time.monotonic()
+    store = MaskStore.open(target.folder / PREDICTION)
+    _check_outputs(target.settings.outputs, store.canvas.size)
+    there = summary["plan"]["settings"]["outputs"]
+    sweep(target.folder)
+    outputs = Outputs(
+        slide=slide,
+        store=store,
+        objects=Objects.load(target.folder / OBJECTS) if "instances" in store.layers else None,
+        folder=target.folder,
+        slide_id=target.slide_id,
+        settings=target.settings.outputs,
+        workers=target.load.readers + target.load.finders,
+        done=() if there is None else names_of(OutputSettings.model_validate(there)),
+    )
+    # Until all is made, nothing is known of what is there: a run that is killed must not leave a summary that lies.
+    write_summary(target.folder, {**summary, "plan": settled(target.plan)})
+    outputs.write_asked(progress, stop)
+    run = {**summary["run"], "outputs_seconds": round(time.monotonic() - begun, 2)}
+    summary = {**summary, "plan": target.plan, "run": run}
+    write_summary(target.folder, summary)
+    return summary
+
+
 def clear(folder: Path) -> None:
     """Remove the prediction in a folder, and nothing else: users may keep files of their own beside it."""
     # What says that work is done goes before the work.
@@ -216,6 +287,12 @@ def clear(folder: Path) -> None:
     for name in (PREDICTION, WORK):
         if (folder / name).exists():
             shutil.rmtree(folder / name)
+
+
+def _check_outputs(outputs: OutputSettings, size: Size) -> None:
+    check_polygon_format(outputs.polygons)
+    if outputs.label_png:
+        check_label_png(size, highest=IGNORE, where="--label-png")
 
 
 def _sweep(folder: Path) -> None:

@@ -46,8 +46,13 @@ def plan_of(slide: Path, settings: PredictSettings, *, reader: str | None, slide
     }
 
 
+def settled(plan: Json) -> Json:
+    """Return what the labels depend on: the plan without the outputs that are made of them."""
+    return {**plan, "settings": {**plan["settings"], "outputs": None}}
+
+
 def read_summary(folder: Path, plan: Json) -> Json | None:
-    """Return the summary of a finished prediction, or None where none is finished.
+    """Return the summary of a finished prediction, whatever its outputs, or None where none is finished.
 
     Raises
     ------
@@ -59,8 +64,7 @@ def read_summary(folder: Path, plan: Json) -> Json | None:
         return None
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        there = summary["plan"]
-        changed = sorted(_differences(plan, there))
+        changed = sorted(_differences(settled(plan), settled(summary["plan"])))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError("the summary is damaged", where=path, mend="Use --overwrite") from error
     if changed:

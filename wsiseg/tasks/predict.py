@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from wsiseg.progress import Progress
     from wsiseg.slides.base import Slide
 
-Status = Literal["done", "already done", "planned", "partly unreadable", "failed"]
+Status = Literal["done", "outputs made", "already done", "planned", "partly unreadable", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +124,7 @@ class SlideReport:
     def __str__(self) -> str:
         if self.error is not None:
             return f"{self.slide_id}: failed: {self.error}"
-        took = f", {self.seconds:.1f} s" if self.status in {"done", "partly unreadable"} else ""
+        took = f", {self.seconds:.1f} s" if self.status in {"done", "outputs made", "partly unreadable"} else ""
         return f"{self.slide_id}: {self.status}{took}: {self.told}"
 
 
@@ -213,30 +214,44 @@ class _Runner:
         if tissue.method not in ("auto", "otsu", "none"):
             # The same name may hold another mask by now.
             plan["tissue_mask"] = fingerprint(Path(tissue.method))
-        if not job.overwrite and (summary := read_summary(folder, plan)) is not None:
+        summary = None if job.overwrite else read_summary(folder, plan)
+        if summary is not None and summary["plan"] == plan:
             return _status(summary, "already done"), _told(summary)
         from wsiseg.inference.prediction import clear
         from wsiseg.slides.open import open_slide
 
         with open_slide(entry.path, reader=job.reader, slide_mpp=slide_mpp) as slide:
             if job.dry_run:
-                return "planned", self._dry(slide, settings)
+                return "planned", self._dry(slide, settings) if summary is None else "outputs only, from its labels"
             with locked(job.output / f".{entry.slide_id}.lock"):
                 if job.overwrite:
                     clear(folder)
-                elif (summary := read_summary(folder, plan)) is not None:
+                # Another process may have finished it since.
+                summary = read_summary(folder, plan)
+                if summary is not None and summary["plan"] == plan:
                     return _status(summary, "already done"), _told(summary)
-                summary = self._run(slide, entry.slide_id, folder, settings, plan)
-        return _status(summary, "done"), _told(summary)
+                done: Status = "done" if summary is None else "outputs made"
+                summary = self._run(slide, entry.slide_id, settings, plan, summary)
+        return _status(summary, done), _told(summary)
 
-    def _run(self, slide: Slide, slide_id: str, folder: Path, settings: PredictSettings, plan: Json) -> Json:
-        from wsiseg.inference.prediction import Target, predict_slide
+    def _run(self, slide: Slide, slide_id: str, settings: PredictSettings, plan: Json, there: Json | None) -> Json:
+        from wsiseg.inference.memory import Load
+        from wsiseg.inference.prediction import Target, predict_slide, remake_outputs
 
-        network, load = self._loaded()
-        target = Target(
-            slide_id=slide_id, folder=folder, settings=settings, plan=plan, load=load, max_ram=self._max_ram
+        about = partial(
+            Target,
+            slide_id=slide_id,
+            folder=self._job.output / slide_id,
+            settings=settings,
+            plan=plan,
+            max_ram=self._max_ram,
         )
-        return predict_slide(slide, network, target, progress=self._progress, stop=self._stop)
+        if there is not None:
+            # What is made of finished labels takes no network.
+            target = about(load=Load(batch_size=1, readers=1, finders=1))
+            return remake_outputs(slide, target, there, progress=self._progress, stop=self._stop)
+        network, load = self._loaded()
+        return predict_slide(slide, network, about(load=load), progress=self._progress, stop=self._stop)
 
     def _loaded(self) -> tuple[Network, Load]:
         if self._network is None:
