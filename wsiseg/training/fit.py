@@ -180,7 +180,8 @@ def fit(
             learner.after_update(clock)
             state.update_average()
             state.step += 1
-            if run.is_time(settings.log_every):
+            # The first loss is what all later ones are compared with.
+            if state.step == 1 or run.is_time(settings.log_every):
                 run.log_losses(state.step * settings.accumulate * batches.images_per_batch / batches.images_per_epoch)
             if run.is_time(settings.validate_every):
                 run.judge()

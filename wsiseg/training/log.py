@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 TRAINING = "log.csv"
 VALIDATION = "validation.csv"
 CURVES = "curves.png"
+FEW = 20
 
 
 class Table:
@@ -40,6 +41,7 @@ class Table:
         """Add a row; all rows have the same columns."""
         is_first = not self.rows
         self.rows.append(dict(row))
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8", newline="") as file:
             file.writelines(self._lines([dict(row)], header=is_first))
 
@@ -68,19 +70,25 @@ def read_table(path: Path) -> list[dict[str, float]]:
 def draw_curves(folder: Path, *, metric: str) -> None:
     """Draw the loss and the validation metric of a run over its steps into `curves.png`."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     training, validation = read_table(folder / TRAINING), read_table(folder / VALIDATION)
     if not training:
         return
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     losses = figure.add_subplot()
-    losses.plot([row["step"] for row in training], [row["loss"] for row in training], color="tab:blue", label="loss")
+    # A line needs two points; few of them are easier to see as marks.
+    mark = "o-" if len(training) <= FEW else "-"
+    steps, values = [row["step"] for row in training], [row["loss"] for row in training]
+    lines = losses.plot(steps, values, mark, color="tab:blue", markersize=4, label="training loss")
     losses.set(xlabel="step", ylabel="training loss", ylim=(0, None))
+    losses.xaxis.set_major_locator(MaxNLocator(integer=True))
     if validation:
         metrics = losses.twinx()
         steps, values = [row["step"] for row in validation], [row[metric] for row in validation]
-        metrics.plot(steps, values, "o-", color="tab:orange", markersize=3)
+        lines += metrics.plot(steps, values, "o-", color="tab:orange", markersize=4, label=f"validation {metric}")
         metrics.set(ylabel=f"validation {metric}", ylim=(0, 1))
+    figure.legend(handles=lines, loc="outside upper center", ncols=len(lines), frameon=False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     write_bytes(folder / CURVES, picture.getvalue())
