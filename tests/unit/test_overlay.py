@@ -134,9 +134,37 @@ def test_an_unreadable_piece_leaves_the_rest_of_the_picture() -> None:
 
     result = read_pixels(slide, canvas, canvas.window)
 
-    assert (result[:1024, :1024] == 225).all()
-    assert (result[1024:] == 7).all()
-    assert (result[:, 1024:] == 7).all()
+    assert (result[10:15, 10:15] == 225).all()
+    assert (result[16:] == 7).all()
+    assert (result[:, 16:] == 7).all()
+
+
+def test_what_was_not_analysed_is_hatched_in_close_ups_too(tmp_path: Path) -> None:
+    instances = _nuclei(1000, 1000, 20)
+    classes = (instances > 0).astype(np.uint8)
+    shown = []
+    for name, hole in (("whole", (slice(0), slice(0))), ("holed", (slice(None), slice(0, 1000)))):
+        missing = classes.copy()
+        missing[hole] = 255
+        write_overlay(
+            tmp_path / f"{name}.png", slide=_slide(classes.shape), prediction=_prediction(missing, NUCLEI, instances),
+            title=name,
+        )  # fmt: skip
+        shown.append(_shares(tmp_path / f"{name}.png", (74, 81, 96)))
+
+    assert shown[1] > shown[0] + 0.02
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("title", ["腎臓 スライド", "слайд", "a $1 $2 \\frac", "tab\tand\nline"])
+def test_any_title_is_written_without_a_warning(tmp_path: Path, title: str) -> None:
+    classes = np.zeros((60, 80), dtype=np.uint8)
+
+    write_overlay(
+        tmp_path / "o.png", slide=_slide(classes.shape), prediction=_prediction(classes, TISSUES), title=title
+    )
+
+    assert (tmp_path / "o.png").exists()
 
 
 def test_close_ups_show_the_densest_place_and_another() -> None:

@@ -11,6 +11,7 @@ from matplotlib import colormaps, patheffects
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Rectangle
 
 from wsiseg.atomic import atomic_path
@@ -50,6 +51,7 @@ _GAP_PX: Final = 28
 _LINE_PX: Final = 34
 # Below this a nucleus drawn on the overview is a dot, and density says more.
 _VISIBLE_PX: Final = 4.0
+_HATCH: Final = "#4a5160"
 _INK: Final = "#1f2430"
 _FAINT: Final = "#68707f"
 
@@ -145,7 +147,7 @@ class _Picture:
             return axes
 
         header = place(_GAP_PX, 0, total[0] - 2 * _GAP_PX, _HEADER_PX)
-        header.text(0, 0.62, title, fontsize=21, weight="bold", color=_INK, va="center")
+        header.text(0, 0.62, _writable(title), fontsize=21, weight="bold", color=_INK, va="center")
         header.text(0, 0.26, self._caption(), fontsize=13.5, color=_FAINT, va="center")
         self._draw_overview(place(_GAP_PX, _HEADER_PX, width, height), width)
         left, top = _GAP_PX + width + _GAP_PX, float(_HEADER_PX)
@@ -163,22 +165,24 @@ class _Picture:
         if self.is_density:
             # Without its colours the tissue does not mix with those of the map.
             pixels = np.repeat(np.rint(pixels.mean(axis=2, keepdims=True)).astype(np.uint8), 3, axis=2)
-        axes.imshow(self._tinted(pixels), extent=(0, size.width, size.height, 0), interpolation="antialiased")
+        extent = (0, size.width, size.height, 0)
+        axes.imshow(self._tinted(pixels), extent=extent, interpolation="antialiased")
         prediction = self.prediction
         if self.is_density and prediction.objects is not None:
-            axes.imshow(self._heat(), extent=(0, size.width, size.height, 0), interpolation="bilinear")
+            axes.imshow(self._heat(), extent=extent, interpolation="bilinear")
         elif prediction.read_instances is not None:
             loops = outlines_in(prediction.read_instances, self.canvas.window)
             self._draw_loops(axes, loops, scale=1 / self.factor, width=min(2.2, 1.1 * self.zoom))
         else:
             self._draw_borders(axes, self.classes, width=0.9)
+        self._hatch(axes, self.classes, extent)
         for number, (_, field) in enumerate(self.fields):
             corner = (field.x / self.factor, field.y / self.factor)
-            extent = (field.width / self.factor, field.height / self.factor)
+            sides = (field.width / self.factor, field.height / self.factor)
             for colour, line in (("white", 5.0), (_INK, 2.5)):
-                axes.add_patch(Rectangle(corner, *extent, fill=False, edgecolor=colour, linewidth=line, zorder=4))
+                axes.add_patch(Rectangle(corner, *sides, fill=False, edgecolor=colour, linewidth=line, zorder=4))
             is_at_top = corner[1] < 0.05 * self.small.size.height
-            at = (corner[0], corner[1] + extent[1]) if is_at_top else corner
+            at = (corner[0], corner[1] + sides[1]) if is_at_top else corner
             _draw_tag(axes, at, _letter(number), size=12, offset=(3, -5) if is_at_top else (3, 5))
         _finish(axes, size.width, size.height)
         _draw_scale_bar(axes, self.small, size.width, size.height, shown_px=width)
@@ -194,11 +198,12 @@ class _Picture:
         extent = (field.x, field.right, field.bottom, field.y)
         axes.imshow(read_pixels(self.slide, fine, window), extent=extent, interpolation="antialiased")
         prediction = self.prediction
+        classes = prediction.read_classes(field).astype(np.uint8)
+        axes.imshow(self._colours(classes, alpha=0.3), extent=extent, interpolation="nearest")
+        self._hatch(axes, classes, extent)
         if prediction.read_instances is not None:
             self._draw_loops(axes, outlines_in(prediction.read_instances, field), scale=1, width=2.0)
         else:
-            classes = prediction.read_classes(field).astype(np.uint8)
-            axes.imshow(self._colours(classes, alpha=0.3), extent=extent, interpolation="nearest")
             self._draw_borders(axes, classes, width=2.0, origin=(field.x, field.y))
         axes.set_xlim(field.x, field.right)
         axes.set_ylim(field.bottom, field.y)
@@ -248,6 +253,19 @@ class _Picture:
                     table[label.index] = (*(np.asarray(label.colour) / 255), alpha)
         table[IGNORE] = (*(np.asarray(GREY) / 255), 0.55)
         return table[classes]
+
+    def _hatch(self, axes: Axes, classes: NDArray[np.uint8], extent: tuple[float, float, float, float]) -> None:
+        """Hatch what was not analysed; `extent` is left, right, bottom and top, as for pictures."""
+        is_missing = np.pad(classes == IGNORE, 1)
+        if not is_missing.any():
+            return
+        left, right, bottom, top = extent
+        width, height = (right - left) / classes.shape[1], (bottom - top) / classes.shape[0]
+        x = left + (np.arange(is_missing.shape[1]) - 0.5) * width
+        y = top + (np.arange(is_missing.shape[0]) - 0.5) * height
+        contours = axes.contourf(x, y, is_missing.astype(np.float64), levels=[0.5, 1.5], colors="none", hatches=["//"])
+        contours.set_edgecolor(_HATCH)
+        contours.set_linewidth(0)
 
     def _tinted(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         colours = self._colours(self.classes, alpha=0.35)
@@ -305,7 +323,9 @@ class _Picture:
         for name, colour, numbers in self._entries():
             shade = np.asarray(colour) / 255
             axes.add_patch(Rectangle((0, y - 9), 26, 18, facecolor=(*shade, 0.55), edgecolor=shade * 0.8))
-            axes.text(40, y, name, fontsize=14, color=_INK, va="center")
+            if name == NOT_ANALYSED:
+                axes.add_patch(Rectangle((0, y - 9), 26, 18, fill=False, hatch="//", edgecolor=_HATCH, linewidth=0))
+            axes.text(40, y, _writable(name), fontsize=14, color=_INK, va="center")
             axes.text(width, y, numbers, fontsize=14, color=_FAINT, va="center", ha="right")
             y += _LINE_PX
         if self.is_density:
@@ -323,6 +343,13 @@ class _Picture:
             width, y + 38, f"{self.highest / area:,.4g} {unit}", fontsize=13, color=_FAINT, va="center", ha="right"
         )
         axes.set_xlim(0, width)
+
+
+def _writable(text: str) -> str:
+    """Return `text` with a question mark for each character that the font lacks, of which matplotlib would warn."""
+    known = get_font(findfont(FontProperties())).get_charmap()
+    # A dollar sign would begin a formula.
+    return "".join(sign if ord(sign) in known else "?" for sign in text).replace("$", r"\$")
 
 
 def _reader(mask: NDArray[np.uint8]) -> Callable[[Window], NDArray[np.uint8]]:

@@ -13,7 +13,7 @@ from wsiseg.geometry import Canvas, Scale, Size, Window
 from wsiseg.inference.contours import trace
 from wsiseg.inference.outlines import smooth
 from wsiseg.inference.polygons import OBJECT_TOLERANCE_PX
-from wsiseg.slides.reading import best_level, read_window
+from wsiseg.slides.reading import best_level, read_readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _SOURCE_PX: Final = 4096
 _SAMPLES: Final = 8
 _UNREADABLE: Final = 225
+# What cannot be read is narrowed down to pieces of this many pixels.
+SMALLEST_PX: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,17 +45,19 @@ def reduced(canvas: Canvas, factor: int) -> Canvas:
 
 
 def read_pixels(slide: Slide, canvas: Canvas, window: Window) -> NDArray[np.uint8]:
-    """Return RGB (H, W, 3) of a window, in pieces of bounded size; what cannot be read is light grey."""
+    """Return RGB (H, W, 3) of a window, in pieces of bounded size; what cannot be read is light grey.
+
+    What cannot be read is narrowed down to pieces of a few pixels.
+    """
     level = slide.info.levels[best_level(slide.info, canvas.scale.downsample)]
     side = max(1, min(1024, int(_SOURCE_PX * level.downsample / canvas.scale.downsample)))
     pixels = np.full((window.height, window.width, 3), _UNREADABLE, dtype=np.uint8)
     for top in range(window.y, window.bottom, side):
         for left in range(window.x, window.right, side):
             piece = Window(left, top, side, side).intersection(window)
-            try:
-                pixels[piece.within(window).slices] = read_window(slide, canvas, piece)
-            except UnreadableError:
-                continue
+            for part, patch in read_readable(slide, canvas, piece, smallest_px=SMALLEST_PX):
+                if not isinstance(patch, UnreadableError):
+                    pixels[part.within(window).slices] = patch
     return pixels
 
 

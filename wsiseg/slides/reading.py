@@ -11,7 +11,7 @@ from wsiseg.errors import UnreadableError
 from wsiseg.geometry import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -126,6 +126,38 @@ def read_windows(slide: Slide, canvas: Canvas, windows: Sequence[Window]) -> lis
                 for window in windows
             ]
     return [_read_or_error(slide, canvas, window) for window in windows]
+
+
+def read_readable(
+    slide: Slide, canvas: Canvas, window: Window, *, smallest_px: int
+) -> Iterator[tuple[Window, NDArray[np.uint8] | UnreadableError]]:
+    """Yield parts of a window that partition it, each with its pixels or what went wrong.
+
+    Parameters
+    ----------
+    slide, canvas, window
+        As for `read_window`.
+    smallest_px
+        A part that cannot be read is quartered unless it is no longer than this.
+    """
+    parts = [window]
+    while parts:
+        part = parts.pop()
+        pixels = _read_or_error(slide, canvas, part)
+        if isinstance(pixels, UnreadableError) and max(part.width, part.height) > smallest_px:
+            parts += _quarters(part)
+        else:
+            yield part, pixels
+
+
+def _quarters(window: Window) -> list[Window]:
+    middle_x, middle_y = window.x + -(-window.width // 2), window.y + -(-window.height // 2)
+    parts = [
+        Window.from_edges(left, top, right, bottom)
+        for top, bottom in ((window.y, middle_y), (middle_y, window.bottom))
+        for left, right in ((window.x, middle_x), (middle_x, window.right))
+    ]
+    return [part for part in parts if not part.is_empty]
 
 
 def _read_or_error(slide: Slide, canvas: Canvas, window: Window) -> NDArray[np.uint8] | UnreadableError:

@@ -14,7 +14,7 @@ from wsiseg.config import Config
 from wsiseg.errors import ConfigError, UnreadableError
 from wsiseg.geometry import Canvas, Region, Scale, Size, Window
 from wsiseg.rasters import read_labels
-from wsiseg.slides.reading import read_window
+from wsiseg.slides.reading import read_readable
 from wsiseg.tissue.pixels import clean, tissue_of
 
 if TYPE_CHECKING:
@@ -194,19 +194,16 @@ def read_thumbnail(slide: Slide, mpp: float) -> Thumbnail:
     # Blocks, since resampling takes floats: a whole slide at once would take gigabytes.
     blocks = [
         Window(x, y, STRIP_PX, STRIP_PX).clipped(canvas.size)
-        for y in reversed(range(0, canvas.size.height, STRIP_PX))
-        for x in reversed(range(0, canvas.size.width, STRIP_PX))
+        for y in range(0, canvas.size.height, STRIP_PX)
+        for x in range(0, canvas.size.width, STRIP_PX)
     ]
-    while blocks:
-        block = blocks.pop()
-        try:
-            pixels[block.slices] = read_window(slide, canvas, block)
-        except UnreadableError as error:
-            problem = error
-            if max(block.width, block.height) > SMALLEST_PX:
-                blocks += _quarters(block)
+    for block in blocks:
+        for part, patch in read_readable(slide, canvas, block, smallest_px=SMALLEST_PX):
+            if isinstance(patch, UnreadableError):
+                problem = patch
+                is_unreadable[part.slices] = True
             else:
-                is_unreadable[block.slices] = True
+                pixels[part.slices] = patch
     if problem is not None and is_unreadable.all():
         raise problem
     # The last pixels reach beyond the slide, and the padding there would look like glass or like tissue.
@@ -262,16 +259,6 @@ def find_tissue(slide: Slide, settings: TissueSettings, *, thumbnail: Thumbnail 
     )
     mask |= thumbnail.is_unreadable
     return TissueMask(mask, downsample=(downsample, downsample), mpp=mpp, slide_size=size)
-
-
-def _quarters(block: Window) -> list[Window]:
-    middle_x, middle_y = block.x + -(-block.width // 2), block.y + -(-block.height // 2)
-    parts = [
-        Window.from_edges(left, top, right, bottom)
-        for top, bottom in ((block.y, middle_y), (middle_y, block.bottom))
-        for left, right in ((block.x, middle_x), (middle_x, block.right))
-    ]
-    return [part for part in parts if not part.is_empty]
 
 
 def _thumbnail_canvas(info: SlideInfo, mpp: float) -> Canvas:
