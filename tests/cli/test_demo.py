@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import subprocess
@@ -32,6 +33,13 @@ def test_a_small_demo_ends_with_a_page(tmp_path: Path, monkeypatch: pytest.Monke
         assert (tmp_path / told).exists(), told
     features = json.loads((tmp_path / "predictions" / task.SLIDE_ID / "polygons.geojson").read_bytes())["features"]
     assert len(features) == report.nuclei
+    folder = tmp_path / "predictions" / task.SLIDE_ID
+    with (folder / "measurements.csv").open(encoding="utf-8", newline="") as file:
+        whole = next(row for row in csv.DictReader(file) if row["class"] == "All")
+    tissue_mm2 = json.loads((folder / "summary.json").read_bytes())["tissue_mm2"]
+    assert float(whole["tissue_mm2"]) == pytest.approx(tissue_mm2, abs=1e-5)
+    assert float(whole["objects_per_mm2_tissue"]) == pytest.approx(report.nuclei / tissue_mm2, rel=1e-4)
+    assert f"{float(whole['objects_per_mm2_tissue']):,.0f}</b><span>nuclei per mm² of tissue" in page
 
 
 @pytest.mark.slow

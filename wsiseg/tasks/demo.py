@@ -135,9 +135,9 @@ def _page(output: Path, *, model: str) -> str:
         slide_mpp=MPP,
         facts=[
             {"value": f"{int(everything['objects']):,}", "label": "nuclei"},
-            {"value": f"{float(everything['objects_per_mm2']):,.0f}", "label": "nuclei per mm² analysed"},
+            {"value": f"{float(everything['objects_per_mm2_tissue']):,.0f}", "label": "nuclei per mm² of tissue"},
             {"value": f"{float(everything['median_object_area_um2']):.0f} µm²", "label": "median area"},
-            {"value": f"{float(everything['area_mm2']):.2f} mm²", "label": "analysed"},
+            {"value": f"{float(everything['tissue_mm2']):.2f} mm²", "label": "of tissue"},
         ],
         overlay=base64.b64encode((folder / "overlay.png").read_bytes()).decode(),
         thumbnail=_png(_outlined(output / f"{SLIDE_ID}.svs")),
@@ -146,7 +146,15 @@ def _page(output: Path, *, model: str) -> str:
         patch_px=patch_px,
         patch_mpp=patch_mpp,
         table={
-            "header": ["Class", "Area (mm²)", "Share", "Objects", "Per mm²", "Mean area (µm²)", "Median area (µm²)"],
+            "header": [
+                "Class",
+                "Area (mm²)",
+                "Share of analysed",
+                "Objects",
+                "Per mm² of tissue",
+                "Mean area (µm²)",
+                "Median area (µm²)",
+            ],
             "rows": [_cells(row) for row in classes],
         },
         files=[{"path": path.format(slide=SLIDE_ID), "meaning": meaning} for path, meaning in FILES.items()],
@@ -160,7 +168,7 @@ def _cells(row: dict[str, str]) -> list[str]:
         f"{float(row['area_mm2']):.3f}",
         f"{float(row['share_of_analysed']):.1%}",
         f"{int(row['objects']):,}",
-        f"{float(row['objects_per_mm2']):,.0f}",
+        f"{float(row['objects_per_mm2_tissue']):,.0f}",
         f"{float(row['mean_object_area_um2']):.1f}",
         f"{float(row['median_object_area_um2']):.1f}",
     ]
