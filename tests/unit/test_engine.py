@@ -58,7 +58,9 @@ def test_ids_do_not_depend_on_batches_or_threads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["semantic", "instance"])
-def test_a_cell_that_cannot_be_read_is_not_analysed(tmp_path: Path, task: Literal["semantic", "instance"]) -> None:
+def test_a_tile_whose_core_cannot_be_read_is_not_analysed(
+    tmp_path: Path, task: Literal["semantic", "instance"]
+) -> None:
     pixels = np.zeros((144, 144, 3), dtype=np.uint8)
     pixels[::12] = 255
     predictor = FakePredictor(task=task, radius=0)
@@ -76,6 +78,36 @@ def test_a_cell_that_cannot_be_read_is_not_analysed(tmp_path: Path, task: Litera
         assert not read(job, "uncertainty")[48:96, 48:96].any()
         if task == "instance":
             np.testing.assert_array_equal(read(job, "instances") > 0, expected == 1)
+
+
+@pytest.mark.parametrize("task", ["semantic", "instance"])
+def test_of_a_damaged_tile_only_the_surroundings_of_the_damage_are_lost(
+    tmp_path: Path, task: Literal["semantic", "instance"]
+) -> None:
+    pixels = np.zeros((600, 600, 3), dtype=np.uint8)
+    pixels[::12] = 255
+    pixels[:, ::12] = 255
+    predictor = FakePredictor(task=task, tile_px=272, radius=0)
+    slide = ArraySlide(pixels, broken=[Window(300, 300, 40, 40)])
+
+    with job_on(tmp_path, slide, predictor) as job:
+        run(job, predictor)
+
+        classes = read(job, "classes")
+        lost = classes == 255
+        rows, columns = np.nonzero(lost)
+        assert rows.min() <= 300 - 16
+        assert rows.max() >= 339 + 16
+        assert rows.max() - rows.min() < 40 + 2 * (16 + 68)
+        np.testing.assert_array_equal(rows.min(), columns.min())
+        assert job.unreadable_px == lost.sum() == (rows.max() - rows.min() + 1) ** 2
+        assert job.analysed_px == 600 * 600 - lost.sum()
+        np.testing.assert_allclose((1 - job.readable).sum() * 256**2, lost.sum())
+        expected = np.where(lost, 255, pixels[:, :, 0] == 0)
+        np.testing.assert_array_equal(classes, expected)
+        if task == "instance":
+            np.testing.assert_array_equal(read(job, "instances") > 0, expected == 1)
+            assert job.objects().area_px.sum() == (expected == 1).sum()
 
 
 def test_cells_without_tissue_stay_background(tmp_path: Path) -> None:

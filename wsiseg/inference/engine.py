@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from wsiseg.errors import UnreadableError
 from wsiseg.executors import ordered_map, run_ahead
 from wsiseg.inference.blending import Blend, Blender
+from wsiseg.inference.holes import not_analysed, read_around_holes
 from wsiseg.inference.instances import Context, Contexts
 from wsiseg.inference.labelling import Step, label_step
 from wsiseg.inference.painter import Painter
 from wsiseg.progress import SILENT
-from wsiseg.slides.reading import read_window
 from wsiseg.stopping import Stop
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from wsiseg.geometry import Window
     from wsiseg.grid import Tile
     from wsiseg.inference.forward import Network, ReadTile, TileOutput
     from wsiseg.inference.job import Job
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from wsiseg.inference.walk import Start
     from wsiseg.methods.base import PredictorSpec
     from wsiseg.progress import Advance, Progress
+
+    # By row and column, what tiles that are read ahead have lost.
+    Holes = dict[tuple[int, int], list[Window]]
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +59,7 @@ def segment(
 ) -> None:
     """Compute and write what the job lacks.
 
-    Cells that cannot be read become 255 in the class layer and are noted in the job.
+    What cannot be read becomes 255 in the class layer, with a margin, and is noted in the job.
 
     Parameters
     ----------
@@ -87,14 +90,17 @@ def segment(
     # The same tiles share a batch whether or not the work was interrupted.
     first = begun // load.batch_size * load.batch_size
     tiles = (job.walk.grid.at(int(row), int(column)) for row, column in order[first:])
-    pixels = ordered_map(partial(_read, job), tiles, workers=load.readers, ahead=2 * load.batch_size + load.readers)
+    holes: Holes = {}
+    pixels = ordered_map(
+        partial(_read, job, holes), tiles, workers=load.readers, ahead=2 * load.batch_size + load.readers
+    )
     trim = (spec.tile_px - job.walk.core_px) // 2 - job.walk.reach_px
     outputs = run_ahead(network.outputs(pixels, batch_size=load.batch_size, trim_px=trim), depth=2)
     with progress.task(job.slide.info.name, total=len(order), unit="tiles") as advance, closing(outputs):
         advance(begun)
         clock = _Clock(job, begun=begun, advance=advance)
         blender = Blender(job.walk, channels=spec.channels, blend=blend, tile_px=spec.tile_px)
-        steps = _steps(job, outputs, blender, spec=spec, start=start, clock=clock)
+        steps = _steps(job, outputs, blender, spec=spec, start=start, clock=clock, holes=holes)
         labels = ordered_map(
             partial(label_step, predictor=network.predictor), steps, workers=load.finders, ahead=2 * load.finders
         )
@@ -135,16 +141,25 @@ class _Clock:
         return self._done == self._begun or left * seconds_per_tile > _PATIENCE_S
 
 
-def _read(job: Job, tile: Tile) -> ReadTile:
-    try:
-        return tile, read_window(job.slide, job.canvas, tile.read)
-    except UnreadableError as error:
-        logger.info("a tile cannot be read and counts as not analysed: %s", error)
-        return tile, None
+def _read(job: Job, holes: Holes, tile: Tile) -> ReadTile:
+    pixels, found = read_around_holes(job.slide, job.canvas, tile.read)
+    lost = not_analysed(found, tile.core)
+    if not lost:
+        return tile, pixels
+    logger.info("a part of the tile at row %d, column %d cannot be read and is not analysed", tile.row, tile.column)
+    holes[tile.row, tile.column] = lost
+    return tile, None if lost == [tile.core] else pixels
 
 
 def _steps(
-    job: Job, outputs: Iterator[TileOutput], blender: Blender, *, spec: PredictorSpec, start: Start, clock: _Clock
+    job: Job,
+    outputs: Iterator[TileOutput],
+    blender: Blender,
+    *,
+    spec: PredictorSpec,
+    start: Start,
+    clock: _Clock,
+    holes: Holes,
 ) -> Generator[Step]:
     """Yield what becomes final as tiles come in; places where nothing is are left out but for the ends of rows."""
     walk = job.walk
@@ -154,13 +169,14 @@ def _steps(
             output = None
             if job.is_tissue[row, column]:
                 output = _next(outputs, row, column)
-                job.is_unreadable[row, column] = output is None
+                if (row, column) in holes:
+                    job.holes[row, column] = holes.pop((row, column))
                 clock.tick()
             window = walk.block(row, column)
             maps = blender.push(row, column, output)
             is_analysed = is_unreadable = None
             if job.has_tissue(window):
-                is_unreadable = job.cells(job.is_unreadable, window)
+                is_unreadable = job.unreadable(window)
                 is_analysed = job.cells(job.is_tissue, window) & ~is_unreadable
             context = None
             if contexts is not None:
@@ -191,5 +207,5 @@ def _context(job: Job, row: int, column: int, maps: NDArray[np.float16]) -> Cont
     unit, window = job.walk.unit(row, column), job.walk.context(row, column)
     if unit.is_empty or not job.has_tissue(unit):
         return None
-    is_analysed = job.cells(job.is_tissue & ~job.is_unreadable, window)
+    is_analysed = job.cells(job.is_tissue, window) & ~job.unreadable(window)
     return Context(unit=unit, window=window, maps=maps, is_analysed=is_analysed)

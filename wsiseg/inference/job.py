@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wsiseg.geometry import Window
+from wsiseg.inference.holes import union
 from wsiseg.objects import Objects
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wsiseg.geometry import Canvas, Window
+    from wsiseg.geometry import Canvas
     from wsiseg.inference.walk import Walk
     from wsiseg.journal import Journal
     from wsiseg.slides.base import Slide
@@ -40,8 +42,8 @@ class Job:
         Where closed bands are noted.
     parts
         Folder for the tables of objects, one for each row of units.
-    is_unreadable
-        bool (rows, columns), the cells that turned out not to be readable.
+    holes
+        By row and column of cells, the windows in them that are not analysed because they cannot be read.
     """
 
     slide: Slide
@@ -51,13 +53,17 @@ class Job:
     store: MaskStore
     journal: Journal
     parts: Path
-    is_unreadable: NDArray[np.bool_] = field(init=False)
+    holes: dict[tuple[int, int], list[Window]] = field(init=False)
+    _noted: set[tuple[int, int]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.is_unreadable = np.zeros_like(self.is_tissue)
+        self.holes = {}
+        core = self.walk.core_px
         for record in self.journal.records:
-            for row, column in record.get("unreadable", ()):
-                self.is_unreadable[row, column] = True
+            for edges in record.get("unreadable", ()):
+                hole = Window(*edges)
+                self.holes.setdefault((hole.y // core, hole.x // core), []).append(hole)
+        self._noted = set(self.holes)
 
     @property
     def closed_bands(self) -> int:
@@ -71,17 +77,29 @@ class Job:
 
     @property
     def analysed_px(self) -> int:
-        """Return the canvas pixels that belong to cells that were analysed."""
-        return self._area(self.is_tissue & ~self.is_unreadable)
+        """Return the canvas pixels that were analysed."""
+        return sum(self._core(int(row), int(column)).size.area for row, column in np.argwhere(self.is_tissue)) - (
+            self.unreadable_px
+        )
 
     @property
     def unreadable_px(self) -> int:
-        """Return the canvas pixels that belong to cells that could not be read."""
-        return self._area(self.is_unreadable)
+        """Return the canvas pixels that were to be analysed and could not be read."""
+        return sum(self._lost(*cell) for cell in self.holes)
+
+    @property
+    def readable(self) -> NDArray[np.float64]:
+        """Return the share of each cell that could be read, (rows, columns)."""
+        shares = np.ones(self.is_tissue.shape)
+        for cell in self.holes:
+            shares[cell] -= self._lost(*cell) / self._core(*cell).size.area
+        return shares
 
     def close_band(self, band: int, first_ids: Sequence[tuple[int, int]]) -> None:
         """Note that a band is on disk, with the rows begun since the last one."""
-        unreadable = np.argwhere(self.is_unreadable).tolist()
+        fresh = [hole for cell, holes in self.holes.items() if cell not in self._noted for hole in holes]
+        unreadable = [[hole.x, hole.y, hole.width, hole.height] for hole in fresh]
+        self._noted = set(self.holes)
         self.journal.append({"band": band, "first_ids": [list(pair) for pair in first_ids], "unreadable": unreadable})
 
     def cells(self, flags: NDArray[np.bool_], window: Window) -> NDArray[np.bool_]:
@@ -90,6 +108,13 @@ class Job:
         rows = np.arange(window.y, window.bottom) // core
         columns = np.arange(window.x, window.right) // core
         return flags[np.ix_(rows, columns)]
+
+    def unreadable(self, window: Window) -> NDArray[np.bool_]:
+        """Return which pixels of `window` could not be read, (H, W)."""
+        core = self.walk.core_px
+        rows = range(window.y // core, -(-window.bottom // core))
+        columns = range(window.x // core, -(-window.right // core))
+        return union([hole for row in rows for column in columns for hole in self.holes.get((row, column), ())], window)
 
     def has_tissue(self, window: Window) -> bool:
         """Tell whether `window` touches a cell that is to be analysed."""
@@ -105,5 +130,8 @@ class Job:
         """Return all objects in order of id."""
         return Objects.concat(Objects.load(self.part(row)) for row in range(self.walk.grid.rows))
 
-    def _area(self, flags: NDArray[np.bool_]) -> int:
-        return sum(self.walk.grid.at(int(row), int(column)).core.size.area for row, column in np.argwhere(flags))
+    def _core(self, row: int, column: int) -> Window:
+        return self.walk.grid.at(row, column).core
+
+    def _lost(self, row: int, column: int) -> int:
+        return int(np.count_nonzero(union(self.holes[row, column], self._core(row, column))))

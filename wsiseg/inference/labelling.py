@@ -29,7 +29,7 @@ class Step:
     maps
         float32 (channels, H, W) over the block, or None where no tile has been.
     is_analysed, is_unreadable
-        bool (H, W) over the block: pixels of cells that were read, and of those that could not be;
+        bool (H, W) over the block: pixels that were read, and those that could not be;
         None where the block touches no cell that is to be analysed.
     context
         Where objects are to be found, or None.

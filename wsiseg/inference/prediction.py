@@ -210,7 +210,7 @@ def predict_slide(slide: Slide, network: Network, target: Target, *, progress: P
             workers=load.readers + load.finders,
             done={record["output"] for record in journal.records if "output" in record},
             note=lambda name: journal.append({"output": name}),
-            tissue_px=float(plan.tissue_px[~job.is_unreadable].sum()) if plan.is_searched else None,
+            tissue_px=float((plan.tissue_px * job.readable).sum()) if plan.is_searched else None,
         )
         rows = outputs.write(job.analysed_px, progress, stop)
     summary = {
