@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from wsiseg import checkpoint
 from wsiseg.errors import SlideError, StoppedError, WsisegError
@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from wsiseg.progress import Progress
     from wsiseg.slides.base import Slide
 
-Status = Literal["done", "outputs made", "already done", "planned", "partly unreadable", "failed"]
+Status = Literal[
+    "done", "outputs made", "already done", "planned", "partly unreadable", "already done, partly unreadable", "failed"
+]
+
+_INCOMPLETE: Final = frozenset(("failed", "partly unreadable", "already done, partly unreadable"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +150,7 @@ class PredictReport:
     @property
     def failed(self) -> tuple[SlideReport, ...]:
         """Return the slides that failed or could not be read everywhere."""
-        return tuple(report for report in self.slides if report.status in {"failed", "partly unreadable"})
+        return tuple(report for report in self.slides if report.status in _INCOMPLETE)
 
     def __str__(self) -> str:
         told = counted([report.status for report in self.slides], get_args(Status))
@@ -295,13 +299,15 @@ class _Runner:
         layers = 6 if spec.task == "instance" else 2
         disk = plan.tiles * plan.walk.core_px**2 * layers / 8 / 1e6
         return (
-            f"{plan.tiles:,} tiles of {spec.tile_px} px{tissue}, canvas {size}, "
+            f"{plan.tiles:,} {'tile' if plan.tiles == 1 else 'tiles'} of {spec.tile_px} px{tissue}, canvas {size}, "
             f"about {memory:.1f} GiB of memory and {disk:,.0f} MB of disk on {network.device}"
         )
 
 
 def _status(summary: Json, otherwise: Status) -> Status:
-    return "partly unreadable" if summary["unreadable_percent"] else otherwise
+    if not summary["unreadable_percent"]:
+        return otherwise
+    return "already done, partly unreadable" if otherwise == "already done" else "partly unreadable"
 
 
 def _told(summary: Json) -> str:
