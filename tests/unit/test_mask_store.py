@@ -97,7 +97,7 @@ def test_the_store_is_valid_ome_zarr(tmp_path: Path, mpp: float | None) -> None:
     assert [axis.unit for axis in axes] == ["micrometer" if mpp else None] * 2
     label = json.loads((tmp_path / "p.zarr/labels/classes/zarr.json").read_text())["attributes"]["ome"]["image-label"]
     assert {"label-value": 1, "class": "tumour"} in label["properties"]
-    assert {"label-value": 255, "class": "not analysed"} in label["properties"]
+    assert {"label-value": 255, "class": "Not analysed"} in label["properties"]
 
 
 def test_equal_contents_give_equal_bytes(tmp_path: Path) -> None:

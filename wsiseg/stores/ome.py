@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wsiseg.labels import LabelMap
 
 VERSION: Final = "0.5"
-NOT_ANALYSED: Final = "not analysed"
+NOT_ANALYSED: Final = "Not analysed"
 _NOT_ANALYSED_RGBA: Final = [128, 128, 128, 255]
 
 # JSON as the specification lays it down.
