@@ -121,5 +121,6 @@ def tile(
     )
     with console.progress_bar() as progress, console.graceful() as stop:
         report = run(job, progress, stop)
-    console.out.print(str(report), highlight=False, markup=False)
+    if len(report.slides) != 1 or report.slides[0].error is None:
+        console.out.print(str(report), highlight=False, markup=False)
     report.raise_failures()

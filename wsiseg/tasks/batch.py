@@ -99,7 +99,9 @@ def for_each(
             if stop.is_requested:
                 raise stop.error()
             outcomes.append(work(entry))
-            progress.say(str(outcomes[-1]))
+            # The error that the only slide ends in says it all.
+            if len(entries) > 1 or outcomes[-1].error is None:
+                progress.say(str(outcomes[-1]))
             if job.fail_fast and outcomes[-1].error is not None:
                 break
     finally:
