@@ -353,6 +353,20 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert "failed" not in result.err + result.out
 
 
+@pytest.mark.parametrize("option", [("--device", "cuda:77"), ("--slide-mpp", 0), ("--max-ram", "10MB")])
+def test_options_that_are_wrong_for_any_slide_are_refused_before_the_first(
+    tmp_path: Path, run: Callable[..., Result], semantic_model: Path, option: tuple[object, ...]
+) -> None:
+    slides = [make_slide(tmp_path / f"{name}.svs") for name in "ab"]
+
+    result = run(*slides, "--model", semantic_model, "-o", tmp_path / "out", *option)
+
+    assert result.code == 2
+    assert str(option[0]) in result.err
+    assert len(result.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("size", [Size(1, 1), Size(30, 200)])
 def test_an_image_smaller_than_a_tile_is_predicted(
     tmp_path: Path, run: Callable[..., Result], instance_model: Path, size: Size

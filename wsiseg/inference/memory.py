@@ -80,6 +80,22 @@ def fit(load: Load, walk: Walk, spec: PredictorSpec, *, on_cpu: bool, limit: int
     return load
 
 
+def check_limit(limit: int) -> None:
+    """Refuse a limit that leaves no room for any prediction, before there is a slide.
+
+    Raises
+    ------
+    ConfigError
+        If `limit` bytes do not hold the program itself.
+    """
+    if limit * _USABLE < _BASE:
+        raise ConfigError(
+            f"any prediction needs more than {_BASE / _USABLE / 2**30:.1f} GiB of memory",
+            where="--max-ram",
+            mend="Allow more",
+        )
+
+
 def parse_bytes(text: str) -> int:
     """Return the bytes that ``8GB``, ``8GiB``, ``8G``, ``900MB`` or a plain number of bytes mean.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from wsiseg import checkpoint
-from wsiseg.errors import SlideError, StoppedError, WsisegError
+from wsiseg.errors import ConfigError, SlideError, StoppedError, WsisegError
 from wsiseg.inference.summary import plan_of, read_summary
 from wsiseg.limits import cpu_limit, memory_limit
 from wsiseg.lock import locked
@@ -169,6 +170,8 @@ def predict(job: PredictJob, progress: Progress = SILENT, stop: Stop | None = No
 
     Raises
     ------
+    ConfigError
+        If the device, the pixel size or the memory cannot be what is asked for.
     NothingMatchedError
         If there is no slide.
     DataError
@@ -177,10 +180,26 @@ def predict(job: PredictJob, progress: Progress = SILENT, stop: Stop | None = No
         If a stop was requested; what is done is on disk.
     """
     stop = stop or Stop()
+    _check(job)
     entries = entries_of(job)
     checkpoint.read_card(job.settings.model)
     reports = for_each(entries, job, _Runner(job, progress, stop).report, progress=progress, stop=stop)
     return PredictReport(slides=reports, output=job.output)
+
+
+def _check(job: PredictJob) -> None:
+    """Refuse options that are wrong for any slide."""
+    if job.slide_mpp is not None and not (math.isfinite(job.slide_mpp) and job.slide_mpp > 0):
+        raise ConfigError(f"a pixel size cannot be {job.slide_mpp:g} µm", where="--slide-mpp", mend="Give µm per pixel")
+    if job.max_ram is not None:
+        from wsiseg.inference.memory import check_limit
+
+        check_limit(job.max_ram)
+    if job.device not in ("auto", "cpu"):
+        # Only here: it takes a second to load what knows the devices.
+        from wsiseg.inference.devices import choose_device
+
+        choose_device(job.device)
 
 
 class _Runner:
