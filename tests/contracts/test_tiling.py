@@ -26,7 +26,7 @@ from wsiseg.slides.reading import read_window
 from wsiseg.stopping import Stop
 from wsiseg.stores.jpeg_codec import JpegCodec
 from wsiseg.stores.patch_store import PatchStore
-from wsiseg.tasks.tile import TileConfig, TileJob, TileReport, tile
+from wsiseg.tasks.tile import TileConfig, TileJob, tile
 from wsiseg.tiling.plan import plan_patches
 from wsiseg.tiling.reading import open_patches
 from wsiseg.tiling.writing import Overview, SlideWork, write_patches
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from wsiseg.tasks.tile_report import TileReport
 
 EVERYTHING = TissueSettings(method="none")
 LAYOUT = Layout(shared_tables=True)

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING
 
 from wsiseg import checkpoint
 from wsiseg.errors import ConfigError, SlideError, StoppedError, WsisegError
@@ -17,7 +17,8 @@ from wsiseg.lock import locked
 from wsiseg.progress import SILENT
 from wsiseg.slides.fingerprint import fingerprint
 from wsiseg.stopping import Stop
-from wsiseg.tasks.batch import counted, entries_of, for_each, not_written, raise_failures
+from wsiseg.tasks.batch import entries_of, for_each, not_written
+from wsiseg.tasks.predict_report import PredictReport, SlideReport
 from wsiseg.urls import url_of
 
 if TYPE_CHECKING:
@@ -28,12 +29,7 @@ if TYPE_CHECKING:
     from wsiseg.manifest import SlideEntry
     from wsiseg.progress import Progress
     from wsiseg.slides.base import Slide
-
-Status = Literal[
-    "done", "outputs made", "already done", "planned", "partly unreadable", "already done, partly unreadable", "failed"
-]
-
-_INCOMPLETE: Final = frozenset(("failed", "partly unreadable", "already done, partly unreadable"))
+    from wsiseg.tasks.predict_report import Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,77 +85,6 @@ class PredictJob:
     overwrite: bool = False
     fail_fast: bool = False
     dry_run: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlideReport:
-    """What became of one slide.
-
-    Parameters
-    ----------
-    slide_id, path
-        The slide.
-    status
-        What was done.
-    told
-        The findings in a few words.
-    seconds
-        Time taken.
-    error
-        Why it failed.
-    """
-
-    slide_id: str
-    path: str
-    status: Status
-    told: str = ""
-    seconds: float = 0.0
-    error: WsisegError | None = None
-
-    def as_json(self) -> Json:
-        """Return what the summary says about the slide."""
-        return {
-            "slide_id": self.slide_id,
-            "path": self.path,
-            "status": self.status,
-            "seconds": round(self.seconds, 2),
-            "error": None if self.error is None else str(self.error),
-        }
-
-    def __str__(self) -> str:
-        if self.error is not None:
-            return f"{self.slide_id}: failed: {self.error}"
-        took = f", {self.seconds:.1f} s" if self.status in {"done", "outputs made", "partly unreadable"} else ""
-        return f"{self.slide_id}: {self.status}{took}: {self.told}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictReport:
-    """What became of all slides.
-
-    Parameters
-    ----------
-    slides
-        One report each, in order.
-    output
-        Folder of the predictions.
-    """
-
-    slides: tuple[SlideReport, ...]
-    output: Path
-
-    @property
-    def failed(self) -> tuple[SlideReport, ...]:
-        """Return the slides that failed or could not be read everywhere."""
-        return tuple(report for report in self.slides if report.status in _INCOMPLETE)
-
-    def __str__(self) -> str:
-        told = counted([report.status for report in self.slides], get_args(Status))
-        return f"{told}, in {self.output}"
-
-    def raise_failures(self) -> None:
-        """Raise the error that fits the slides that failed, if any; see `wsiseg.tasks.batch`."""
-        raise_failures(self.slides, self.failed)
 
 
 def predict(job: PredictJob, progress: Progress = SILENT, stop: Stop | None = None) -> PredictReport:
