@@ -32,6 +32,7 @@ ROW: Final = np.dtype(
         ("cy", "<f8"),
     ]
 )
+_MEND: Final = "Predict the slide again with --overwrite"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -150,9 +151,9 @@ class Objects:
         try:
             rows = np.load(path, allow_pickle=False)
         except FileNotFoundError as error:
-            raise DataError("there is no such table of objects", where=path) from error
+            raise DataError("there is no such table of objects", where=path, mend=_MEND) from error
         except (OSError, ValueError, EOFError) as error:
-            raise DataError("the table of objects is damaged", where=path, mend="Predict the slide again") from error
+            raise DataError("the table of objects is damaged", where=path, mend=_MEND) from error
         if not isinstance(rows, np.ndarray) or rows.dtype != ROW or rows.ndim != 1:
-            raise DataError("this is not a table of objects", where=path, mend="Predict the slide again")
+            raise DataError("this is not a table of objects", where=path, mend=_MEND)
         return cls.from_rows(rows)

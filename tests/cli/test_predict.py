@@ -195,7 +195,7 @@ def test_a_missing_table_of_objects_is_said(tmp_path: Path, run: Callable[..., R
     result = run(*arguments, "--label-png")
 
     assert result.code == 5
-    assert "no such table of objects" in result.err
+    assert "no such table of objects. Predict the slide again with --overwrite" in " ".join(result.err.split())
     assert run(*arguments).out.startswith("1 already done")
 
 
