@@ -32,8 +32,9 @@ from wsiseg.heads.base import Instances
 from wsiseg.inference.devices import choose_device, choose_dtype
 from wsiseg.inference.forward import Network
 from wsiseg.inference.memory import Load
-from wsiseg.inference.prediction import Target, plan_slide, predict_slide
+from wsiseg.inference.prediction import Target, predict_slide
 from wsiseg.inference.settings import PredictSettings
+from wsiseg.inference.slide_plan import plan_slide
 from wsiseg.labels import LabelMap
 from wsiseg.limits import cpu_limit, memory_limit
 from wsiseg.methods.base import Predictor, PredictorSpec

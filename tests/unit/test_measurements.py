@@ -11,7 +11,7 @@ import pytest
 from wsiseg.geometry import Canvas, Scale, Size
 from wsiseg.grid import Grid
 from wsiseg.inference.measurements import count_classes, summarise, write_measurements
-from wsiseg.inference.settings import cells_with_tissue, tissue_in_cells
+from wsiseg.inference.settings import tissue_in_cells
 from wsiseg.inference.walk import Walk
 from wsiseg.labels import LabelMap
 from wsiseg.objects import Objects
@@ -119,4 +119,3 @@ def test_tissue_is_counted_cell_by_cell() -> None:
     assert pixels.shape == (2, 4)
     assert pixels.sum() == pytest.approx(25 * 75)
     assert pixels[0, 1] == pytest.approx(32 * (32 - 10))
-    np.testing.assert_array_equal(cells_with_tissue(tissue, canvas, walk), pixels > 0)

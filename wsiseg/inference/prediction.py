@@ -2,49 +2,36 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, get_args
 
-import numpy as np
-
 from wsiseg.atomic import sweep
 from wsiseg.inference.engine import segment
-from wsiseg.inference.export import OBJECTS_FILE, POLYGONS_STEM, PolygonFormat, check_polygon_format
+from wsiseg.inference.export import OBJECTS_FILE, POLYGONS_STEM, PolygonFormat
 from wsiseg.inference.job import Job
-from wsiseg.inference.label_png import check_label_png
 from wsiseg.inference.memory import Load, fit
 from wsiseg.inference.outputs import LABEL_PNG, LABEL_TIFF, MEASUREMENTS, OVERLAY, Outputs, names_of
-from wsiseg.inference.settings import AUTO, OutputSettings, canvas_for, tissue_in_cells, walk_over
+from wsiseg.inference.settings import OutputSettings
+from wsiseg.inference.slide_plan import check_outputs, plan_slide
 from wsiseg.inference.summary import SUMMARY, peak_ram, settled, software, write_summary
 from wsiseg.journal import Journal
-from wsiseg.labels import IGNORE
 from wsiseg.objects import Objects
-from wsiseg.slides.mpp import scale_warnings
 from wsiseg.stores.mask_store import MaskStore
-from wsiseg.tissue import find_tissue
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
-    from wsiseg.geometry import Canvas, Size
     from wsiseg.inference.forward import Network
     from wsiseg.inference.measurements import ClassRow
     from wsiseg.inference.settings import PredictSettings
+    from wsiseg.inference.slide_plan import SlidePlan
     from wsiseg.inference.summary import Json
-    from wsiseg.inference.walk import Walk
-    from wsiseg.methods.base import PredictorSpec
     from wsiseg.progress import Progress
     from wsiseg.slides.base import Slide
     from wsiseg.stopping import Stop
     from wsiseg.stores.mask_store import Layer
-    from wsiseg.tissue import TissueMask
-
-logger = logging.getLogger(__name__)
 
 PREDICTION: Final = "prediction.zarr"
 # The table of objects as it is, from which outputs can be made when the work is long done.
@@ -61,39 +48,6 @@ FILES: Final = (
 )
 WORK: Final = ".work"
 JOURNAL: Final = "journal"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SlidePlan:
-    """What is to be done on one slide.
-
-    Parameters
-    ----------
-    canvas, walk
-        The geometry.
-    tissue
-        Where tissue is.
-    tissue_px
-        (rows, columns), the canvas pixels of each cell that are tissue.
-    is_searched
-        Whether tissue was looked for or given, instead of taking everything for tissue.
-    """
-
-    canvas: Canvas
-    walk: Walk
-    tissue: TissueMask
-    tissue_px: NDArray[np.float64]
-    is_searched: bool
-
-    @property
-    def is_tissue(self) -> NDArray[np.bool_]:
-        """Return which cells are to be analysed, bool (rows, columns)."""
-        return self.tissue_px > 0
-
-    @property
-    def tiles(self) -> int:
-        """Return the number of tiles that go through the network."""
-        return int(np.count_nonzero(self.is_tissue))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -122,38 +76,6 @@ class Target:
     plan: Json
     load: Load
     max_ram: int
-
-
-def plan_slide(slide: Slide, spec: PredictorSpec, settings: PredictSettings) -> SlidePlan:
-    """Return what is to be done on a slide.
-
-    Raises
-    ------
-    SlideError
-        If its pixel size is needed and unknown.
-    ConfigError
-        If the settings do not fit the model, or polygons are asked for in a format that needs a missing library.
-    DataError
-        If it is too large for ``labels.png`` and that is asked for.
-    """
-    info = slide.info
-    canvas = canvas_for(info, settings, spec.mpp)
-    walk = walk_over(canvas, spec, settings)
-    _check_outputs(settings.outputs, canvas.size)
-    for warning in scale_warnings(info, canvas.scale.downsample):
-        logger.warning("%s", warning)
-    tissue_settings = settings.tissue
-    if tissue_settings.method == AUTO:
-        method = "none" if info.reader == "images" else "otsu"
-        tissue_settings = tissue_settings.model_copy(update={"method": method})
-    tissue = find_tissue(slide, tissue_settings)
-    return SlidePlan(
-        canvas=canvas,
-        walk=walk,
-        tissue=tissue,
-        tissue_px=tissue_in_cells(tissue, canvas, walk),
-        is_searched=tissue_settings.method != "none",
-    )
 
 
 def predict_slide(slide: Slide, network: Network, target: Target, *, progress: Progress, stop: Stop) -> Json:
@@ -257,7 +179,7 @@ def remake_outputs(slide: Slide, target: Target, summary: Json, *, progress: Pro
     """
     begun = time.monotonic()
     store = MaskStore.open(target.folder / PREDICTION)
-    _check_outputs(target.settings.outputs, store.canvas.size)
+    check_outputs(target.settings.outputs, store.canvas.size)
     there = summary["plan"]["settings"]["outputs"]
     sweep(target.folder)
     outputs = Outputs(
@@ -287,12 +209,6 @@ def clear(folder: Path) -> None:
     for name in (PREDICTION, WORK):
         if (folder / name).exists():
             shutil.rmtree(folder / name)
-
-
-def _check_outputs(outputs: OutputSettings, size: Size) -> None:
-    check_polygon_format(outputs.polygons)
-    if outputs.label_png:
-        check_label_png(size, highest=IGNORE, where="--label-png")
 
 
 def _sweep(folder: Path) -> None:

@@ -142,8 +142,3 @@ def tissue_in_cells(tissue: TissueMask, canvas: Canvas, walk: Walk) -> NDArray[n
     boxes = np.stack([left, top, right, bottom], axis=-1).reshape(-1, 4)
     shares = tissue.fractions(boxes).reshape(rows, columns)
     return shares * (right - left) * (bottom - top) / down**2
-
-
-def cells_with_tissue(tissue: TissueMask, canvas: Canvas, walk: Walk) -> NDArray[np.bool_]:
-    """Return which cells hold any tissue, bool (rows, columns)."""
-    return tissue_in_cells(tissue, canvas, walk) > 0

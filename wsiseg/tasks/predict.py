@@ -231,7 +231,7 @@ class _Runner:
 
     def _dry(self, slide: Slide, settings: PredictSettings) -> str:
         from wsiseg.inference.memory import estimate
-        from wsiseg.inference.prediction import plan_slide
+        from wsiseg.inference.slide_plan import plan_slide
 
         network, load = self._loaded()
         spec = network.predictor.spec
