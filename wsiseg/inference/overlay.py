@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Final
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib import colormaps, patheffects
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Rectangle
 
 from wsiseg.atomic import atomic_path
 from wsiseg.geometry import Canvas, Scale, Size, Window
+from wsiseg.inference.legend import Legend, area_text, density_colours
+from wsiseg.inference.marks import FAINT, INK, draw_scale_bar, draw_tag, frame, hatch, letter, writable
 from wsiseg.inference.measurements import WHOLE
 from wsiseg.inference.overview import (
     density,
@@ -48,12 +48,8 @@ _FIELD_PX: Final = 320  # canvas pixels of the close-up
 _CLOSE_UP_PX: Final = 640
 _HEADER_PX: Final = 104
 _GAP_PX: Final = 28
-_LINE_PX: Final = 34
 # Below this a nucleus drawn on the overview is a dot, and density says more.
 _VISIBLE_PX: Final = 4.0
-_HATCH: Final = "#4a5160"
-_INK: Final = "#1f2430"
-_FAINT: Final = "#68707f"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,12 +127,17 @@ class _Picture:
 
     def save(self, path: Path, title: str) -> None:
         width, height = round(self.small.size.width * self.zoom), round(self.small.size.height * self.zoom)
-        legend_px = _LINE_PX * (len(self._entries()) + 1) + (80 if self.is_density else 0)
+        legend = Legend(
+            canvas=self.canvas,
+            labels=self.prediction.labels,
+            rows=self.prediction.rows,
+            highest=self.highest / self.factor**2 if self.is_density else None,
+        )
         each = _CLOSE_UP_PX + _GAP_PX
         # A second close-up only where it does not make the picture taller.
-        self.fields = self.fields[: max(1, (height - legend_px) // each)]
+        self.fields = self.fields[: max(1, (height - legend.height_px) // each)]
         column = _CLOSE_UP_PX if self.fields else 420
-        column_height = len(self.fields) * each + legend_px
+        column_height = len(self.fields) * each + legend.height_px
         total = (2 * _GAP_PX + width + _GAP_PX + column, _HEADER_PX + max(height, column_height) + _GAP_PX)
         figure = Figure(figsize=(total[0] / _DPI, total[1] / _DPI), dpi=_DPI, facecolor="white")
         FigureCanvasAgg(figure)
@@ -147,14 +148,14 @@ class _Picture:
             return axes
 
         header = place(_GAP_PX, 0, total[0] - 2 * _GAP_PX, _HEADER_PX)
-        header.text(0, 0.62, _writable(title), fontsize=21, weight="bold", color=_INK, va="center")
-        header.text(0, 0.26, self._caption(), fontsize=13.5, color=_FAINT, va="center")
+        header.text(0, 0.62, writable(title), fontsize=21, weight="bold", color=INK, va="center")
+        header.text(0, 0.26, self._caption(), fontsize=13.5, color=FAINT, va="center")
         self._draw_overview(place(_GAP_PX, _HEADER_PX, width, height), width)
         left, top = _GAP_PX + width + _GAP_PX, float(_HEADER_PX)
         for number, (_, field) in enumerate(self.fields):
             self._draw_close_up(place(left, top, _CLOSE_UP_PX, _CLOSE_UP_PX), field, number)
             top += each
-        self._draw_legend(place(left, top, column, legend_px), column, legend_px)
+        legend.draw(place(left, top, column, legend.height_px), column)
         with atomic_path(path) as temporary:
             # Without the name and version of the software, which would change the bytes.
             figure.savefig(temporary, format="png", metadata={"Software": None})
@@ -175,17 +176,17 @@ class _Picture:
             self._draw_loops(axes, loops, scale=1 / self.factor, width=min(2.2, 1.1 * self.zoom))
         else:
             self._draw_borders(axes, self.classes, width=0.9)
-        self._hatch(axes, self.classes, extent)
+        hatch(axes, self.classes == IGNORE, extent)
         for number, (_, field) in enumerate(self.fields):
             corner = (field.x / self.factor, field.y / self.factor)
             sides = (field.width / self.factor, field.height / self.factor)
-            for colour, line in (("white", 5.0), (_INK, 2.5)):
+            for colour, line in (("white", 5.0), (INK, 2.5)):
                 axes.add_patch(Rectangle(corner, *sides, fill=False, edgecolor=colour, linewidth=line, zorder=4))
             is_at_top = corner[1] < 0.05 * self.small.size.height
             at = (corner[0], corner[1] + sides[1]) if is_at_top else corner
-            _draw_tag(axes, at, _letter(number), size=12, offset=(3, -5) if is_at_top else (3, 5))
+            draw_tag(axes, at, letter(number), size=12, offset=(3, -5) if is_at_top else (3, 5))
         _finish(axes, size.width, size.height)
-        _draw_scale_bar(axes, self.small, size.width, size.height, shown_px=width)
+        draw_scale_bar(axes, self.small, size.width, size.height, shown_px=width)
 
     def _draw_close_up(self, axes: Axes, field: Window, number: int) -> None:
         ratio = 2
@@ -200,16 +201,16 @@ class _Picture:
         prediction = self.prediction
         classes = prediction.read_classes(field).astype(np.uint8)
         axes.imshow(self._colours(classes, alpha=0.3), extent=extent, interpolation="nearest")
-        self._hatch(axes, classes, extent)
+        hatch(axes, classes == IGNORE, extent)
         if prediction.read_instances is not None:
             self._draw_loops(axes, outlines_in(prediction.read_instances, field), scale=1, width=2.0)
         else:
             self._draw_borders(axes, classes, width=2.0, origin=(field.x, field.y))
         axes.set_xlim(field.x, field.right)
         axes.set_ylim(field.bottom, field.y)
-        _frame(axes, _INK, 2.0)
-        _draw_tag(axes, (field.x, field.y), f"{_letter(number)}  {self.fields[number][0]}", size=14, offset=(5, -5))
-        _draw_scale_bar(axes, self.canvas, field.width, field.height, shown_px=_CLOSE_UP_PX, origin=(field.x, field.y))
+        frame(axes, INK, 2.0)
+        draw_tag(axes, (field.x, field.y), f"{letter(number)}  {self.fields[number][0]}", size=14, offset=(5, -5))
+        draw_scale_bar(axes, self.canvas, field.width, field.height, shown_px=_CLOSE_UP_PX, origin=(field.x, field.y))
 
     def _draw_loops(self, axes: Axes, loops: Loops, *, scale: float, width: float) -> None:
         objects = self.prediction.objects
@@ -254,19 +255,6 @@ class _Picture:
         table[IGNORE] = (*(np.asarray(GREY) / 255), 0.55)
         return table[classes]
 
-    def _hatch(self, axes: Axes, classes: NDArray[np.uint8], extent: tuple[float, float, float, float]) -> None:
-        """Hatch what was not analysed; `extent` is left, right, bottom and top, as for pictures."""
-        is_missing = np.pad(classes == IGNORE, 1)
-        if not is_missing.any():
-            return
-        left, right, bottom, top = extent
-        width, height = (right - left) / classes.shape[1], (bottom - top) / classes.shape[0]
-        x = left + (np.arange(is_missing.shape[1]) - 0.5) * width
-        y = top + (np.arange(is_missing.shape[0]) - 0.5) * height
-        contours = axes.contourf(x, y, is_missing.astype(np.float64), levels=[0.5, 1.5], colors="none", hatches=["//"])
-        contours.set_edgecolor(_HATCH)
-        contours.set_linewidth(0)
-
     def _tinted(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         colours = self._colours(self.classes, alpha=0.35)
         mixed = pixels * (1 - colours[..., 3:]) + 255 * colours[..., :3] * colours[..., 3:]
@@ -274,7 +262,7 @@ class _Picture:
 
     def _heat(self) -> NDArray[np.float64]:
         strength = np.clip(self.densities / max(self.highest, 1e-12), 0, 1)
-        rgba = np.asarray(colormaps["turbo"](0.12 + 0.86 * strength))
+        rgba = density_colours(strength)
         rgba[..., 3] = 0.55 * np.clip(strength / 0.15, 0, 1)
         return rgba
 
@@ -290,131 +278,20 @@ class _Picture:
         if whole.objects and self.canvas.mpp is not None and counted:
             parts.append(f"{whole.objects / (counted * self.canvas.mpp**2 / 1e6):,.0f} per mm² {of}")
         if tissue_px is not None:
-            parts.append(f"{self._area(tissue_px)} of tissue")
-        parts.append(f"{self._area(whole.area_px)} analysed")
+            parts.append(f"{area_text(tissue_px, self.canvas.mpp)} of tissue")
+        parts.append(f"{area_text(whole.area_px, self.canvas.mpp)} analysed")
         if missing.area_px:
-            parts.append(f"{NOT_ANALYSED}: {self._area(missing.area_px)}")
+            parts.append(f"{NOT_ANALYSED}: {area_text(missing.area_px, self.canvas.mpp)}")
         if self.canvas.mpp is not None:
             parts.append(f"{self.canvas.mpp:.3g} µm per pixel")
         return "   ·   ".join(parts)
-
-    def _area(self, pixels: float) -> str:
-        if self.canvas.mpp is None:
-            return f"{pixels / 1e6:,.2f} megapixels"
-        area_um2 = pixels * self.canvas.mpp**2
-        return f"{area_um2 / 1e6:,.2f} mm²" if area_um2 >= 1e5 else f"{area_um2:,.0f} µm²"  # noqa: PLR2004
-
-    def _entries(self) -> list[tuple[str, tuple[int, int, int], str]]:
-        """Return name, colour and a number for each class in the legend."""
-        colours = {label.name: label.colour for label in self.prediction.labels.labels}
-        entries = []
-        for row in self.prediction.rows:
-            if row.name == WHOLE or (row.name == NOT_ANALYSED and not row.area_px):
-                continue
-            share = "" if row.share is None else f"    {100 * row.share:.1f} %"
-            count = "" if row.objects is None else f"{row.objects:,}    "
-            entries.append((row.name, colours.get(row.name, GREY), f"{count}{self._area(row.area_px)}{share}"))
-        return entries
-
-    def _draw_legend(self, axes: Axes, width: float, height: float) -> None:
-        axes.set_xlim(0, width)
-        axes.set_ylim(height, 0)
-        y = _LINE_PX / 2
-        for name, colour, numbers in self._entries():
-            shade = np.asarray(colour) / 255
-            axes.add_patch(Rectangle((0, y - 9), 26, 18, facecolor=(*shade, 0.55), edgecolor=shade * 0.8))
-            if name == NOT_ANALYSED:
-                axes.add_patch(Rectangle((0, y - 9), 26, 18, fill=False, hatch="//", edgecolor=_HATCH, linewidth=0))
-            axes.text(40, y, _writable(name), fontsize=14, color=_INK, va="center")
-            axes.text(width, y, numbers, fontsize=14, color=_FAINT, va="center", ha="right")
-            y += _LINE_PX
-        if self.is_density:
-            self._draw_key(axes, width, y)
-
-    def _draw_key(self, axes: Axes, width: float, y: float) -> None:
-        """Draw what the colours of the density map mean."""
-        ramp = np.asarray(colormaps["turbo"](0.12 + 0.86 * np.linspace(0, 1, 256)))[None]
-        axes.imshow(ramp, extent=(0, width, y + 18, y), aspect="auto", interpolation="bilinear")
-        area = self.factor**2 if self.canvas.mpp is None else (self.factor * self.canvas.mpp) ** 2 / 1e6
-        unit = "per pixel" if self.canvas.mpp is None else "per mm²"
-        axes.text(0, y + 38, "0", fontsize=13, color=_FAINT, va="center")
-        axes.text(width / 2, y + 38, "density", fontsize=13, color=_FAINT, va="center", ha="center")
-        axes.text(
-            width, y + 38, f"{self.highest / area:,.4g} {unit}", fontsize=13, color=_FAINT, va="center", ha="right"
-        )
-        axes.set_xlim(0, width)
-
-
-def _writable(text: str) -> str:
-    """Return `text` with a question mark for each character that the font lacks, of which matplotlib would warn."""
-    known = get_font(findfont(FontProperties())).get_charmap()
-    # A dollar sign would begin a formula.
-    return "".join(sign if ord(sign) in known else "?" for sign in text).replace("$", r"\$")
 
 
 def _reader(mask: NDArray[np.uint8]) -> Callable[[Window], NDArray[np.uint8]]:
     return lambda window: mask[window.slices]
 
 
-def _letter(number: int) -> str:
-    return "AB"[number]
-
-
-def _draw_tag(axes: Axes, at: tuple[float, float], text: str, *, size: int, offset: tuple[int, int]) -> None:
-    """Write `text` on a dark ground, above or below a point by the sign of the offset, in points."""
-    axes.annotate(
-        text,
-        at,
-        xytext=offset,
-        textcoords="offset points",
-        fontsize=size,
-        weight="bold",
-        color="white",
-        va="bottom" if offset[1] > 0 else "top",
-        bbox={"boxstyle": "square,pad=0.3", "facecolor": _INK, "edgecolor": "none"},
-        zorder=6,
-        annotation_clip=True,
-    )
-
-
 def _finish(axes: Axes, width: float, height: float) -> None:
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
-    _frame(axes, "#c9ced6", 1.0)
-
-
-def _frame(axes: Axes, colour: str, width: float) -> None:
-    axes.set_axis_on()
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color(colour)
-        spine.set_linewidth(width)
-
-
-def _draw_scale_bar(
-    axes: Axes, canvas: Canvas, width: float, height: float, *, shown_px: float, origin: tuple[float, float] = (0, 0)
-) -> None:
-    if canvas.mpp is None:
-        return
-    wanted = 0.22 * width * canvas.mpp
-    power = 10.0 ** np.floor(np.log10(wanted))
-    length_um = max(step * power for step in (1, 2, 5) if step * power <= wanted)
-    text = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"  # noqa: PLR2004
-    unit = width / shown_px  # of the axes, per pixel on the screen
-    x, y = origin[0] + 24 * unit, origin[1] + height - 30 * unit
-    length = length_um / canvas.mpp
-    halo = [patheffects.withStroke(linewidth=4, foreground="white")]
-    axes.add_patch(Rectangle((x, y), length, 7 * unit, facecolor=_INK, edgecolor="white", linewidth=1.5, zorder=5))
-    axes.text(
-        x + length / 2,
-        y - 8 * unit,
-        text,
-        fontsize=13,
-        weight="bold",
-        color=_INK,
-        ha="center",
-        va="bottom",
-        path_effects=halo,
-        zorder=5,
-    )
+    frame(axes, "#c9ced6", 1.0)
