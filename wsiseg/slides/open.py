@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import openslide
 
 from wsiseg.errors import ConfigError, SlideError
-from wsiseg.slides.images import ImageSlide
 from wsiseg.slides.openslide import OpenSlideSlide
 from wsiseg.slides.tiff import TiffSlide
 from wsiseg.slides.tiff_index import VENDORS, NoReaderError
@@ -58,7 +57,7 @@ def open_slide(path: Path | str, *, reader: str | None = None, slide_mpp: float 
     if reader == "tiffslide":
         return TiffSlideSlide(str(place), slide_mpp=slide_mpp)
     if reader == "images":
-        return ImageSlide(place, slide_mpp=slide_mpp)
+        return _image(place, "asked for", slide_mpp)
     return OpenSlideSlide(place, slide_mpp=slide_mpp)
 
 
@@ -84,11 +83,18 @@ def _best(path: Path, head: bytes, slide_mpp: float | None) -> Slide:
     if vendor is not None:
         return OpenSlideSlide(path, why=f"{vendor} format{refusal}", slide_mpp=slide_mpp)
     if head[:4] in TIFF_MAGIC:
-        return ImageSlide(path, why="a TIFF without tiles", slide_mpp=slide_mpp)
+        return _image(path, "a TIFF without tiles", slide_mpp)
     for magic, kind in _IMAGE_MAGIC.items():
         if head.startswith(magic):
-            return ImageSlide(path, why=kind, slide_mpp=slide_mpp)
+            return _image(path, kind, slide_mpp)
     raise SlideError("not a slide or image of any known format", where=path)
+
+
+def _image(path: Path, why: str, slide_mpp: float | None) -> Slide:
+    # Pillow and tifffile take longer to import than most slides to open.
+    from wsiseg.slides.images import ImageSlide
+
+    return ImageSlide(path, why=why, slide_mpp=slide_mpp)
 
 
 def _place(path: Path) -> Path:

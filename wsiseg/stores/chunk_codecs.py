@@ -100,6 +100,23 @@ class Jpeg:
         out[...] = decoded
 
 
+def check_jpeg(data: bytes, shape: tuple[int, int]) -> None:
+    """Check that a picture of `shape` (H, W) can be decoded.
+
+    Raises
+    ------
+    ValueError
+        If its bytes are damaged or hold something else.
+    """
+    try:
+        # Every coefficient is read, but a third of the work, that on colours, is not done.
+        decoded = imagecodecs.jpeg8_decode(data, outcolorspace="GRAYSCALE")
+    except imagecodecs.Jpeg8Error as error:
+        raise ValueError(str(error)) from error
+    if decoded.shape[:2] != shape:
+        raise ValueError(f"a picture of shape {decoded.shape[:2]} where {shape} belongs")
+
+
 def from_zarr(codecs: Sequence[Json], itemsize: int) -> ChunkCodec:
     """Return the codec that Zarr's metadata names.
 

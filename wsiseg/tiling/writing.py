@@ -17,6 +17,7 @@ from wsiseg.geometry import Window
 from wsiseg.manifest import SPLITS
 from wsiseg.slides.fingerprint import fingerprint
 from wsiseg.slides.reading import read_windows
+from wsiseg.stores.chunk_codecs import check_jpeg
 from wsiseg.stores.patch_meta import PatchMeta, SlideOrigin
 from wsiseg.stores.patch_writer import PatchTable, PatchWriter, new_folder
 from wsiseg.stores.shard_writer import ShardWriter
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from wsiseg.progress import Progress
     from wsiseg.slides.base import Slide, SlideInfo
     from wsiseg.stopping import Stop
-    from wsiseg.stores.chunk_codecs import ChunkCodec
     from wsiseg.tiling.plan import TilePlan, TileSettings
 
 logger = logging.getLogger(__name__)
@@ -216,12 +216,12 @@ def _reader(slide: Slide, plan: TilePlan, writer: PatchWriter) -> Callable[[rang
     def copy(block: range) -> list[_Chunk]:
         if level is None or not isinstance(slide, RawTiles):
             raise TypeError("copying was planned for a slide that gives no tiles")
-        return [_sound_tile(slide, level, windows[i], writer.codec) for i in block]
+        return [_sound_tile(slide, level, windows[i]) for i in block]
 
     return copy if plan.codec == "copy" else encode
 
 
-def _sound_tile(slide: RawTiles, level: int, window: Window, codec: ChunkCodec) -> _Chunk:
+def _sound_tile(slide: RawTiles, level: int, window: Window) -> _Chunk:
     """Return a JPEG tile that can be decoded: damage found only in training would be found too late."""
     try:
         tile = slide.raw_tile(level, window.x // window.width, window.y // window.height)
@@ -230,7 +230,7 @@ def _sound_tile(slide: RawTiles, level: int, window: Window, codec: ChunkCodec) 
     if tile is None:
         return None
     try:
-        codec.decode(tile.data, np.empty((window.height, window.width, 3), dtype=np.uint8))
+        check_jpeg(tile.data, (window.height, window.width))
     except ValueError as error:
         return UnreadableError(f"the tile at {window.x}, {window.y} of level {level} cannot be decoded: {error}")
     return tile.data
