@@ -1,7 +1,8 @@
 """Nuclei without learning: a threshold on haematoxylin and a watershed on distances.
 
 It is the baseline any network has to beat, and a source of first labels where
-there are none.
+there are none. Its constants were tuned on the colour images of the 2018 Data Science
+Bowl and on 13 labelled images of MoNuSeg 2018, so its scores there are optimistic.
 """
 
 from __future__ import annotations
