@@ -1,56 +1,19 @@
-"""What a network runs on: the device, its number format and how many tiles at once."""
+"""How many tiles a device takes at once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import torch
 
-from wsiseg.errors import ConfigError
+from wsiseg.nets.devices import choose_device, choose_dtype
 
-Amp: TypeAlias = Literal["auto", "fp16", "bf16", "off"]
+__all__ = ["Footprint", "choose_device", "choose_dtype", "free_memory"]
 
 # Beyond this a GPU gains nothing more and an interrupted batch loses more.
 _MAX_BATCH = 16
 # Share of the free memory that a batch may take: convolutions look for work space beyond what they hold.
 _USABLE = 0.6
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device that ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` means.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such device here.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda:0")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"{name!r} is no device", where="--device", mend="Use auto, cpu, cuda:N or mps") from error
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise ConfigError(f"{name!r} is not supported", where="--device", mend="Use auto, cpu, cuda:N or mps")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        found = f"only {count} CUDA device{'s' * (count > 1)}" if count else "no CUDA device"
-        raise ConfigError(f"there is {found} here", where=f"--device {name}", mend="Use --device auto")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("there is no Apple GPU here", where=f"--device {name}", mend="Use --device auto")
-    return device
-
-
-def choose_dtype(amp: Amp, device: torch.device) -> torch.dtype | None:
-    """Return the number format for mixed precision, or None for plain float32."""
-    if amp == "auto":
-        if device.type != "cuda":
-            return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return {"fp16": torch.float16, "bf16": torch.bfloat16, "off": None}[amp]
 
 
 @dataclass(frozen=True, slots=True)

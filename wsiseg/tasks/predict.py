@@ -122,7 +122,7 @@ def _check(job: PredictJob) -> None:
         check_limit(job.max_ram)
     if job.device not in ("auto", "cpu"):
         # Only here: it takes a second to load what knows the devices.
-        from wsiseg.inference.devices import choose_device
+        from wsiseg.nets.devices import choose_device
 
         choose_device(job.device)
 
@@ -203,10 +203,10 @@ class _Runner:
 
     def _loaded(self) -> tuple[Network, Load]:
         if self._network is None:
-            from wsiseg.inference.devices import choose_device, choose_dtype
             from wsiseg.inference.forward import Network
             from wsiseg.inference.memory import Load
             from wsiseg.methods.predictor import load_predictor
+            from wsiseg.nets.devices import choose_device, choose_dtype
 
             job, settings = self._job, self._job.settings
             device = choose_device(job.device)

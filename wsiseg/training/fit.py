@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from wsiseg.config import Config
 from wsiseg.errors import MethodError
 from wsiseg.methods.base import Batch, Clock, Learner
+from wsiseg.nets.devices import choose_dtype
 from wsiseg.progress import SILENT
 from wsiseg.ramps import warmup_cosine
 from wsiseg.stopping import Stop
@@ -340,8 +341,5 @@ def _optimiser(module: nn.Module, settings: FitSettings) -> torch.optim.Optimize
 
 def _precision(settings: FitSettings, device: torch.device) -> tuple[torch.dtype | None, torch.amp.GradScaler]:
     """Return the type to compute in, None for full precision, and the scaler of losses it needs."""
-    name = settings.amp
-    if name == "auto":
-        name = "off" if device.type != "cuda" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16" and device.type == "cuda")
-    return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[name], scaler
+    dtype = choose_dtype(settings.amp, device)
+    return dtype, torch.amp.GradScaler(device.type, enabled=dtype is torch.float16 and device.type == "cuda")

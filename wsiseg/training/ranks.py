@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import distributed, nn
 
-from wsiseg.errors import ConfigError
+from wsiseg.nets.devices import choose_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,33 +93,3 @@ def joined(device: str) -> Iterator[Ranks]:
         yield Ranks(rank=distributed.get_rank(), world=world, device=chosen)
     finally:
         distributed.destroy_process_group()
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device that a name means; ``auto`` takes a GPU where there is one.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such device.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"unknown device {name!r}", where="--device", mend="Use auto, cpu, cuda, cuda:N or mps"
-        ) from error
-    found = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }.get(device.type, 0)
-    if (device.index or 0) >= found:
-        raise ConfigError(
-            f"there is no device {name!r} here", where="--device", mend="Run wsiseg doctor to see what there is"
-        )
-    return device

@@ -1,0 +1,72 @@
+"""A device is what its name says, for training and prediction alike, or the user is told what there is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wsiseg.errors import ConfigError
+from wsiseg.nets.devices import choose_device, choose_dtype
+from wsiseg.training.ranks import joined
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.fixture
+def nothing_but_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_gpu_is_taken_where_there_is_one() -> None:
+    names = ("auto", "cpu", "cuda", "cuda:1")
+
+    assert [str(choose_device(name)) for name in names] == ["cuda:0", "cpu", "cuda", "cuda:1"]
+
+
+@pytest.mark.usefixtures("nothing_but_processors")
+def test_without_a_gpu_training_and_prediction_take_the_processor() -> None:
+    with joined("auto") as ranks:
+        assert ranks.device == choose_device("auto") == CPU
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gpu", "'gpu' is no device"),
+        ("meta", "'meta' is not supported"),
+        ("cuda:2", "only 2 CUDA devices"),
+        ("mps", "no Apple GPU"),
+    ],
+)
+def test_what_is_not_there_is_refused_by_training_and_prediction_alike(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as predicting:
+        choose_device(name)
+    with pytest.raises(ConfigError, match=message) as training, joined(name):
+        pass
+
+    assert str(training.value) == str(predicting.value)
+
+
+@pytest.mark.parametrize(("is_native", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_half_precision_is_the_one_that_the_gpu_has_itself(
+    monkeypatch: pytest.MonkeyPatch, *, is_native: bool, expected: torch.dtype
+) -> None:
+    def is_supported(*, including_emulation: bool = True) -> bool:
+        return is_native or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+
+    assert choose_dtype("auto", GPU) == expected
+    assert choose_dtype("auto", CPU) is None
+    assert choose_dtype("off", GPU) is None
