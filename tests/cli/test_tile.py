@@ -213,6 +213,20 @@ def test_wrong_options_are_two(tmp_path: Path, run: Callable[..., Result], argum
     assert not (tmp_path / "out" / "a.zarr").exists()
 
 
+@pytest.mark.parametrize("mpp", [0, "nan", "inf", -1])
+def test_a_pixel_size_that_cannot_be_is_refused_before_the_first_slide(
+    tmp_path: Path, run: Callable[..., Result], mpp: object
+) -> None:
+    slides = [good_slide(tmp_path / f"{name}.tiff") for name in "ab"]
+
+    result = run("tile", *slides, "-o", tmp_path / "out", "--slide-mpp", mpp)
+
+    assert result.code == 2
+    assert "--slide-mpp" in result.err
+    assert len(result.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_output_that_cannot_be_is_told(tmp_path: Path, run: Callable[..., Result]) -> None:
     (tmp_path / "file").touch()
 

@@ -120,6 +120,18 @@ def choose_mpp(
     return Mpp(value=_mean(best), x=best.x, y=best.y, source=best.source, warnings=tuple(warnings)), None, candidates
 
 
+def check_mpp(slide_mpp: float) -> None:
+    """Refuse what the user says if no pixel can have that size.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a positive number.
+    """
+    if not (math.isfinite(slide_mpp) and slide_mpp > 0):
+        raise ConfigError(f"a pixel size cannot be {slide_mpp:g} µm", where="--slide-mpp", mend="Give µm per pixel")
+
+
 def require_mpp(info: SlideInfo) -> float:
     """Return the pixel size in micrometres per level-0 pixel.
 
@@ -225,8 +237,7 @@ def _plain(unit: str) -> str:
 
 
 def _given(slide_mpp: float, candidates: tuple[MppCandidate, ...]) -> Mpp:
-    if not (math.isfinite(slide_mpp) and slide_mpp > 0):
-        raise ConfigError(f"a pixel size cannot be {slide_mpp:g} µm", where="--slide-mpp", mend="Give µm per pixel")
+    check_mpp(slide_mpp)
     given = MppCandidate(source="given", x=slide_mpp, y=slide_mpp)
     warnings = [] if _is_sane(given) else [_insane(given)]
     warnings += [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from wsiseg.atomic import write_bytes
 from wsiseg.errors import BusyError, SlideError, SomeFailedError, StoreError, WsisegError
 from wsiseg.manifest import find_slides, shard, which_shard
+from wsiseg.slides.mpp import check_mpp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ class Batch(Protocol):
     def slide_dir(self) -> Path | None: ...  # noqa: D102
     @property
     def manifest(self) -> Path | None: ...  # noqa: D102
+    @property
+    def slide_mpp(self) -> float | None: ...  # noqa: D102
     @property
     def output(self) -> Path: ...  # noqa: D102
     @property
@@ -63,9 +66,13 @@ def entries_of(job: Batch) -> list[SlideEntry]:
 
     Raises
     ------
+    ConfigError
+        If the pixel size that is given cannot be one; it would be wrong for each of them.
     NothingMatchedError
         If there is no slide.
     """
+    if job.slide_mpp is not None:
+        check_mpp(job.slide_mpp)
     found = find_slides(job.inputs, slide_dir=job.slide_dir, manifest=job.manifest)
     return shard(found, job.num_shards, job.shard_index)
 

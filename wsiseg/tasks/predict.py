@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsiseg import checkpoint
-from wsiseg.errors import ConfigError, SlideError, StoppedError, WsisegError
+from wsiseg.errors import SlideError, StoppedError, WsisegError
 from wsiseg.inference.summary import plan_of, read_summary
 from wsiseg.limits import cpu_limit, memory_limit
 from wsiseg.lock import locked
@@ -114,8 +113,6 @@ def predict(job: PredictJob, progress: Progress = SILENT, stop: Stop | None = No
 
 def _check(job: PredictJob) -> None:
     """Refuse options that are wrong for any slide."""
-    if job.slide_mpp is not None and not (math.isfinite(job.slide_mpp) and job.slide_mpp > 0):
-        raise ConfigError(f"a pixel size cannot be {job.slide_mpp:g} µm", where="--slide-mpp", mend="Give µm per pixel")
     if job.max_ram is not None:
         from wsiseg.inference.memory import check_limit
 

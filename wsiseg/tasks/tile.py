@@ -98,6 +98,8 @@ def tile(job: TileJob, progress: Progress = SILENT, stop: Stop | None = None) ->
 
     Raises
     ------
+    ConfigError
+        If the pixel size cannot be what is given.
     NothingMatchedError
         If there is no slide.
     StoppedError
