@@ -103,13 +103,12 @@ class FlowHead:
     def decode(self, outputs: NDArray[np.float32]) -> Instances:
         """Return the objects in raw maps, float32 (3, H, W)."""
         probability = self.foreground(outputs)
-        flow = outputs[1:] / np.float32(_LENGTH)
-        labels = _followed(probability > self.options.min_probability, flow, reach_px=self.options.reach_px)
+        labels = _followed(probability > self.options.min_probability, outputs[1:], reach_px=self.options.reach_px)
         labels, _ = tidied(labels, min_area_px=self.options.min_area_px)
         scores = mean_in_objects(probability, labels)
         limit = self.options.max_flow_error
         if limit is not None and len(scores):
-            difference = np.square(centre_flows(labels) - flow).sum(axis=0)
+            difference = np.square(centre_flows(labels) - outputs[1:] / np.float32(_LENGTH)).sum(axis=0)
             error = mean_in_objects(difference, labels)
             kept = error <= limit
             number = np.concatenate(([0], np.cumsum(kept) * kept)).astype(np.int32)
@@ -131,22 +130,26 @@ def _followed(foreground: NDArray[np.bool_], flow: NDArray[np.float32], *, reach
     """Return a label for the pixels whose flows end on the same hill, int32 (H, W), 0 background."""
     height, width = foreground.shape
     labels = np.zeros((height, width), dtype=np.int32)
-    rows, columns = np.nonzero(foreground)
-    if len(rows) == 0:
+    # Flat indices come several times faster than pairs.
+    pixels = np.flatnonzero(foreground)
+    if len(pixels) == 0:
         return labels
+    rows, columns = (part.astype(np.intp) for part in np.divmod(pixels.astype(np.int32), np.int32(width)))
     # A step is at most one pixel long and there is no flow in the margin, so one pixel of margin holds all.
     padded = width + 2
     start = (rows + 1) * padded + columns + 1
     size = (height + 2) * padded
-    end = _end_points(start, flow[:, rows, columns], padded, size, reach_px=reach_px)
+    end = _end_points(start, flow.reshape(2, -1)[:, pixels] / np.float32(_LENGTH), padded, size, reach_px=reach_px)
     hill = _hills(end, padded, size)[end]
     far = np.maximum(abs(end // padded - rows - 1), abs(end % padded - columns - 1)) > reach_px
     hill[far] = -1
-    found = np.zeros(size + 1, dtype=np.int32)
-    found[hill] = 1
-    found[-1] = 0
-    number = (np.cumsum(found) * found).astype(np.int32)
-    labels[rows, columns] = number[hill]
+    is_summit = np.zeros(size + 1, dtype=np.bool_)
+    is_summit[hill] = True
+    is_summit[-1] = False
+    summits = np.flatnonzero(is_summit)
+    number = np.zeros(size + 1, dtype=np.int32)
+    number[summits] = np.arange(1, len(summits) + 1)
+    labels.ravel()[pixels] = number[hill]
     return labels
 
 
@@ -191,13 +194,12 @@ def _hills(end: NDArray[np.int64], width: int, size: int) -> NDArray[np.int64]:
     """Return for each pixel with end points the summit they belong to, -1 if it is too far away; (size,)."""
     count = np.bincount(end, minlength=size)
     used = np.flatnonzero(count)
-    # Counted in windows of 3 × 3: end points circle about the centre.
-    summed = count.copy()
-    for step in (1, width):
-        summed = summed + np.roll(summed, step) + np.roll(summed, -step)
-    summed[count == 0] = 0
     margin = _HILL_PX * (width + 1)
-    height_at = np.pad(summed, margin)
+    # Counted in windows of 3 × 3: end points circle about the centre.
+    count = np.pad(count, margin)
+    height_at = np.zeros_like(count)
+    for step in (dy * width + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1)):
+        height_at[used + margin] += count[used + margin + step]
     best, highest = np.zeros_like(used), np.zeros_like(used)
     # In the order of indices and only if higher: ways up never lead in circles.
     for dy in range(-_HILL_PX, _HILL_PX + 1):

@@ -150,8 +150,10 @@ def find_objects(predictor: Predictor, context: Context) -> Found:
     found = predictor.decode(context.maps.astype(np.float32))
     labels = np.where(context.is_analysed, found.labels, 0)
     count = int(found.labels.max(initial=0))
-    rows, columns = np.nonzero(labels)
-    at = labels[rows, columns]
+    # Flat indices come several times faster than pairs.
+    pixels = np.flatnonzero(labels)
+    rows, columns = np.divmod(pixels.astype(np.int32), np.int32(labels.shape[1]))
+    at = labels.ravel()[pixels]
     areas = np.bincount(at, minlength=count + 1)
     # Sums of whole numbers on the canvas are exact, so all contexts see one and the same centroid.
     with np.errstate(invalid="ignore"):

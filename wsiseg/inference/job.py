@@ -107,7 +107,9 @@ class Job:
         core = self.walk.core_px
         rows = np.arange(window.y, window.bottom) // core
         columns = np.arange(window.x, window.right) // core
-        return flags[np.ix_(rows, columns)]
+        # Line by line: a gather of single pixels takes ten times as long.
+        flagged: NDArray[np.bool_] = flags.take(columns, axis=1).take(rows, axis=0)
+        return flagged
 
     def unreadable(self, window: Window) -> NDArray[np.bool_]:
         """Return which pixels of `window` could not be read, (H, W)."""

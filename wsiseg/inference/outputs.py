@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from wsiseg.executors import ordered_map
 from wsiseg.inference.export import export_shapes
 from wsiseg.inference.label_png import write_label_png
 from wsiseg.inference.measurements import count_classes, summarise, write_measurements
@@ -25,12 +27,13 @@ if TYPE_CHECKING:
     from wsiseg.stopping import Stop
     from wsiseg.stores.mask_store import Layer, MaskStore
 
-    Steps = list[tuple[str, Callable[[], object]]]
+    Step = tuple[str, Callable[[], object]]
 
 MEASUREMENTS: Final = "measurements.csv"
 OVERLAY: Final = "overlay.png"
 LABEL_PNG: Final = "labels.png"
 LABEL_TIFF: Final = "labels.ome.tif"
+_AT_ONCE: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -90,7 +93,7 @@ class Outputs:
         store = self.store
         counts = count_classes(partial(store.read, "classes"), store.canvas)
         rows = summarise(counts, store.labels, objects=self.objects, analysed_px=analysed_px)
-        steps: Steps = [
+        steps: list[Step] = [
             ("pyramid", lambda: build_pyramid(store, workers=self.workers, progress=progress)),
             (MEASUREMENTS, lambda: self._measurements(rows)),
             *self._asked(progress),
@@ -111,18 +114,24 @@ class Outputs:
         """
         self._make(self._asked(progress), stop)
 
-    def _asked(self, progress: Progress) -> Steps:
+    def _asked(self, progress: Progress) -> list[Step]:
         makers: dict[str, Callable[[], object]] = {LABEL_TIFF: self._tiff, LABEL_PNG: self._label_png}
         return [(name, makers.get(name, partial(self._polygons, progress))) for name in names_of(self.settings)]
 
-    def _make(self, steps: Steps, stop: Stop) -> None:
-        for name, make in steps:
-            if name in self.done:
-                continue
+    def _make(self, steps: list[Step], stop: Stop) -> None:
+        def made(step: Step) -> str:
             if stop.is_requested:
                 raise stop.error()
+            name, make = step
             make()
-            self.note(name)
+            return name
+
+        missing = [step for step in steps if step[0] not in self.done]
+        # One thing at a time would leave processors idle: much of each is Python of a single thread.
+        names = ordered_map(made, missing, workers=_AT_ONCE, ahead=len(missing))
+        with closing(names):
+            for name in names:
+                self.note(name)
 
     def _measurements(self, rows: list[ClassRow]) -> None:
         write_measurements(self.folder / MEASUREMENTS, rows, self.store.canvas, tissue_px=self.tissue_px)

@@ -200,7 +200,7 @@ class _Picture:
         axes.imshow(read_pixels(self.slide, fine, window), extent=extent, interpolation="antialiased")
         prediction = self.prediction
         classes = prediction.read_classes(field).astype(np.uint8)
-        axes.imshow(self._colours(classes, alpha=0.3), extent=extent, interpolation="nearest")
+        axes.imshow(self._colours(alpha=0.3)[classes], extent=extent, interpolation="nearest")
         hatch(axes, classes == IGNORE, extent)
         if prediction.read_instances is not None:
             self._draw_loops(axes, outlines_in(prediction.read_instances, field), scale=1, width=2.0)
@@ -244,8 +244,8 @@ class _Picture:
                 LineCollection(lines, colors=[tuple(colour)], linewidths=width, joinstyle="round"), autolim=False
             )
 
-    def _colours(self, classes: NDArray[np.uint8], *, alpha: float) -> NDArray[np.float64]:
-        """Return RGBA 0 … 1 of a class array; the background of instance models and others is clear."""
+    def _colours(self, *, alpha: float) -> NDArray[np.float64]:
+        """Return RGBA 0 … 1 of each class, (256, 4); the background of instance models and others is clear."""
         table = np.zeros((256, 4))
         skipped = 0 if has_background(self.prediction.labels) else None
         if self.prediction.objects is None:
@@ -253,18 +253,26 @@ class _Picture:
                 if label.index != skipped:
                     table[label.index] = (*(np.asarray(label.colour) / 255), alpha)
         table[IGNORE] = (*(np.asarray(GREY) / 255), 0.55)
-        return table[classes]
+        return table
 
     def _tinted(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        colours = self._colours(self.classes, alpha=0.35)
-        mixed = pixels * (1 - colours[..., 3:]) + 255 * colours[..., :3] * colours[..., 3:]
-        return np.rint(mixed).astype(np.uint8)
+        mixed = pixels.copy()
+        table = self._colours(alpha=0.35)
+        is_tinted = (table[:, 3] > 0)[self.classes]
+        colours = table[self.classes[is_tinted]]
+        mixed[is_tinted] = np.rint(
+            pixels[is_tinted] * (1 - colours[:, 3:]) + 255 * colours[:, :3] * colours[:, 3:]
+        ).astype(np.uint8)
+        return mixed
 
-    def _heat(self) -> NDArray[np.float64]:
-        strength = np.clip(self.densities / max(self.highest, 1e-12), 0, 1)
-        rgba = density_colours(strength)
-        rgba[..., 3] = 0.55 * np.clip(strength / 0.15, 0, 1)
-        return rgba
+    def _heat(self) -> NDArray[np.uint8]:
+        """Return RGBA of the density, (H, W, 4)."""
+        strength = np.linspace(0, 1, 256)
+        table = density_colours(strength)
+        table[:, 3] = 0.55 * np.clip(strength / 0.15, 0, 1)
+        share = np.clip(self.densities / max(self.highest, 1e-12), 0, 1)
+        # Pictures of bytes are drawn much faster than those of floats.
+        return np.rint(255 * table).astype(np.uint8)[np.rint(255 * share).astype(np.uint8)]
 
     def _caption(self) -> str:
         whole = next(row for row in self.prediction.rows if row.name == WHOLE)
