@@ -167,7 +167,7 @@ def find_objects(predictor: Predictor, context: Context) -> Found:
     background = np.zeros(1)
     return Found(
         window=context.window,
-        labels=number[labels].astype(np.int32),
+        labels=number[labels].astype(np.int32, copy=False),
         classes=np.concatenate((background, found.classes[owned - 1])).astype(np.uint8),
         scores=np.concatenate((background, found.scores[owned - 1])).astype(np.float32),
     )
@@ -192,17 +192,20 @@ def paint_objects(found: Found, bands: Bands, *, first_id: int) -> Objects:
     if count == 0:
         return Objects.empty()
     taken = bands.get("instances", found.window)
-    is_free = (found.labels > 0) & (taken == 0)
-    areas = np.bincount(found.labels.ravel(), minlength=count + 1)
-    kept = np.bincount(found.labels[is_free], minlength=count + 1)
+    pixels = np.flatnonzero(found.labels)
+    at = found.labels.ravel()[pixels]
+    free = pixels[taken.ravel()[pixels] == 0]
+    free_at = found.labels.ravel()[free]
+    areas, kept = np.bincount(at, minlength=count + 1), np.bincount(free_at, minlength=count + 1)
     is_kept = kept >= np.maximum(1, _MIN_KEPT * areas)
     is_kept[0] = False
     ids = np.where(is_kept, np.cumsum(is_kept) + (first_id - 1), CLAIMED).astype(np.uint32)
-    painted = ids[found.labels]
-    bands.paint("instances", found.window, painted, where=is_free)
-    is_object = is_free & is_kept[found.labels]
-    bands.paint("classes", found.window, found.classes[found.labels], where=is_object)
-    table = Objects.measured(np.where(is_object, painted, 0), x=found.window.x, y=found.window.y)
+    painted = np.zeros(found.labels.shape, dtype=np.uint32)
+    painted.ravel()[free] = ids[free_at]
+    bands.paint("instances", found.window, painted, where=painted > 0)
+    painted[painted == CLAIMED] = 0
+    bands.paint("classes", found.window, found.classes[found.labels], where=painted > 0)
+    table = Objects.measured(painted, x=found.window.x, y=found.window.y)
     return Objects.from_rows(_with_classes(table, found.classes[is_kept], found.scores[is_kept]))
 
 
