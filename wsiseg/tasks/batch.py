@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from wsiseg.atomic import write_bytes
-from wsiseg.errors import BusyError, SlideError, SomeFailedError, StoreError, WsisegError
+from wsiseg.errors import BusyError, SlideError, SomeFailedError, StoreError
 from wsiseg.manifest import find_slides, shard, which_shard
 from wsiseg.slides.mpp import check_mpp
 
@@ -15,53 +16,157 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wsiseg.config import Config
+    from wsiseg.errors import WsisegError
     from wsiseg.manifest import SlideEntry
     from wsiseg.progress import Progress
     from wsiseg.stopping import Stop
 
 
-class Batch(Protocol):
-    """What a job over many slides is told, whatever it does with them."""
-
-    @property
-    def inputs(self) -> tuple[str, ...]: ...  # noqa: D102 - see TileJob
-    @property
-    def slide_dir(self) -> Path | None: ...  # noqa: D102
-    @property
-    def manifest(self) -> Path | None: ...  # noqa: D102
-    @property
-    def slide_mpp(self) -> float | None: ...  # noqa: D102
-    @property
-    def output(self) -> Path: ...  # noqa: D102
-    @property
-    def settings(self) -> Config: ...  # noqa: D102
-    @property
-    def num_shards(self) -> int | None: ...  # noqa: D102
-    @property
-    def shard_index(self) -> int | None: ...  # noqa: D102
-    @property
-    def fail_fast(self) -> bool: ...  # noqa: D102
-    @property
-    def dry_run(self) -> bool: ...  # noqa: D102
+# Statuses of slides that the exit code tells of.
+INCOMPLETE: Final = frozenset(("failed", "partly unreadable", "already done, partly unreadable"))
 
 
-class Outcome(Protocol):
-    """What became of one slide; its text is a line for people."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchJob:
+    """What a job over many slides is told, whatever it does with them.
 
-    @property
-    def slide_id(self) -> str: ...  # noqa: D102 - see SlideEntry
-    @property
-    def error(self) -> WsisegError | None: ...  # noqa: D102
+    Parameters
+    ----------
+    inputs, slide_dir, manifest
+        Slides; see `find_slides`.
+    output
+        Folder for what is made of them.
+    settings
+        How it is made.
+    reader
+        Reader that is forced, or None.
+    slide_mpp
+        Micrometres per level-0 pixel that beat the manifest and the files, or None.
+    num_shards, shard_index
+        The part of the slides that is ours; see `shard`.
+    overwrite
+        Make again what is there.
+    fail_fast
+        Stop at the first slide that fails.
+    dry_run
+        Only plan.
+    """
+
+    inputs: tuple[str, ...]
+    output: Path
+    settings: Config
+    slide_dir: Path | None = None
+    manifest: Path | None = None
+    reader: str | None = None
+    slide_mpp: float | None = None
+    num_shards: int | None = None
+    shard_index: int | None = None
+    overwrite: bool = False
+    fail_fast: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one slide; its text is a line for people.
+
+    Parameters
+    ----------
+    slide_id, path
+        The slide.
+    status
+        What was done.
+    seconds
+        Time taken.
+    error
+        Why it failed.
+    """
+
+    slide_id: str
+    path: str
+    status: str
+    seconds: float = 0.0
+    error: WsisegError | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return what the summary says about it."""
-        ...
+        """Return what the summary says about the slide."""
+        return {
+            "slide_id": self.slide_id,
+            "path": self.path,
+            "status": self.status,
+            **self._findings(),
+            "seconds": round(self.seconds, 2),
+            "error": None if self.error is None else str(self.error),
+        }
+
+    def _findings(self) -> dict[str, Any]:
+        return {}
+
+    def __str__(self) -> str:
+        return f"{self.slide_id}: " + (self._line() if self.error is None else f"failed: {self.error}")
+
+    def _line(self) -> str:
+        return self.status
 
 
 O = TypeVar("O", bound=Outcome)  # noqa: E741 - as in Outcome
 
 
-def entries_of(job: Batch) -> list[SlideEntry]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchReport(Generic[O]):
+    """What became of all slides.
+
+    Parameters
+    ----------
+    slides
+        One report each, in order.
+    output
+        Folder of what was made.
+    """
+
+    slides: tuple[O, ...]
+    output: Path
+
+    @property
+    def failed(self) -> tuple[O, ...]:
+        """Return the slides that failed or could not be read everywhere."""
+        return tuple(slide for slide in self.slides if slide.status in INCOMPLETE)
+
+    def counted(self, kinds: Sequence[str]) -> str:
+        """Return how many slides have which status, in the order of `kinds`."""
+        counts = {kind: sum(slide.status == kind for slide in self.slides) for kind in kinds}
+        return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "no slides in this shard"
+
+    def raise_failures(self) -> None:
+        """Raise the error that fits the slides that failed, if any.
+
+        Raises
+        ------
+        BusyError
+            If other processes are at work on all of them.
+        SomeFailedError
+            If others are done, or a part of a slide is.
+        WsisegError
+            The slide's own error if it was the only one.
+        SlideError
+            If there were several and none is done.
+        """
+        slides, failed = self.slides, self.failed
+        if not failed:
+            return
+        names = ", ".join(slide.slide_id for slide in failed)
+        errors = [slide.error for slide in failed if slide.error is not None]
+        if len(slides) > 1 and len(errors) == len(failed) and all(isinstance(error, BusyError) for error in errors):
+            raise BusyError(f"other processes are at work on {len(failed)} of {len(slides)} slides: {names}")
+        if len(errors) < len(slides):
+            parts = " at least in parts" if len(errors) < len(failed) else ""
+            raise SomeFailedError(f"{len(failed)} of {len(slides)} slides failed{parts}: {names}")
+        if len(errors) == 1:
+            raise errors[0]
+        raise SlideError(f"all {len(errors)} slides failed: {names}", mend=f"The first: {errors[0]}")
+
+
+def entries_of(job: BatchJob) -> list[SlideEntry]:
     """Return the slides that fall to this job.
 
     Raises
@@ -78,7 +183,7 @@ def entries_of(job: Batch) -> list[SlideEntry]:
 
 
 def for_each(
-    entries: Sequence[SlideEntry], job: Batch, work: Callable[[SlideEntry], O], *, progress: Progress, stop: Stop
+    entries: Sequence[SlideEntry], job: BatchJob, work: Callable[[SlideEntry], O], *, progress: Progress, stop: Stop
 ) -> tuple[O, ...]:
     """Return what became of each slide; a summary of them is written however it ends.
 
@@ -117,47 +222,6 @@ def for_each(
     return tuple(outcomes)
 
 
-def raise_failures(outcomes: Sequence[Outcome], failed: Sequence[Outcome]) -> None:
-    """Raise the error that fits the slides that failed, if any.
-
-    Parameters
-    ----------
-    outcomes
-        All slides.
-    failed
-        Those of them that failed, wholly or in parts.
-
-    Raises
-    ------
-    BusyError
-        If other processes are at work on all of them.
-    SomeFailedError
-        If others are done, or a part of a slide is.
-    WsisegError
-        The slide's own error if it was the only one.
-    SlideError
-        If there were several and none is done.
-    """
-    if not failed:
-        return
-    names = ", ".join(outcome.slide_id for outcome in failed)
-    errors = [outcome.error for outcome in failed if outcome.error is not None]
-    if len(outcomes) > 1 and len(errors) == len(failed) and all(isinstance(error, BusyError) for error in errors):
-        raise BusyError(f"other processes are at work on {len(failed)} of {len(outcomes)} slides: {names}")
-    if len(errors) < len(outcomes):
-        parts = " at least in parts" if len(errors) < len(failed) else ""
-        raise SomeFailedError(f"{len(failed)} of {len(outcomes)} slides failed{parts}: {names}")
-    if len(errors) == 1:
-        raise errors[0]
-    raise SlideError(f"all {len(errors)} slides failed: {names}", mend=f"The first: {errors[0]}")
-
-
-def counted(statuses: Sequence[str], kinds: Sequence[str]) -> str:
-    """Return how many slides have which status, in the order of `kinds`."""
-    counts = {kind: sum(status == kind for status in statuses) for kind in kinds}
-    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "no slides in this shard"
-
-
 def not_written(error: OSError, place: Path) -> StoreError:
     """Return what a full disk or a folder that cannot be written to means to a user."""
     failure = StoreError(f"cannot be written: {error.strerror or error}", where=error.filename or place)
@@ -165,7 +229,7 @@ def not_written(error: OSError, place: Path) -> StoreError:
     return failure
 
 
-def _write_summary(job: Batch, outcomes: Sequence[Outcome]) -> None:
+def _write_summary(job: BatchJob, outcomes: Sequence[Outcome]) -> None:
     count, index = which_shard(job.num_shards, job.shard_index)
     # Jobs that work side by side must not overwrite each other's.
     name = "summary.json" if count == 1 else f"summary-{index}-of-{count}.json"

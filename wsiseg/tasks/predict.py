@@ -16,7 +16,7 @@ from wsiseg.lock import locked
 from wsiseg.progress import SILENT
 from wsiseg.slides.fingerprint import fingerprint
 from wsiseg.stopping import Stop
-from wsiseg.tasks.batch import entries_of, for_each, not_written
+from wsiseg.tasks.batch import BatchJob, entries_of, for_each, not_written
 from wsiseg.tasks.predict_report import PredictReport, SlideReport
 from wsiseg.urls import url_of
 
@@ -32,21 +32,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PredictJob:
+class PredictJob(BatchJob):
     """What to do.
 
     Parameters
     ----------
-    inputs, slide_dir, manifest
-        Slides; see `find_slides`.
-    output
-        Folder that gets one folder per slide.
     settings
         What predictions look like.
-    reader
-        Reader that is forced, or None.
-    slide_mpp
-        Micrometres per level-0 pixel that beat the manifest and the files, or None.
     device
         ``auto``, ``cpu``, ``cuda:N`` or ``mps``.
     batch_size
@@ -57,33 +49,14 @@ class PredictJob:
         Bytes of memory to stay within, or None for what the process may use.
     is_compiled
         Whether to compile the network.
-    num_shards, shard_index
-        The part of the slides that is ours; see `shard`.
-    overwrite
-        Predict again what is there.
-    fail_fast
-        Stop at the first slide that fails.
-    dry_run
-        Only plan.
     """
 
-    inputs: tuple[str, ...]
-    output: Path
     settings: PredictSettings
-    slide_dir: Path | None = None
-    manifest: Path | None = None
-    reader: str | None = None
-    slide_mpp: float | None = None
     device: str = "auto"
     batch_size: int | None = None
     num_workers: int | None = None
     max_ram: int | None = None
     is_compiled: bool = False
-    num_shards: int | None = None
-    shard_index: int | None = None
-    overwrite: bool = False
-    fail_fast: bool = False
-    dry_run: bool = False
 
 
 def predict(job: PredictJob, progress: Progress = SILENT, stop: Stop | None = None) -> PredictReport:

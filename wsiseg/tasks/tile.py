@@ -19,7 +19,7 @@ from wsiseg.slides.open import open_slide
 from wsiseg.stopping import Stop
 from wsiseg.stores.patch_meta import PatchMeta
 from wsiseg.stores.patch_store import PatchStore
-from wsiseg.tasks.batch import entries_of, for_each, not_written
+from wsiseg.tasks.batch import BatchJob, entries_of, for_each, not_written
 from wsiseg.tasks.tile_report import SlideReport, TileReport
 from wsiseg.tiling.plan import TileSettings, estimated_bytes, plan_patches
 from wsiseg.tiling.writing import Overview, SlideWork, is_done, write_patches
@@ -47,46 +47,19 @@ class TileConfig(TileSettings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TileJob:
+class TileJob(BatchJob):
     """What to do.
 
     Parameters
     ----------
-    inputs, slide_dir, manifest
-        Slides; see `find_slides`.
-    output
-        Folder for one store per slide.
     settings
         How slides are cut.
-    reader
-        Reader that is forced, or None.
-    slide_mpp
-        Micrometres per level-0 pixel that beat the manifest and the files, or None.
     num_workers
         Threads that read; None for as many as there are processors, 0 for none.
-    num_shards, shard_index
-        The part of the slides that is ours; see `shard`.
-    overwrite
-        Make stores again that are there.
-    fail_fast
-        Stop at the first slide that fails.
-    dry_run
-        Only plan.
     """
 
-    inputs: tuple[str, ...]
-    output: Path
     settings: TileConfig
-    slide_dir: Path | None = None
-    manifest: Path | None = None
-    reader: str | None = None
-    slide_mpp: float | None = None
     num_workers: int | None = None
-    num_shards: int | None = None
-    shard_index: int | None = None
-    overwrite: bool = False
-    fail_fast: bool = False
-    dry_run: bool = False
 
 
 def tile(job: TileJob, progress: Progress = SILENT, stop: Stop | None = None) -> TileReport:

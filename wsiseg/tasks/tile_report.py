@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-from wsiseg.tasks.batch import counted, raise_failures
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from wsiseg.errors import WsisegError
+from wsiseg.tasks.batch import BatchReport, Outcome
 
 Status = Literal["done", "already done", "planned", "partly unreadable", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SlideReport:
+class SlideReport(Outcome):
     """What became of one slide.
 
     Parameters
     ----------
-    slide_id
-        Name in outputs.
-    path
-        The slide.
-    status
-        What was done.
     patches
         Number of patches.
     unreadable
@@ -37,41 +26,25 @@ class SlideReport:
         How patches are stored.
     size_bytes
         Size on disk; estimated for plans.
-    seconds
-        Time taken.
-    error
-        Why it failed.
     """
 
-    slide_id: str
-    path: str
     status: Status
     patches: int = 0
     unreadable: int = 0
     tissue_mm2: float | None = None
     codec: str = ""
     size_bytes: int = 0
-    seconds: float = 0.0
-    error: WsisegError | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """Return what the summary says about the slide."""
+    def _findings(self) -> dict[str, Any]:
         return {
-            "slide_id": self.slide_id,
-            "path": self.path,
-            "status": self.status,
             "patches": self.patches,
             "unreadable": self.unreadable,
             "tissue_mm2": self.tissue_mm2,
             "codec": self.codec,
             "size_bytes": self.size_bytes,
-            "seconds": round(self.seconds, 2),
-            "error": None if self.error is None else str(self.error),
         }
 
-    def __str__(self) -> str:
-        if self.error is not None:
-            return f"{self.slide_id}: failed: {self.error}"
+    def _line(self) -> str:
         tissue = "" if self.tissue_mm2 is None else f", {self.tissue_mm2:.3g} mm² of tissue"
         size = f"{self.size_bytes / 1e6:,.1f} MB ({self.codec})"
         match self.status:
@@ -82,40 +55,19 @@ class SlideReport:
             case _:
                 rest = f"{self.seconds:.1f} s, {size}"
         lost = f", {self.unreadable:,} unreadable and left out" if self.unreadable else ""
-        return f"{self.slide_id}: {_counted(self.patches)}{lost}{tissue}, {rest}"
+        return f"{_counted(self.patches)}{lost}{tissue}, {rest}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TileReport:
-    """What became of all slides.
-
-    Parameters
-    ----------
-    slides
-        One report each, in order.
-    output
-        Folder of the stores.
-    """
-
-    slides: tuple[SlideReport, ...]
-    output: Path
-
-    @property
-    def failed(self) -> tuple[SlideReport, ...]:
-        """Return the slides that failed, wholly or in parts."""
-        return tuple(report for report in self.slides if report.status in {"failed", "partly unreadable"})
+class TileReport(BatchReport[SlideReport]):
+    """What became of all slides."""
 
     def __str__(self) -> str:
-        told = counted([report.status for report in self.slides], get_args(Status))
+        told = self.counted(get_args(Status))
         patches = sum(report.patches for report in self.slides)
         size = sum(report.size_bytes for report in self.slides)
         lost = sum(report.unreadable for report in self.slides)
         left_out = f" ({lost:,} unreadable)" if lost else ""
         return f"{told}: {_counted(patches)}{left_out}, {size / 1e6:,.1f} MB in {self.output}"
-
-    def raise_failures(self) -> None:
-        """Raise the error that fits the slides that failed, if any; see `wsiseg.tasks.batch`."""
-        raise_failures(self.slides, self.failed)
 
 
 def _counted(patches: int) -> str:
