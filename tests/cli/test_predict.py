@@ -441,10 +441,12 @@ def test_a_time_limit_of_nothing_stops_with_75(
     arguments = (slide, "--model", semantic_model, "-o", tmp_path / "out")
 
     stopped = run(*arguments, "--time-limit", 0)
+    told = json.loads((tmp_path / "out/summary.json").read_text())["slides"]
     finished = run(*arguments)
 
     assert (stopped.code, finished.code) == (75, 0)
     assert "time limit" in stopped.err
+    assert [slide["status"] for slide in told] == ["not begun"]
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, run: Callable[..., Result], semantic_model: Path) -> None:

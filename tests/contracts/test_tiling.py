@@ -326,7 +326,9 @@ def test_a_requested_stop_leaves_nothing_half_made(tmp_path: Path, slide: Path) 
     with pytest.raises(StoppedError):
         tile(TileJob(inputs=(str(slide),), output=tmp_path / "out", settings=settings()), stop=Later())
 
-    assert list((tmp_path / "out").iterdir()) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["summary.json"]
+    (told,) = json.loads((tmp_path / "out" / "summary.json").read_text())["slides"]
+    assert told["status"] == "stopped"
 
 
 def test_a_kill_leaves_no_store_and_the_next_run_makes_it(tmp_path: Path, slide: Path) -> None:

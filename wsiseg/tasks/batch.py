@@ -185,7 +185,7 @@ def entries_of(job: BatchJob) -> list[SlideEntry]:
 def for_each(
     entries: Sequence[SlideEntry], job: BatchJob, work: Callable[[SlideEntry], O], *, progress: Progress, stop: Stop
 ) -> tuple[O, ...]:
-    """Return what became of each slide; a summary of them is written however it ends.
+    """Return what became of each slide; a summary of all is written however it ends.
 
     Parameters
     ----------
@@ -206,10 +206,12 @@ def for_each(
         If a stop was requested.
     """
     outcomes: list[O] = []
+    begun = 0
     try:
         for entry in entries:
             if stop.is_requested:
                 raise stop.error()
+            begun += 1
             outcomes.append(work(entry))
             # The error that the only slide ends in says it all.
             if len(entries) > 1 or outcomes[-1].error is None:
@@ -217,9 +219,17 @@ def for_each(
             if job.fail_fast and outcomes[-1].error is not None:
                 break
     finally:
-        if outcomes and not job.dry_run:
-            _write_summary(job, outcomes)
+        if entries and not job.dry_run:
+            _write_summary(job, [*outcomes, *_left(entries, done=len(outcomes), begun=begun)])
     return tuple(outcomes)
+
+
+def _left(entries: Sequence[SlideEntry], *, done: int, begun: int) -> list[Outcome]:
+    """Return what there is to say of slides that the job has not done."""
+    return [
+        Outcome(slide_id=entry.slide_id, path=str(entry.path), status="stopped" if number < begun else "not begun")
+        for number, entry in enumerate(entries[done:], start=done)
+    ]
 
 
 def not_written(error: OSError, place: Path) -> StoreError:
