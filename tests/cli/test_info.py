@@ -11,8 +11,9 @@ import pytest
 
 from tests.slide_makers import Layout, write_slide
 from wsiseg.cli import app
-from wsiseg.errors import NothingMatchedError, SlideError, SomeFailedError
+from wsiseg.errors import NothingMatchedError, SlideError, SomeFailedError, UnreadableError
 from wsiseg.geometry import Size, Window
+from wsiseg.slides.openslide import OpenSlideSlide
 from wsiseg.slides.tiff import TiffSlide
 from wsiseg.tasks.info import describe_slides, raise_failures
 
@@ -99,6 +100,70 @@ def test_a_wrong_pixel_is_found(make_slide: Callable[..., Path], monkeypatch: py
     assert report.verification.different == report.verification.tiles > 1
     with pytest.raises(SomeFailedError, match="look different"):
         raise_failures([report])
+
+
+def test_a_slide_that_opens_but_cannot_be_read_fails(
+    make_slide: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_slide(family="aperio", levels=(1, 2))
+    plain = OpenSlideSlide.read_level
+    readable = {"levels": 0}
+
+    def torn(self: OpenSlideSlide, level: int, window: Window) -> NDArray[np.uint8]:
+        if level >= readable["levels"]:
+            raise UnreadableError("torn")
+        return plain(self, level, window)
+
+    monkeypatch.setattr(OpenSlideSlide, "read_level", torn)
+
+    (lost,) = describe_slides([str(path)], reader="openslide", is_verified=True)
+    readable["levels"] = 1
+    (partly,) = describe_slides([str(path)], reader="openslide", is_verified=True)
+
+    with pytest.raises(UnreadableError, match=r"none of \d+ tiles can be read"):
+        raise_failures([lost])
+    with pytest.raises(SomeFailedError, match="1 of 2 slides cannot be read"):
+        raise_failures([lost, partly])
+    with pytest.raises(SomeFailedError, match="1 of 1 slides cannot be read everywhere"):
+        raise_failures([partly])
+    raise_failures(describe_slides([str(path)], reader="openslide"))
+    from wsiseg.cli import info
+
+    assert [info._panel(report).border_style for report in (lost, partly)] == ["red", "yellow"]
+
+
+def test_unreadable_slides_are_said_to_be_so(data_dir: Path) -> None:
+    result = run(data_dir / "slides/odd/unreadable.svs", "--verify")
+
+    assert result.returncode == 5
+    assert "tiles can be read" in result.stdout
+    assert "all equal" not in result.stdout
+
+
+def test_a_tile_that_only_one_reader_reads_is_a_difference(
+    make_slide: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_slide(family="aperio")
+
+    def torn(self: OpenSlideSlide, level: int, window: Window) -> NDArray[np.uint8]:  # noqa: ARG001 - as the original
+        raise UnreadableError("torn")
+
+    monkeypatch.setattr(OpenSlideSlide, "read_level", torn)
+    (report,) = describe_slides([str(path)], is_verified=True)
+
+    with pytest.raises(SomeFailedError, match="look different"):
+        raise_failures([report])
+
+
+def test_a_pixel_size_that_is_not_believed_is_shown_with_the_reason(tmp_path: Path) -> None:
+    write_slide(tmp_path / "a.svs", Layout(size=Size(130, 90), family="aperio", mpp=352.8))
+
+    result = run(tmp_path / "a.svs")
+    (described,) = json.loads(run(tmp_path / "a.svs", "--json").stdout)
+
+    assert "352.8 µm (aperio.MPP, which no microscope slide has)" in " ".join(result.stdout.split())
+    candidates = {one["source"]: one["is_plausible"] for one in described["mpp_candidates"]}
+    assert candidates["aperio.MPP"] is False
 
 
 def test_other_readers_are_not_compared(make_slide: Callable[..., Path]) -> None:

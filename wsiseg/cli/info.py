@@ -30,7 +30,7 @@ def info(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list with all that is known.")] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare random tiles of the fast reader with OpenSlide.")
+        bool, typer.Option("--verify", help="Read random tiles; compare those of the fast reader with OpenSlide's.")
     ] = False,
     reader: Reader = None,
     slide_mpp: SlideMpp = None,
@@ -70,8 +70,10 @@ def _panel(report: SlideReport) -> Panel:
     if report.usual_level is not None:
         facts.add_row("at 0.5 µm/px", f"level {report.usual_level} is read")
     parts: list[RenderableType] = [facts, _levels(info)]
-    trouble = info.mpp is None or bool(report.verification and report.verification.different)
-    return Panel(Group(*parts), title=title, title_align="left", border_style="yellow" if trouble else "green")
+    found = report.verification
+    trouble = info.mpp is None or (found is not None and bool(found.different or found.unreadable))
+    colour = "red" if report.error is not None else "yellow" if trouble else "green"
+    return Panel(Group(*parts), title=title, title_align="left", border_style=colour)
 
 
 def _size(report: SlideReport, info: SlideInfo) -> str:
@@ -82,6 +84,8 @@ def _size(report: SlideReport, info: SlideInfo) -> str:
 
 
 def _mpp(info: SlideInfo) -> str:
+    from wsiseg.slides.mpp import is_plausible
+
     lines = []
     if info.mpp is None:
         lines.append(f"[yellow]unknown[/]: {escape(info.mpp_problem or '')}")
@@ -91,23 +95,26 @@ def _mpp(info: SlideInfo) -> str:
         lines += [f"[yellow]{escape(warning)}[/]" for warning in info.mpp.warnings]
     for one in info.mpp_candidates:
         if info.mpp is None or one.source != info.mpp.source:
-            guess = ", a guess that is never used" if one.is_guess else ""
-            lines.append(f"[dim]{one.x:.4g} µm ({escape(one.source)}{guess})[/]")
+            if one.is_guess:
+                why = ", a guess that is never used"
+            else:
+                why = "" if is_plausible(one) else ", which no microscope slide has"
+            lines.append(f"[dim]{one.x:.4g} µm ({escape(one.source)}{why})[/]")
     return "\n".join(lines)
 
 
 def _fast(report: SlideReport, info: SlideInfo) -> str:
-    found = report.verification
-    if info.reader != "tiff":
-        return "no"
+    found, answer = report.verification, "yes" if info.reader == "tiff" else "no"
     if found is None:
-        return "yes [dim](--verify compares its pixels with OpenSlide's)[/]"
+        return "yes [dim](--verify compares its pixels with OpenSlide's)[/]" if answer == "yes" else "no"
+    if found.is_unreadable:
+        return f"{answer}, [red]but none of {found.tiles} tiles can be read[/]"
+    broken = f", [yellow]{found.unreadable} of {found.tiles} tiles unreadable[/]" if found.unreadable else ""
     if found.note is not None:
-        return f"yes [dim]({escape(found.note)})[/]"
+        return f"{answer} [dim]({escape(found.note)})[/]{broken}"
     if found.different:
-        return f"[red]{found.different} of {found.tiles} tiles differ from OpenSlide's[/]"
-    broken = f", {found.unreadable} unreadable for both" if found.unreadable else ""
-    return f"yes, [green]{found.tiles} tiles compared with OpenSlide, all equal{broken}[/]"
+        return f"[red]{found.different} of {found.tiles} tiles differ from OpenSlide's[/]{broken}"
+    return f"yes, [green]{found.tiles - found.unreadable} tiles compared with OpenSlide, all equal[/]{broken}"
 
 
 def _levels(info: SlideInfo) -> Table:

@@ -100,11 +100,11 @@ def choose_mpp(
     if slide_mpp is not None:
         return _given(slide_mpp, candidates), None, candidates
     measured = [candidate for candidate in candidates if not candidate.is_guess]
-    sane = [candidate for candidate in measured if _is_sane(candidate)]
+    sane = [candidate for candidate in measured if is_plausible(candidate)]
     if not sane:
         return None, _nothing_sane(measured, candidates), candidates
     best, *rivals = sane
-    warnings = [_insane(candidate) for candidate in measured if not _is_sane(candidate)]
+    warnings = [_insane(candidate) for candidate in measured if not is_plausible(candidate)]
     for rival in rivals:
         apart = _disagreement(best, rival)
         if rival.source.startswith("tiff.") and _is_tenfold(best, rival):
@@ -130,6 +130,11 @@ def check_mpp(slide_mpp: float) -> None:
     """
     if not (math.isfinite(slide_mpp) and slide_mpp > 0):
         raise ConfigError(f"a pixel size cannot be {slide_mpp:g} µm", where="--slide-mpp", mend="Give µm per pixel")
+
+
+def is_plausible(candidate: MppCandidate) -> bool:
+    """Tell whether a microscope slide can have such pixels: 0.05 to 5 µm along both sides."""
+    return all(SMALLEST_UM <= side <= LARGEST_UM for side in (candidate.x, candidate.y))
 
 
 def require_mpp(info: SlideInfo) -> float:
@@ -239,7 +244,7 @@ def _plain(unit: str) -> str:
 def _given(slide_mpp: float, candidates: tuple[MppCandidate, ...]) -> Mpp:
     check_mpp(slide_mpp)
     given = MppCandidate(source="given", x=slide_mpp, y=slide_mpp)
-    warnings = [] if _is_sane(given) else [_insane(given)]
+    warnings = [] if is_plausible(given) else [_insane(given)]
     warnings += [
         f"{_say(given)}, but {_say(rival)}"
         for rival in candidates
@@ -268,10 +273,6 @@ def _say(candidate: MppCandidate) -> str:
 def _mean(candidate: MppCandidate) -> float:
     # Equal sides stay exactly what the file says.
     return candidate.x if candidate.x == candidate.y else (candidate.x + candidate.y) / 2
-
-
-def _is_sane(candidate: MppCandidate) -> bool:
-    return all(SMALLEST_UM <= side <= LARGEST_UM for side in (candidate.x, candidate.y))
 
 
 def _disagreement(one: MppCandidate, other: MppCandidate) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from wsiseg.errors import SlideError, SomeFailedError, UnreadableError, WsisegError
 from wsiseg.geometry import Window
 from wsiseg.manifest import find_slides
+from wsiseg.slides.mpp import is_plausible
 from wsiseg.slides.open import open_slide
 from wsiseg.slides.openslide import OpenSlideSlide
 from wsiseg.slides.reading import best_level
@@ -19,6 +20,8 @@ from wsiseg.urls import url_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from wsiseg.slides.base import Level, Slide, SlideInfo
 
@@ -30,12 +33,12 @@ CORNER_PX = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """How the pixels compare with OpenSlide's.
+    """Whether pixels can be read, and how those of the fast reader compare with OpenSlide's.
 
     Parameters
     ----------
     tiles, different, unreadable
-        Tiles compared, those of them that differ, and those that neither reader could read.
+        Tiles looked at, those of them that differ, and those that cannot be read, by OpenSlide neither.
     note
         Why nothing was compared, or None.
     """
@@ -45,10 +48,15 @@ class Verification:
     unreadable: int = 0
     note: str | None = None
 
+    @property
+    def is_unreadable(self) -> bool:
+        """Tell whether nothing at all could be read."""
+        return 0 < self.tiles == self.unreadable
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlideReport:
-    """What is known of one slide; either `info` or `error` is there."""
+    """What is known of one slide: `info` if it can be opened, `error` if it cannot be opened or read."""
 
     path: Path
     info: SlideInfo | None = None
@@ -89,7 +97,14 @@ class SlideReport:
             "mpp_problem": info.mpp_problem,
             "mpp_warnings": list(info.mpp.warnings) if info.mpp is not None else [],
             "mpp_candidates": [
-                {"source": one.source, "x": one.x, "y": one.y, "is_guess": one.is_guess} for one in info.mpp_candidates
+                {
+                    "source": one.source,
+                    "x": one.x,
+                    "y": one.y,
+                    "is_guess": one.is_guess,
+                    "is_plausible": is_plausible(one),
+                }
+                for one in info.mpp_candidates
             ],
             "level_at_0.5_um": self.usual_level,
             "bounds": None
@@ -123,7 +138,7 @@ def describe_slides(
     slide_mpp
         Micrometres per level-0 pixel that beat what the files say.
     is_verified
-        Whether to compare random tiles with OpenSlide.
+        Whether to read random tiles, and to compare those of the fast reader with OpenSlide's.
 
     Raises
     ------
@@ -141,18 +156,21 @@ def raise_failures(reports: Sequence[SlideReport]) -> None:
     Raises
     ------
     SlideError
-        If no slide could be opened.
+        If no slide could be opened and read.
     SomeFailedError
-        If some could not, or if pixels differ from OpenSlide's.
+        If some could not, or not everywhere, or if pixels differ from OpenSlide's.
     """
     failed = [report for report in reports if report.error is not None]
+    broken = [report for report in reports if report.verification is not None and report.verification.unreadable]
     wrong = [report for report in reports if report.verification is not None and report.verification.different]
     if failed and len(failed) == len(reports):
         if len(failed) == 1 and failed[0].error is not None:
             raise failed[0].error
-        raise SlideError(f"none of {len(reports)} slides can be opened")
+        raise SlideError(f"none of {len(reports)} slides can be read")
     if failed:
-        raise SomeFailedError(f"{len(failed)} of {len(reports)} slides cannot be opened")
+        raise SomeFailedError(f"{len(failed)} of {len(reports)} slides cannot be read")
+    if broken:
+        raise SomeFailedError(f"{len(broken)} of {len(reports)} slides cannot be read everywhere")
     if wrong:
         raise SomeFailedError(f"{len(wrong)} of {len(reports)} slides look different in OpenSlide")
 
@@ -161,7 +179,12 @@ def _describe(path: Path, reader: str | None, slide_mpp: float | None, *, is_ver
     try:
         with open_slide(path, reader=reader, slide_mpp=slide_mpp) as slide:
             verification = _verify(slide) if is_verified else None
-            return SlideReport(path=path, info=slide.info, verification=verification)
+            error = None
+            if verification is not None and verification.is_unreadable:
+                error = UnreadableError(
+                    f"it opens, but none of {verification.tiles} tiles can be read", where=path, mend="Copy it again"
+                )
+            return SlideReport(path=path, info=slide.info, error=error, verification=verification)
     except SlideError as error:
         return SlideReport(path=path, error=error)
 
@@ -169,27 +192,35 @@ def _describe(path: Path, reader: str | None, slide_mpp: float | None, *, is_ver
 def _verify(slide: Slide) -> Verification:
     info = slide.info
     if info.reader != "tiff" or info.path is None:
-        return Verification(note="only the fast reader is compared")
+        return _compared(slide, None, note="only the fast reader is compared")
     try:
         oracle = OpenSlideSlide(info.path)
     except SlideError as error:
-        return Verification(note=f"nothing to compare with: {error.what}")
-    tiles = different = unreadable = 0
+        return _compared(slide, None, note=f"nothing to compare with: {error.what}")
     with oracle:
-        known = {level.size: index for index, level in enumerate(oracle.info.levels)}
-        for index, level in enumerate(info.levels):
-            for window in _windows(level) if level.size in known else ():
-                tiles += 1
-                try:
-                    theirs = oracle.read_level(known[level.size], window)
-                except UnreadableError:
-                    unreadable += 1
-                    continue
-                try:
-                    different += not np.array_equal(slide.read_level(index, window), theirs)
-                except UnreadableError:
-                    different += 1
-    return Verification(tiles=tiles, different=different, unreadable=unreadable)
+        return _compared(slide, oracle)
+
+
+def _compared(slide: Slide, oracle: Slide | None, *, note: str | None = None) -> Verification:
+    tiles = different = unreadable = 0
+    known = {} if oracle is None else {level.size: index for index, level in enumerate(oracle.info.levels)}
+    for index, level in enumerate(slide.info.levels):
+        for window in _windows(level) if oracle is None or level.size in known else ():
+            tiles += 1
+            ours = _read(slide, index, window)
+            theirs = ours if oracle is None else _read(oracle, known[level.size], window)
+            if ours is None and theirs is None:
+                unreadable += 1
+            else:
+                different += ours is None or theirs is None or not np.array_equal(ours, theirs)
+    return Verification(tiles=tiles, different=different, unreadable=unreadable, note=note)
+
+
+def _read(slide: Slide, level: int, window: Window) -> NDArray[np.uint8] | None:
+    try:
+        return slide.read_level(level, window)
+    except UnreadableError:
+        return None
 
 
 def _windows(level: Level) -> Iterator[Window]:
