@@ -67,6 +67,41 @@ def test_objects_are_scored_into_a_table_a_json_and_a_csv(folders: tuple[Path, P
     assert "hd95" not in report["pooled"]
 
 
+def test_predictions_bring_their_own_pixel_size(folders: tuple[Path, Path]) -> None:
+    for folder in folders[0].iterdir():
+        (folder / "summary.json").write_text(json.dumps({"canvas": {"mpp": 0.5}}))
+
+    arguments = (*folders, "--task", "instance", "--json")
+    told, given = run(*arguments), run(*arguments, "--mpp", 0.5)
+    other = json.loads(run(*arguments, "--mpp", 0.25))
+
+    assert told == given
+    assert json.loads(told)["units"]["hd95"] == "µm"
+    assert other["settings"]["mpp"] == 0.25
+
+
+@pytest.mark.parametrize("last", [0.25, None])
+def test_predictions_of_several_pixel_sizes_are_measured_in_pixels(
+    folders: tuple[Path, Path], caplog: pytest.LogCaptureFixture, last: float | None
+) -> None:
+    for mpp, folder in zip((0.5, 0.5, last), sorted(folders[0].iterdir()), strict=True):
+        (folder / "summary.json").write_text(json.dumps({"canvas": {"mpp": mpp}}))
+
+    report = evaluate(*folders, EvaluateConfig(task="instance"))
+
+    assert report.units["hd95"] == "px"
+    assert "differ in their µm per pixel" in caplog.text
+
+
+def test_a_damaged_summary_is_said(folders: tuple[Path, Path]) -> None:
+    (folders[0] / "im1" / "summary.json").write_text("{")
+
+    error = fails(*folders, "--task", "instance")
+
+    assert isinstance(error, DataError)
+    assert "summary is damaged" in str(error)
+
+
 def test_json_on_stdout_is_the_report_and_nothing_else(folders: tuple[Path, Path], tmp_path: Path) -> None:
     shown = run(*folders, "--task", "instance", "--json", "-o", tmp_path / "m.json", "--bootstrap", 50)
 

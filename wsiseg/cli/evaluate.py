@@ -51,13 +51,17 @@ def evaluate(
     csv: Annotated[Path | None, typer.Option("--csv", help="CSV file with a row for each image.")] = None,
     mpp: Annotated[
         float | None,
-        typer.Option("--mpp", help="µm per pixel. Without it distances are in pixels.", rich_help_panel=SCORES),
+        typer.Option(
+            "--mpp",
+            help="µm per pixel. Default: that of the predictions, if predict made them; else distances are in pixels.",
+            rich_help_panel=SCORES,
+        ),
     ] = None,
     tolerance: Annotated[
         float | None,
         typer.Option(
             "--tolerance",
-            help="How far apart boundaries may run, in µm, or in pixels without --mpp. Default 1 µm or 2 px.",
+            help="How far apart boundaries may run, in µm, or in pixels where those are. Default 1 µm or 2 px.",
             rich_help_panel=SCORES,
         ),
     ] = None,

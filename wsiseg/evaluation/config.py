@@ -21,7 +21,7 @@ class EvaluateConfig(Config):
     task
         Whether pixels hold class indices or object ids.
     mpp
-        µm per pixel; without it distances are in pixels.
+        µm per pixel; by default what predictions say of themselves. Where it is unknown distances are in pixels.
     tolerance
         How far apart boundaries may run and still agree, in µm, or in pixels
         where `mpp` is missing. By default 1 µm or 2 pixels.

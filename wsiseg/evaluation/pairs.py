@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -9,11 +11,15 @@ from wsiseg.errors import DataError, NothingMatchedError
 from wsiseg.rasters import READABLE, LabelImage, read_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 # What `wsiseg predict` calls the label image in a slide's folder.
 PREDICTED_LABELS: Final = "labels.png"
+# What it writes beside it; `canvas.mpp` in it is the resolution of the label image.
+SUMMARY: Final = "summary.json"
 
 _NAMES_SHOWN: Final = 10
 
@@ -33,6 +39,24 @@ class LabelPair:
     name: str
     pred: Path
     truth: Path
+
+    @property
+    def mpp(self) -> float | None:
+        """Return the µm per pixel that `wsiseg predict` noted beside its label image, or None.
+
+        Raises
+        ------
+        DataError
+            When what it noted is damaged.
+        """
+        summary = self.pred.parent / SUMMARY
+        if self.pred.name != PREDICTED_LABELS or not summary.is_file():
+            return None
+        try:
+            mpp = json.loads(summary.read_text(encoding="utf-8"))["canvas"]["mpp"]
+            return None if mpp is None else float(mpp)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError("the summary is damaged", where=summary, mend="Predict again, or pass --mpp") from error
 
     def read(self) -> tuple[LabelImage, LabelImage]:
         """Return predicted and true labels, (H, W) each.
@@ -98,6 +122,21 @@ def find_pairs(pred: Path, truth: Path) -> tuple[LabelPair, ...]:
             f"no prediction for {_listed(lonely)}", where=pred, mend="Evaluate folders that hold the same images"
         )
     return tuple(LabelPair(name=name, pred=preds[name], truth=truths[name]) for name in sorted(names))
+
+
+def common_mpp(pairs: Sequence[LabelPair]) -> float | None:
+    """Return the µm per pixel that all predictions have, or None where one does not say or they differ.
+
+    Raises
+    ------
+    DataError
+        When what `wsiseg predict` noted is damaged.
+    """
+    sizes = {pair.mpp for pair in pairs}
+    if len(sizes) == 1:
+        return sizes.pop()
+    logger.warning("the predictions differ in their µm per pixel, so distances are in pixels")
+    return None
 
 
 def _label_images(path: Path) -> dict[str, Path]:

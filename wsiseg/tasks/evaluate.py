@@ -8,7 +8,7 @@ import numpy as np
 
 from wsiseg.atomic import write_bytes
 from wsiseg.errors import DataError
-from wsiseg.evaluation.pairs import find_pairs
+from wsiseg.evaluation.pairs import common_mpp, find_pairs
 from wsiseg.evaluation.report import Estimate, EvaluateReport, ImageResult
 from wsiseg.evaluation.scorers import DISTANCES, InstanceScorer, Scorer, SemanticScorer
 from wsiseg.labels import IGNORE
@@ -47,7 +47,7 @@ def evaluate(
     pred, truth
         Label images, or folders of them; see `wsiseg.evaluation.pairs.find_pairs`.
     config
-        How to compare.
+        How to compare; without its `mpp`, that of predictions of ``wsiseg predict`` counts.
     output, table
         Files for the report as JSON and for the scores of each image as CSV.
     progress
@@ -62,6 +62,8 @@ def evaluate(
         partner or holds a class that there is not.
     """
     pairs = find_pairs(pred, truth)
+    if config.mpp is None:
+        config = config.model_copy(update={"mpp": common_mpp(pairs)})
     names = _class_names(config, pairs) if config.task == "semantic" else ()
     scorer = _scorer(config, names)
     for pair in track(pairs, progress, what="Comparing", total=len(pairs), unit="images"):
