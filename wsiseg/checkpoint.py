@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import io
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -323,7 +324,10 @@ def load_state(path: Path) -> State:
     import torch
 
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            is_archive = zipfile.is_zipfile(file)
+        # torch would read other pickles, too, and warn of them at length before it refuses them.
+        state = torch.load(path, map_location="cpu", weights_only=True) if is_archive else None
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=path) from error
     except Exception as error:  # torch's reader meets rubbish with errors of many kinds
@@ -333,7 +337,9 @@ def load_state(path: Path) -> State:
             mend="Pass --overwrite to train from the start",
         ) from error
     if not isinstance(state, dict):
-        raise DataError("this is not the state of a training", where=path, mend="Pass --overwrite to start again")
+        raise DataError(
+            "this is no state of a training, or a damaged one", where=path, mend="Pass --overwrite to start again"
+        )
     return state
 
 

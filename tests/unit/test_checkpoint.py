@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import warnings
 from typing import TYPE_CHECKING
 
 import pytest
@@ -154,6 +155,18 @@ def test_the_state_of_a_training_is_data_only(tmp_path: Path, capsys: pytest.Cap
 
     assert checkpoint.load_state(tmp_path / "last.pt")["step"] == 3
     for name in ("evil.pt", "torn.pt"):
-        with pytest.raises(DataError, match="damaged or holds more than data"):
+        with pytest.raises(DataError, match="damaged"):
             checkpoint.load_state(tmp_path / name)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_pickle_in_the_place_of_a_state_is_refused_without_further_words(tmp_path: Path, protocol: int) -> None:
+    (tmp_path / "last.pt").write_bytes(pickle.dumps({"step": 3}, protocol=protocol))
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(DataError, match="no state of a training"):
+            checkpoint.load_state(tmp_path / "last.pt")
+
+    assert said == []
