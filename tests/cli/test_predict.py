@@ -22,6 +22,7 @@ from wsiseg.cli import app
 from wsiseg.geometry import Size
 from wsiseg.inference import outputs
 from wsiseg.inference.forward import Network
+from wsiseg.inference.prediction import JOURNAL, WORK
 from wsiseg.lock import locked
 from wsiseg.stores.mask_store import MaskStore
 
@@ -135,6 +136,25 @@ def test_a_second_run_does_nothing(tmp_path: Path, run: Callable[..., Result], s
 
     assert (result.code, result.out.split(",")[0]) == (0, "1 already done")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/a").rglob("*")} == before
+
+
+def test_what_a_run_leaves_that_was_killed_at_the_very_end_is_removed_by_the_next(
+    tmp_path: Path, run: Callable[..., Result], semantic_model: Path
+) -> None:
+    slide = make_slide(tmp_path / "a.svs")
+    arguments = (slide, "--model", semantic_model, "-o", tmp_path / "out")
+    run(*arguments)
+    made = contents(tmp_path / "out/a")
+    (tmp_path / "out/a" / WORK).mkdir()
+    (tmp_path / "out/a" / WORK / JOURNAL).touch()
+
+    planned = run(*arguments, "--dry-run")
+    assert (tmp_path / "out/a" / WORK).exists()
+    again = run(*arguments)
+
+    assert [result.out.split(",")[0] for result in (planned, again)] == ["1 already done"] * 2
+    assert contents(tmp_path / "out/a") == made
+    assert not (tmp_path / "out/a" / WORK).exists()
 
 
 @pytest.mark.parametrize("task", ["instance", "semantic"])

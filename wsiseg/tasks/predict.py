@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from wsiseg import checkpoint
 from wsiseg.errors import SlideError, StoppedError, WsisegError
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from wsiseg.progress import Progress
     from wsiseg.slides.base import Slide
     from wsiseg.tasks.predict_report import Status
+
+# As in wsiseg.inference.prediction, which takes a second to load.
+_WORK: Final = ".work"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +137,8 @@ class _Runner:
             # The same name may hold another mask by now.
             plan["tissue_mask"] = fingerprint(Path(tissue.method))
         summary = None if job.overwrite else read_summary(folder, plan)
-        if summary is not None and summary["plan"] == plan:
+        is_tidy = job.dry_run or not (folder / _WORK).exists()
+        if summary is not None and summary["plan"] == plan and is_tidy:
             return _status(summary, "already done"), _told(summary)
         from wsiseg.inference.prediction import clear
         from wsiseg.slides.open import open_slide
@@ -147,6 +152,8 @@ class _Runner:
                 # Another process may have finished it since.
                 summary = read_summary(folder, plan)
                 if summary is not None and summary["plan"] == plan:
+                    # What a run leaves that is killed when all but this is done.
+                    shutil.rmtree(folder / _WORK, ignore_errors=True)
                     return _status(summary, "already done"), _told(summary)
                 done: Status = "done" if summary is None else "outputs made"
                 summary = self._run(slide, entry.slide_id, settings, plan, summary)
