@@ -34,7 +34,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         sync(temporary)
         temporary.replace(path)
-        _sync_entry(path.parent)
+        sync_names(path.parent)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -68,7 +68,7 @@ def sync(path: Path) -> None:
         list(pool.map(_sync_file, files))
 
 
-def _sync_entry(folder: Path) -> None:
+def sync_names(folder: Path) -> None:
     """Wait until the names in a folder are on disk: a renamed file could lose its name to a power failure."""
     if os.name == "posix":
         _sync_file(folder)

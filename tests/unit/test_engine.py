@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from wsiseg.geometry import Size, Window
 from wsiseg.grid import Grid
 from wsiseg.inference.forward import Network
 from wsiseg.inference.labelling import entropy
+from wsiseg.journal import Journal
 from wsiseg.slides.array import ArraySlide
 from wsiseg.stopping import Stop
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from wsiseg.inference.blending import Blend
     from wsiseg.inference.forward import ReadTile
+    from wsiseg.journal import Record
 
 
 @pytest.mark.parametrize("blend", ["none", "gaussian"])
@@ -108,6 +111,35 @@ def test_of_a_damaged_tile_only_the_surroundings_of_the_damage_are_lost(
         if task == "instance":
             np.testing.assert_array_equal(read(job, "instances") > 0, expected == 1)
             assert job.objects().area_px.sum() == (expected == 1).sum()
+
+
+def test_a_band_is_on_disk_under_its_name_before_the_journal_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    noted: list[tuple[set[int], set[int]]] = []
+    fsync, append = os.fsync, Journal.append
+
+    def note_sync(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def note_append(journal: Journal, record: Record) -> None:
+        shards = [file for file in tmp_path.rglob("s0/c/*/*") if file.is_file()]
+        places = {place for file in shards for place in (file, *file.parents[:3])}
+        noted.append(({place.stat().st_ino for place in places}, set(synced)))
+        append(journal, record)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Journal, "append", note_append)
+    pixels = np.zeros((144, 144, 3), dtype=np.uint8)
+    predictor = FakePredictor(task="semantic", radius=0)
+
+    with job_on(tmp_path, ArraySlide(pixels), predictor) as job:
+        run(job, predictor)
+
+    assert any(written for written, _ in noted)
+    assert all(written <= on_disk for written, on_disk in noted)
 
 
 def test_cells_without_tissue_stay_background(tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from wsiseg.atomic import sync, sync_names
 from wsiseg.stores.mask_store import DTYPES
 
 if TYPE_CHECKING:
@@ -82,12 +82,10 @@ class Bands:
         self._store.write(layer, window, shard)
         file = self._store.shard_path(layer, window)
         if file.exists():
-            # The journal must never know of a band that a power cut can take away.
-            descriptor = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            # The journal must never know of a band that a power cut can take away, nor the name of its file or folder.
+            sync(file)
+            for folder in file.parents[:3]:
+                sync_names(folder)
 
     def _parts(self, layer: Layer, window: Window) -> Iterator[tuple[tuple[Layer, int, int], Window, Window]]:
         """Yield (key, window of the shard, window of the part) of the shards that `window` touches."""
