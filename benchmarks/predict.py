@@ -29,7 +29,6 @@ from torch.nn.functional import avg_pool2d
 
 from wsiseg.executors import run_ahead
 from wsiseg.heads.base import Instances
-from wsiseg.inference.devices import choose_device, choose_dtype
 from wsiseg.inference.forward import Network
 from wsiseg.inference.memory import Load
 from wsiseg.inference.prediction import Target, predict_slide
@@ -39,6 +38,7 @@ from wsiseg.labels import LabelMap
 from wsiseg.limits import cpu_limit, memory_limit
 from wsiseg.methods.base import Predictor, PredictorSpec
 from wsiseg.methods.predictor import load_predictor
+from wsiseg.nets.devices import choose_device, choose_dtype
 from wsiseg.progress import SILENT
 from wsiseg.slides.open import open_slide
 from wsiseg.slides.reading import read_window

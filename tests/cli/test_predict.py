@@ -22,7 +22,8 @@ from wsiseg.cli import app
 from wsiseg.geometry import Size
 from wsiseg.inference import outputs
 from wsiseg.inference.forward import Network
-from wsiseg.inference.prediction import JOURNAL, WORK
+from wsiseg.inference.prediction import JOURNAL
+from wsiseg.inference.summary import WORK
 from wsiseg.lock import locked
 from wsiseg.stores.mask_store import MaskStore
 

@@ -35,9 +35,22 @@ def _random(dtype: type[np.unsignedinteger], height: int, width: int) -> NDArray
     return np.kron(labels, np.ones((9, 9), dtype=np.int64))[:height, :width].astype(dtype)
 
 
-def _write_tiff(path: Path, labels: NDArray[np.unsignedinteger], mpp: float | None = 0.5) -> None:
+def _write_tiff(
+    path: Path, labels: NDArray[np.unsignedinteger], mpp: float | None = 0.5, *, slide_id: str = "slide"
+) -> None:
     canvas = Canvas(Size(labels.shape[1], labels.shape[0]), Scale(1.0), mpp)
-    write_ome_tiff(path, read=lambda window: labels[window.slices], canvas=canvas, labels=TISSUES)
+    write_ome_tiff(path, read=lambda window: labels[window.slices], canvas=canvas, labels=TISSUES, slide_id=slide_id)
+
+
+def test_tiffs_of_two_slides_have_two_identifiers(tmp_path: Path) -> None:
+    labels = np.ones((64, 64), dtype=np.uint8)
+    for name in ("a", "b"):
+        _write_tiff(tmp_path / f"{name}.ome.tif", labels, slide_id=name)
+    _write_tiff(tmp_path / "again.ome.tif", labels, slide_id="a")
+
+    first, second, again = ((tmp_path / f"{name}.ome.tif").read_bytes() for name in ("a", "b", "again"))
+    assert first == again
+    assert first != second
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint32])

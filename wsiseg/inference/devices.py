@@ -6,10 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from wsiseg.nets.devices import choose_device, choose_dtype
-
-__all__ = ["Footprint", "choose_device", "choose_dtype", "free_memory"]
-
 # Beyond this a GPU gains nothing more and an interrupted batch loses more.
 _MAX_BATCH = 16
 # Share of the free memory that a batch may take: convolutions look for work space beyond what they hold.

@@ -38,12 +38,13 @@ def write_ome_tiff(
     read: Callable[[Window], NDArray[np.unsignedinteger]],
     canvas: Canvas,
     labels: LabelMap,
+    slide_id: str,
 ) -> None:
     """Write a label layer in tiles with all its coarser levels.
 
     Each level takes every second pixel of the one before, so no label is ever mixed. Class
     layers carry their colours as a palette. The file appears whole or not at all, and equal
-    labels give equal bytes. Memory holds a row of tiles and at most 64 MiB of a coarse level.
+    labels of one slide give equal bytes. Memory holds a row of tiles and at most 64 MiB of a coarse level.
 
     Parameters
     ----------
@@ -55,6 +56,8 @@ def write_ome_tiff(
         Size and resolution.
     labels
         Colours of the classes.
+    slide_id
+        Name of the slide, which goes into the file's identifier.
     """
     sizes = _level_sizes(canvas.size)
     dtype = read(Window(0, 0, 1, 1)).dtype
@@ -81,7 +84,7 @@ def write_ome_tiff(
                 shape=(size.height, size.width),
                 subifds=len(sizes) - 1 if first else None,
                 subfiletype=0 if first else 1,
-                metadata=_metadata(canvas) if first else None,
+                metadata=_metadata(canvas, slide_id) if first else None,
                 **_resolution(canvas, number),
                 **options,
             )
@@ -158,9 +161,9 @@ def _palette(labels: LabelMap) -> NDArray[np.uint16]:
     return colours
 
 
-def _metadata(canvas: Canvas) -> dict[str, object]:
+def _metadata(canvas: Canvas, slide_id: str) -> dict[str, object]:
     # Named by what it is: a random name would make every run's file another one.
-    name = f"{wsiseg.__version__} {canvas.size} {canvas.mpp}"
+    name = f"{wsiseg.__version__} {slide_id} {canvas.size} {canvas.mpp}"
     metadata: dict[str, object] = {"axes": "YX", "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, name)), "Name": "labels"}
     if canvas.mpp is not None:
         metadata |= {

@@ -184,7 +184,11 @@ class Outputs:
 
         store = self.store
         write_ome_tiff(
-            self.folder / LABEL_TIFF, read=partial(store.read, self._layer), canvas=store.canvas, labels=store.labels
+            self.folder / LABEL_TIFF,
+            read=partial(store.read, self._layer),
+            canvas=store.canvas,
+            labels=store.labels,
+            slide_id=self.slide_id,
         )
 
 

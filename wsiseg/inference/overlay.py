@@ -17,14 +17,7 @@ from wsiseg.geometry import Canvas, Scale, Size, Window
 from wsiseg.inference.legend import Legend, area_text, density_colours
 from wsiseg.inference.marks import FAINT, INK, draw_scale_bar, draw_tag, frame, hatch, letter, writable
 from wsiseg.inference.measurements import WHOLE
-from wsiseg.inference.overview import (
-    density,
-    outlines_in,
-    read_pixels,
-    reduce_classes,
-    reduced,
-    telling_windows,
-)
+from wsiseg.inference.overview import density, outlines_in, read_pixels, reduce_classes, reduced, telling_windows
 from wsiseg.inference.polygons import GREY, NOT_ANALYSED, has_background, label_of
 from wsiseg.labels import IGNORE
 

@@ -15,7 +15,7 @@ from wsiseg.inference.memory import Load, fit
 from wsiseg.inference.outputs import LABEL_PNG, LABEL_TIFF, MEASUREMENTS, OVERLAY, Outputs, names_of
 from wsiseg.inference.settings import OutputSettings
 from wsiseg.inference.slide_plan import check_outputs, plan_slide
-from wsiseg.inference.summary import SUMMARY, peak_ram, settled, software, write_summary
+from wsiseg.inference.summary import SUMMARY, WORK, peak_ram, settled, software, write_summary
 from wsiseg.journal import Journal
 from wsiseg.objects import Objects
 from wsiseg.stores.mask_store import MaskStore
@@ -46,7 +46,6 @@ FILES: Final = (
     LABEL_PNG,
     LABEL_TIFF,
 )
-WORK: Final = ".work"
 JOURNAL: Final = "journal"
 
 

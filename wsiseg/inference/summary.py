@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from wsiseg.inference.settings import PredictSettings
 
 SUMMARY: Final = "summary.json"
+# Beside it until all is done.
+WORK: Final = ".work"
 SCHEMA_VERSION: Final = 1
 _LIBRARIES: Final = ("torch", "numpy", "zarr", "scipy", "shapely", "tifffile", "imagecodecs", "openslide-python")
 

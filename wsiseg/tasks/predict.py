@@ -7,11 +7,11 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from wsiseg import checkpoint
 from wsiseg.errors import SlideError, StoppedError, WsisegError
-from wsiseg.inference.summary import plan_of, read_summary
+from wsiseg.inference.summary import WORK, plan_of, read_summary
 from wsiseg.limits import cpu_limit, memory_limit
 from wsiseg.lock import locked
 from wsiseg.progress import SILENT
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from wsiseg.progress import Progress
     from wsiseg.slides.base import Slide
     from wsiseg.tasks.predict_report import Status
-
-# As in wsiseg.inference.prediction, which takes a second to load.
-_WORK: Final = ".work"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +134,7 @@ class _Runner:
             # The same name may hold another mask by now.
             plan["tissue_mask"] = fingerprint(Path(tissue.method))
         summary = None if job.overwrite else read_summary(folder, plan)
-        is_tidy = job.dry_run or not (folder / _WORK).exists()
+        is_tidy = job.dry_run or not (folder / WORK).exists()
         if summary is not None and summary["plan"] == plan and is_tidy:
             return _status(summary, "already done"), _told(summary)
         from wsiseg.inference.prediction import clear
@@ -153,7 +150,7 @@ class _Runner:
                 summary = read_summary(folder, plan)
                 if summary is not None and summary["plan"] == plan:
                     # What a run leaves that is killed when all but this is done.
-                    shutil.rmtree(folder / _WORK, ignore_errors=True)
+                    shutil.rmtree(folder / WORK, ignore_errors=True)
                     return _status(summary, "already done"), _told(summary)
                 done: Status = "done" if summary is None else "outputs made"
                 summary = self._run(slide, entry.slide_id, settings, plan, summary)
