@@ -23,6 +23,7 @@ class Stop:
 
     def __init__(self, time_limit_s: float | None = None) -> None:
         self._reason: str | None = None
+        self._is_urgent = False
         limits = []
         if time_limit_s is not None:
             limits.append(time.time() + time_limit_s)
@@ -33,6 +34,15 @@ class Stop:
     def request(self, reason: str) -> None:
         """Ask for a stop; safe in a signal handler."""
         self._reason = reason
+
+    def insist(self) -> None:
+        """Ask that not even the work in hand be finished; safe in a signal handler."""
+        self._is_urgent = True
+
+    @property
+    def is_urgent(self) -> bool:
+        """Tell whether not even the work in hand should be finished."""
+        return self._is_urgent
 
     @property
     def is_requested(self) -> bool:

@@ -90,7 +90,17 @@ def test_predictions_of_several_pixel_sizes_are_measured_in_pixels(
     report = evaluate(*folders, EvaluateConfig(task="instance"))
 
     assert report.units["hd95"] == "px"
-    assert "differ in their µm per pixel" in caplog.text
+    assert "do not all say the same" in caplog.text
+
+
+@pytest.mark.parametrize("mpp", ["-1", "0", "NaN"])
+def test_an_impossible_pixel_size_is_refused(folders: tuple[Path, Path], mpp: str) -> None:
+    (folders[0] / "im1" / "summary.json").write_text(f'{{"canvas": {{"mpp": {mpp}}}}}')
+
+    error = fails(*folders, "--task", "instance")
+
+    assert isinstance(error, DataError)
+    assert "a pixel size cannot be" in str(error)
 
 
 def test_a_damaged_summary_is_said(folders: tuple[Path, Path]) -> None:

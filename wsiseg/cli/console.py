@@ -94,6 +94,8 @@ def graceful(time_limit_s: float | None = None) -> Iterator[Stop]:
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
         if number == signal.SIGINT:
             if stop.is_requested:
+                # Threads do not see the interrupt and would be waited for.
+                stop.insist()
                 raise KeyboardInterrupt
             err.print("Stopping after the work in hand; press Ctrl-C again to stop at once.")
         stop.request(f"signal {signal.Signals(number).name} arrived")

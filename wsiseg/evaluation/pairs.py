@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -54,9 +55,12 @@ class LabelPair:
             return None
         try:
             mpp = json.loads(summary.read_text(encoding="utf-8"))["canvas"]["mpp"]
-            return None if mpp is None else float(mpp)
-        except (ValueError, KeyError, TypeError) as error:
+            mpp = None if mpp is None else float(mpp)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError("the summary is damaged", where=summary, mend="Predict again, or pass --mpp") from error
+        if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
+            raise DataError(f"a pixel size cannot be {mpp:g} µm", where=summary, mend="Predict again, or pass --mpp")
+        return mpp
 
     def read(self) -> tuple[LabelImage, LabelImage]:
         """Return predicted and true labels, (H, W) each.
@@ -135,7 +139,7 @@ def common_mpp(pairs: Sequence[LabelPair]) -> float | None:
     sizes = {pair.mpp for pair in pairs}
     if len(sizes) == 1:
         return sizes.pop()
-    logger.warning("the predictions differ in their µm per pixel, so distances are in pixels")
+    logger.warning("the predictions do not all say the same µm per pixel, so distances are in pixels")
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -16,13 +16,13 @@ from wsiseg.labels import IGNORE
 from wsiseg.stores.pyramid import build_pyramid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from wsiseg.inference.measurements import ClassRow
     from wsiseg.inference.settings import OutputSettings
     from wsiseg.objects import Objects
-    from wsiseg.progress import Progress
+    from wsiseg.progress import Advance, Progress
     from wsiseg.slides.base import Slide
     from wsiseg.stopping import Stop
     from wsiseg.stores.mask_store import Layer, MaskStore
@@ -34,6 +34,28 @@ OVERLAY: Final = "overlay.png"
 LABEL_PNG: Final = "labels.png"
 LABEL_TIFF: Final = "labels.ome.tif"
 _AT_ONCE: Final = 2
+
+
+class _Leash:
+    """Progress whose tasks fail at their next step when not even the work in hand is to be finished."""
+
+    def __init__(self, progress: Progress, stop: Stop) -> None:
+        self._progress = progress
+        self._stop = stop
+
+    @contextmanager
+    def task(self, what: str, *, total: int | None, unit: str = "") -> Iterator[Advance]:
+        with self._progress.task(what, total=total, unit=unit) as advance:
+
+            def held(steps: int = 1, *, status: str = "") -> None:
+                if self._stop.is_urgent:
+                    raise self._stop.error()
+                advance(steps, status=status)
+
+            yield held
+
+    def say(self, message: str) -> None:
+        self._progress.say(message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -93,10 +115,11 @@ class Outputs:
         store = self.store
         counts = count_classes(partial(store.read, "classes"), store.canvas)
         rows = summarise(counts, store.labels, objects=self.objects, analysed_px=analysed_px)
+        leash = _Leash(progress, stop)
         steps: list[Step] = [
-            ("pyramid", lambda: build_pyramid(store, workers=self.workers, progress=progress)),
+            ("pyramid", lambda: build_pyramid(store, workers=self.workers, progress=leash)),
             (MEASUREMENTS, lambda: self._measurements(rows)),
-            *self._asked(progress),
+            *self._asked(leash),
             (OVERLAY, lambda: self._overlay(rows)),
         ]
         self._make(steps, stop)
@@ -112,13 +135,13 @@ class Outputs:
         DataError
             If there are too many objects for ``labels.png``.
         """
-        self._make(self._asked(progress), stop)
+        self._make(self._asked(_Leash(progress, stop)), stop)
 
     def _asked(self, progress: Progress) -> list[Step]:
         makers: dict[str, Callable[[], object]] = {LABEL_TIFF: self._tiff, LABEL_PNG: self._label_png}
         return [(name, makers.get(name, partial(self._polygons, progress))) for name in names_of(self.settings)]
 
-    def _make(self, steps: list[Step], stop: Stop) -> None:
+    def _make(self, steps: Sequence[Step], stop: Stop) -> None:
         def made(step: Step) -> str:
             if stop.is_requested:
                 raise stop.error()

@@ -85,6 +85,7 @@ class SlideReport:
         size_mm = self.size_mm
         return {
             "path": url_of(self.path) or str(self.path),
+            "error": None if self.error is None else str(self.error),
             "vendor": info.vendor,
             "reader": info.reader,
             "why": info.why,

@@ -147,3 +147,13 @@ def test_objects_whose_flows_do_not_suit_their_shape_are_dropped_if_asked() -> N
     assert len(strict) == 1
     assert strict.bbox[0].tolist() == [8, 12, 32, 36]
     assert strict.scores[0] == pytest.approx(lenient.scores[0], abs=0.05)
+
+
+def test_pixels_below_the_last_row_do_not_change_objects_cut_by_the_first() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        maps = rng.normal(0, 3, (3, 24, 24)).astype(np.float32)
+        more = np.concatenate([maps, np.full((3, 8, 24), -9, dtype=np.float32)], axis=1)
+        head = FlowHead(FlowOptions(min_area_px=1, reach_px=4))
+
+        np.testing.assert_array_equal(head.decode(more).labels[:24], head.decode(maps).labels)
