@@ -5,7 +5,8 @@
 Cells of unknown scale: the image is first predicted far too small, then grown until the median
 diameter of what is found is that of the slide's nuclei; coming from below, large nuclei are not
 taken for heaps of small ones. No label is used for it. The classical method, which needs a scale,
-gets the training images' median diameter. Other images are predicted at the model's resolution.
+gets the training images' median diameter, and in a second row the scale that the model finds for each
+image. Other images are predicted at the model's resolution.
 Scores are taken at native size and averaged over images.
 """
 
@@ -136,12 +137,17 @@ def main() -> None:
     predictor = load_predictor(args.model)
     mpp = predictor.spec.mpp or 0.5
     if args.cells:
-        _, held_out = read_cells(args.cells)
+        *_, held_out = read_cells(args.cells)
         baseline = [
             scores(item.labels, classical_nuclei(item.rgb, mpp * DIAMETER_PX / TYPICAL_DIAMETER_PX))
             for item in held_out
         ]
         print("cells held out, classical:", mean(baseline), flush=True)
+        plain = finder(predictor, tta=False)
+        scaled = [
+            scores(item.labels, classical_nuclei(item.rgb, mpp * own_scale(plain, item.rgb))) for item in held_out
+        ]
+        print("cells held out, classical at the model's scale:", mean(scaled), flush=True)
         for tta in (False, True)[: 1 + args.tta]:
             print(f"cells held out, model, tta {tta}:", score_cells(predictor, held_out, tta=tta), flush=True)
     if args.images:

@@ -33,7 +33,8 @@ MPP = 0.5
 DIAMETER_PX = 13.0
 SMALLEST_PX, LARGEST_PX = 30, 500  # areas of objects on the slide that are believed
 GLASS = 0.12  # mean optical density that tissue exceeds
-HELD_OUT_EVERY, HELD_OUT_AT = 5, 2  # images 2, 7, 12, … of each stain class are never trained on
+HELD_OUT_EVERY, HELD_OUT_AT = 5, 2  # images 2, 7, 12, … of each stain class are only scored, at the end
+CHOICE_EVERY, CHOICE_AT = 10, 4  # by images 4, 14, 24, … settings are chosen
 SMALLEST_LEVEL_PX = 50
 _STEP = math.sqrt(2)
 _STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
@@ -90,8 +91,8 @@ class Cells:
     labels: NDArray[np.int32]
 
 
-def read_cells(folder: Path) -> tuple[list[Cells], list[Cells]]:
-    """Return the images to train on and those held out, split by image within each stain class."""
+def read_cells(folder: Path) -> tuple[list[Cells], list[Cells], list[Cells]]:
+    """Return the images to train on, to choose by, and those held out, split by image within each stain class."""
     from PIL import Image
 
     by_stain: dict[str, list[Cells]] = {}
@@ -101,11 +102,16 @@ def read_cells(folder: Path) -> tuple[list[Cells], list[Cells]]:
             labels = read_labels(folder / "labels" / f"{row['id']}.png").astype(np.int32)
             cells = Cells(name=row["id"], stain=row["class"], rgb=rgb, labels=labels)
             by_stain.setdefault(cells.stain, []).append(cells)
-    train, held_out = [], []
+    train, choice, held_out = [], [], []
     for stain in sorted(by_stain):
         for number, cells in enumerate(by_stain[stain]):
-            (held_out if number % HELD_OUT_EVERY == HELD_OUT_AT else train).append(cells)
-    return train, held_out
+            if number % HELD_OUT_EVERY == HELD_OUT_AT:
+                held_out.append(cells)
+            elif number % CHOICE_EVERY == CHOICE_AT:
+                choice.append(cells)
+            else:
+                train.append(cells)
+    return train, choice, held_out
 
 
 def read_slide(path: Path) -> NDArray[np.uint8]:

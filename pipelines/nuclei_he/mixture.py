@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CROP_PX = 160
-SHARES = (3, 2, 3)  # crops of a batch: cells, composites, slide
+SHARES = (2, 4, 2)  # crops of a batch: cells, composites, slide
 STAIN_WEIGHTS = {"purple_on_purple": 0.5, "purple_on_white": 0.4}  # the few H&E images count one by one
 HE_WEIGHT = 0.06
 LOOK = Augmentation(
@@ -50,9 +50,6 @@ class Mixture:
         What is believed about the slide.
     encode
         Makes targets of labels.
-    hollow
-        Composites hold unequally dark nuclei, in half of them hollow: their middle lacks up to this part of
-        the dye. None: nuclei stay as they are.
     seed
         Decides everything that is random.
     """
@@ -68,10 +65,8 @@ class Mixture:
         valid: NDArray[np.bool_],
         *,
         encode: Callable[..., dict[str, NDArray[np.float32]]],
-        hollow: float | None,
         seed: int,
     ) -> None:
-        self._hollow = hollow
         everywhere = [np.ones(item.labels.shape, dtype=bool) for item in cells]
         sizes = [diameter_px(item.labels) for item in cells]
         self._cells = [
@@ -110,6 +105,10 @@ class Mixture:
             seed=number,
         )
 
+    def composites(self, count: int) -> list[Crop]:
+        """Return RGB, object ids and what of them counts, for images to choose by instead of to learn from."""
+        return [self._composite(np.random.default_rng((self._seed, number))) for number in range(count)]
+
     def stream(self, start: int, stop: int, *, workers: int) -> Generator[Crops]:
         """Yield the batches from `start` up to `stop`, made ahead of time."""
         return ordered_map(self.make, range(start, stop), workers=workers, ahead=2 * workers)
@@ -120,20 +119,24 @@ class Mixture:
         return (_restained(image, rng) if rng.random() < 0.6 else image), labels, valid  # noqa: PLR2004
 
     def _composite(self, rng: np.random.Generator) -> Crop:
+        """Return labelled nuclei on the slide's eosin: in half of the crops large and hollow, as many tumours' are."""
         picture = self._dyes[rng.choice(len(self._dyes), p=self._odds)]
-        amount, labels, valid = _warped(picture, rng, _scale(picture, rng))
+        vesicular = rng.random() < 0.5  # noqa: PLR2004
+        larger = math.exp(rng.uniform(0, 0.5)) if vesicular else 1.0
+        amount, labels, valid = _warped(picture, rng, _scale(picture, rng, larger))
         amount = amount[..., 0]
-        tissue, _, _ = _warped(self._ground, rng, math.exp(rng.normal(0, 0.25)), centre=self._place(rng))
+        tissue, _, _ = _warped(self._ground, rng, math.exp(rng.normal(0, 0.4)), centre=self._place(rng))
         eosin, faint = tissue[..., 0], tissue[..., 1]
         nuclei = ndimage.gaussian_filter((labels > 0).astype(np.float32), 0.8)
-        depth, texture, kept = rng.uniform(0.4, 1.5), rng.uniform(0, 1), rng.uniform(0.5, 1)
+        depth, texture = rng.uniform(0.5 if vesicular else 0.35, 1.5), rng.uniform(0, 1)
         amount = np.sign(amount) * np.abs(amount) ** rng.uniform(0.6, 1.3)
-        if self._hollow is not None:
-            amount = amount * _variety(labels, self._hollow, rng)
-        covered = 1 - nuclei * (1 - kept)
+        amount = chromatin(amount, labels, rng, hollow=rng.uniform(0.3, 0.95) if vesicular else rng.uniform(0, 0.3))
+        # What a nucleus displaces of the cytoplasm: a clear one is paler than its surroundings.
+        covered = 1 - nuclei * rng.uniform(0, 0.9 if vesicular else 0.5)
         haematoxylin = amount * depth * np.where(amount > 0, nuclei + (1 - nuclei) * texture, texture)
-        haematoxylin += np.minimum(faint * math.exp(rng.normal(-0.7, 0.5)), rng.uniform(0.3, 1) * depth) * covered
-        eosin = eosin * math.exp(rng.normal(0, 0.35)) * covered
+        faint = faint * math.exp(rng.normal(-0.7, 0.5)) + rng.uniform(0, 0.25) * depth * (rng.random() < 0.5)  # noqa: PLR2004
+        haematoxylin += np.minimum(faint, rng.uniform(0.3, 1) * depth) * covered
+        eosin = eosin * math.exp(rng.normal(0, 0.4)) * covered
         dyes = _random_dyes(rng)
         optical = np.clip(haematoxylin, -0.05, None)[..., None] * dyes[0] + np.clip(eosin, 0, None)[..., None] * dyes[1]
         return 256 * np.exp(-optical - rng.uniform(0, 0.08)) - 1, labels, valid
@@ -147,9 +150,9 @@ class Mixture:
         return float(x), float(y)
 
 
-def _scale(picture: Picture, rng: np.random.Generator) -> float:
-    """Return a scale at which the picture's objects are about as large as nuclei on the slide."""
-    diameter = float(np.clip(DIAMETER_PX * math.exp(rng.normal(0, 0.28)), 7.5, 26))
+def _scale(picture: Picture, rng: np.random.Generator, larger: float = 1.0) -> float:
+    """Return a scale at which the picture's objects are about as large as nuclei on the slide, or `larger`."""
+    diameter = float(np.clip(DIAMETER_PX * larger * math.exp(rng.normal(0, 0.28)), 7.5, 28))
     # No smaller than two thirds of a crop, lest the crop be mostly mirror images.
     return max(diameter / picture.diameter_px, CROP_PX * 0.66 / max(picture.labels.shape))
 
@@ -203,14 +206,30 @@ def _sampled(pixels: NDArray[np.float32], x: NDArray[np.float32], y: NDArray[np.
     return taken[0].permute(1, 2, 0).numpy()
 
 
-def _variety(labels: NDArray[np.int32], hollow: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return factors (H, W) that make nuclei unequally dark, and in half of the crops hollow."""
-    strength = np.exp(rng.normal(0, 0.25, int(labels.max()) + 1)).astype(np.float32)
+def chromatin(
+    amount: NDArray[np.float32], labels: NDArray[np.int32], rng: np.random.Generator, *, hollow: float
+) -> NDArray[np.float32]:
+    """Return a dye whose nuclei are unequally dark, coarse, and lack up to `hollow` of it within their rims.
+
+    Nuclei so emptied have nucleoli, dark spots of a micrometre or so.
+    """
+    count = int(labels.max()) + 1
+    strength = np.exp(rng.normal(0, 0.25, count)).astype(np.float32)
     strength[0] = 1
     factors = ndimage.gaussian_filter(strength[labels], 0.7)
-    depth = ndimage.gaussian_filter((labels > 0).astype(np.float32), 2)
-    lacking = rng.uniform(0, hollow) if rng.random() < 0.5 else 0.0  # noqa: PLR2004
-    return factors * (1 - np.float32(lacking) * depth**2)
+    grain = ndimage.gaussian_filter(rng.standard_normal(labels.shape).astype(np.float32), rng.uniform(0.6, 1.3))
+    factors *= np.exp(rng.uniform(0, 0.35) / max(float(grain.std()), 1e-6) * grain)
+    rim = (ndimage.grey_dilation(labels, size=3) != labels) | (ndimage.grey_erosion(labels, size=3) != labels)
+    depth = ndimage.distance_transform_edt((labels > 0) & ~rim).astype(np.float32)
+    middle = 1 - np.exp(-np.square(depth / np.float32(rng.uniform(1, 2.5))))
+    lacking = (hollow * rng.uniform(0.6, 1, count)).astype(np.float32)
+    lacking[0] = 0
+    area = np.maximum(np.bincount(labels.ravel(), minlength=count), 1)
+    seeds = (rng.random(labels.shape) < rng.uniform(0, 2) / area[labels]) & (depth > 1)
+    width = rng.uniform(0.7, 1.5)
+    nucleoli = ndimage.gaussian_filter(seeds.astype(np.float32), width) * np.float32(2 * math.pi * width**2)
+    emptied = lacking[labels] * middle
+    return (amount * factors * (1 - emptied) + emptied * np.minimum(nucleoli, 1)).astype(np.float32)
 
 
 def _unit(vector: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -46,7 +46,7 @@ def purple_cells(pipeline: dict[str, Any], radius: int) -> Any:  # noqa: ANN401 
     return pipeline["material"].Cells(name=str(radius), stain="purple_on_purple", rgb=rgb, labels=labels)
 
 
-def mixture(pipeline: dict[str, Any], *, hollow: float | None) -> Any:  # noqa: ANN401 - the pipeline is no package
+def mixture(pipeline: dict[str, Any]) -> Any:  # noqa: ANN401 - the pipeline is no package
     rgb = np.full((300, 300, 3), (220, 150, 190), dtype=np.uint8)
     labels = np.zeros((300, 300), dtype=np.int32)
     labels[140:152, 140:153] = 1
@@ -54,13 +54,12 @@ def mixture(pipeline: dict[str, Any], *, hollow: float | None) -> Any:  # noqa: 
     cells = [purple_cells(pipeline, radius) for radius in (9, 18)]
     valid = np.ones(labels.shape, dtype=bool)
     encode = make_head("flow").targets
-    return pipeline["mixture"].Mixture(cells, rgb, labels, valid, encode=encode, hollow=hollow, seed=3)
+    return pipeline["mixture"].Mixture(cells, rgb, labels, valid, encode=encode, seed=3)
 
 
-@pytest.mark.parametrize("hollow", [None, 0.7])
-def test_a_batch_depends_on_its_number_alone(pipeline: dict[str, Any], hollow: float | None) -> None:
-    first, again = (mixture(pipeline, hollow=hollow).make(5) for _ in range(2))
-    other = mixture(pipeline, hollow=hollow).make(6)
+def test_a_batch_depends_on_its_number_alone(pipeline: dict[str, Any]) -> None:
+    first, again = (mixture(pipeline).make(5) for _ in range(2))
+    other = mixture(pipeline).make(6)
 
     assert first.images.shape == (8, 3, 160, 160)
     assert first.images.equal(again.images)
@@ -97,11 +96,30 @@ def test_the_scale_of_an_image_is_found_without_its_labels(pipeline: dict[str, A
         assert factor * (2 * radius + 1) == pytest.approx(13, rel=0.12)
 
 
-def test_every_fifth_image_of_each_stain_is_held_out(pipeline: dict[str, Any], data_dir: Path) -> None:
-    train, held_out = pipeline["material"].read_cells(data_dir / "nuclei_dsb2018")
+def test_emptied_nuclei_are_paler_inside_than_at_their_rims(pipeline: dict[str, Any]) -> None:
+    labels = purple_cells(pipeline, 14).labels
+    rng = np.random.default_rng(0)
+    inside, rim = [], []
+    y, x = np.mgrid[:SIDE, :SIDE]
+    distance = np.hypot(y - 24, x - 24)
+    for _ in range(20):
+        dye = pipeline["mixture"].chromatin((labels > 0).astype(np.float32), labels, rng, hollow=0.9)
+        inside.append(np.median(dye[distance < 8]))
+        rim.append(np.median(dye[(distance > 13) & (labels == 1)]))
+        assert not dye[labels == 0].any()
 
-    assert (len(train), len(held_out)) == (59, 16)
-    assert not {cells.name for cells in train} & {cells.name for cells in held_out}
+    assert np.mean(inside) < 0.5 * np.mean(rim)
+
+
+def test_images_are_learnt_from_chosen_by_or_held_out_and_never_two_of_these(
+    pipeline: dict[str, Any], data_dir: Path
+) -> None:
+    parts = pipeline["material"].read_cells(data_dir / "nuclei_dsb2018")
+
+    assert [len(part) for part in parts] == [52, 7, 16]
+    names = [cells.name for part in parts for cells in part]
+    assert len(set(names)) == len(names)
+    _, _, held_out = parts
     assert {cells.stain for cells in held_out} == {"HE_pink", "purple_on_purple", "purple_on_white"}
 
 

@@ -107,7 +107,7 @@ def telling_windows(
     Parameters
     ----------
     objects
-        With them, the windows with the most and with a typical number of objects are chosen;
+        With them, the windows with the most and with as many objects as a typical one has around it are chosen;
         else those with the longest borders between classes.
     classes
         From `reduce_classes`.
@@ -140,7 +140,10 @@ def telling_windows(
     rows, columns = np.indices(fields.shape)
     rest = (fields > 0) & ((np.abs(rows - first[0]) > 1) | (np.abs(columns - first[1]) > 1))
     if rest.any():
-        wanted = float(np.median(fields[rest])) if objects is not None else float(fields[rest].max())
+        counts = np.sort(fields[rest])
+        # Half of all objects lie in fields with fewer; half of the fields are edges with a few objects each.
+        middle = counts[np.searchsorted(np.cumsum(counts), counts.sum() / 2)]
+        wanted = float(middle if objects is not None else counts[-1])
         distance = np.where(rest, np.abs(fields - wanted), np.inf)
         second = np.unravel_index(int(distance.argmin()), fields.shape)
         windows.append((names[1], _field(second, half, canvas, side)))
