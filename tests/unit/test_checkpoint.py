@@ -154,8 +154,8 @@ def test_the_state_of_a_training_is_data_only(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "torn.pt").write_bytes((tmp_path / "last.pt").read_bytes()[:100])
 
     assert checkpoint.load_state(tmp_path / "last.pt")["step"] == 3
-    for name in ("evil.pt", "torn.pt"):
-        with pytest.raises(DataError, match="damaged"):
+    for name, told in (("evil.pt", "holds more than data"), ("torn.pt", "no state of a training, or a damaged one")):
+        with pytest.raises(DataError, match=told):
             checkpoint.load_state(tmp_path / name)
     assert capsys.readouterr().out == ""
 

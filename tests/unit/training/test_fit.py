@@ -206,7 +206,7 @@ def test_a_damaged_state_is_one_line(source: Source, tmp_path: Path) -> None:
         run(source, tmp_path, stop=StopAfter(2))
     (tmp_path / "last.pt").write_bytes(b"rubbish")
 
-    with pytest.raises(DataError, match="damaged or holds more than data"):
+    with pytest.raises(DataError, match="no state of a training, or a damaged one"):
         run(source, tmp_path)
 
 
