@@ -17,7 +17,10 @@ PACKAGE = Path(wsiseg.__file__).parent
 
 LAYERS = (
     ("L0 words", {"errors", "geometry", "labels", "progress", "atomic", "urls"}),
-    ("L1 plain logic", {"grid", "config", "manifest", "journal", "lock", "stopping", "limits", "executors", "objects"}),
+    (
+        "L1 plain logic",
+        {"grid", "config", "manifest", "journal", "lock", "stopping", "limits", "executors", "objects", "white"},
+    ),
     (
         "L2 bytes and maths",
         {"slides", "stores", "nets", "heads", "losses", "ramps", "metrics", "checkpoint", "rasters", "classical"},
