@@ -13,8 +13,8 @@ OPTIONS = {
     "tile": """--codec --config --dry-run --fail-fast --limit --list --manifest --min-tissue --mpp --num-shards
         --num-workers --output --overlap --overwrite --patch-size --reader --set --shard-index --slide-dir
         --slide-mpp --tissue -o slides""",
-    "ingest": """--classes --config --labels-as --layout --mpp --num-workers --output --overlap --overwrite --patch-size
-        --set --split -o source""",
+    "ingest": """--classes --config --labels --labels-as --layout --mpp --num-workers --output --overlap --overwrite
+        --patch-size --set --split --white -o source""",
     "train": """--accumulate --amp --arch --batch-size --config --crop-px --device --ema --encoder --epochs --head
         --layer --lr --method --mpp --num-workers --output --overwrite --seed --set --steps --time-limit
         --val-fraction -o stores""",

@@ -206,4 +206,6 @@ def _unite(known: dict[str, Info], more: dict[str, Info], store: PatchStore) -> 
     """Add the layers of one more store to those known so far."""
     for name, info in more.items():
         if known.setdefault(name, info) != info:
-            raise StoreError(f"the layer {name!r} has other classes or rules than in the stores before", where=store.path)
+            raise StoreError(
+                f"the layer {name!r} has other classes or rules than in the stores before", where=store.path
+            )
