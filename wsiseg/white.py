@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,6 +26,14 @@ class WhiteRule(BaseModel):
 
     gray_above: int = Field(default=200, ge=0, le=255)
     min_area_px: int = Field(default=50, ge=0)
+
+
+def _as_rule(value: object) -> object:
+    return (WhiteRule() if value else None) if isinstance(value, bool) else value
+
+
+# In settings true stands for the usual rule, and false for none.
+WhiteSetting: TypeAlias = Annotated[WhiteRule | None, BeforeValidator(_as_rule)]
 
 
 def white_pixels(rgb: NDArray[np.uint8], rule: WhiteRule) -> NDArray[np.bool_]:

@@ -15,6 +15,7 @@ OPTIONS = {
         --slide-mpp --tissue -o slides""",
     "ingest": """--classes --config --labels --labels-as --layout --mpp --num-workers --output --overlap --overwrite
         --patch-size --set --split --white -o source""",
+    "label": """--as --classes --config --from --layer --overwrite --qupath-origin --set --white store""",
     "train": """--accumulate --amp --arch --batch-size --config --crop-px --device --ema --encoder --epochs --head
         --layer --lr --method --mpp --num-workers --output --overwrite --seed --set --steps --time-limit
         --val-fraction -o stores""",

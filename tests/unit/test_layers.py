@@ -23,7 +23,20 @@ LAYERS = (
     ),
     (
         "L2 bytes and maths",
-        {"slides", "stores", "nets", "heads", "losses", "ramps", "metrics", "checkpoint", "rasters", "classical"},
+        {
+            "slides",
+            "stores",
+            "nets",
+            "heads",
+            "losses",
+            "ramps",
+            "cam",
+            "metrics",
+            "checkpoint",
+            "rasters",
+            "annotations",
+            "classical",
+        },
     ),
     ("L3 steps", {"tissue", "tiling", "ingestion", "evaluation", "methods"}),
     ("L4 engines", {"training", "inference"}),
@@ -34,7 +47,7 @@ LEVEL = {member: level for level, (_, members) in enumerate(LAYERS) for member i
 
 # library → members that may import it at module level; None: nobody at module level.
 HOMES = {
-    "torch": {"nets", "heads", "losses", "methods", "training", "inference"},
+    "torch": {"nets", "heads", "losses", "cam", "methods", "training", "inference"},
     "torchvision": {"nets", "heads", "methods"},
     "segmentation_models_pytorch": {"nets"},
     "timm": {"nets"},
@@ -44,7 +57,7 @@ HOMES = {
     "tifffile": {"slides", "inference"},
     "imagecodecs": {"slides", "stores"},
     "dask": {"executors"},
-    "shapely": {"inference"},
+    "shapely": {"annotations", "inference"},
     "typer": {"cli"},
     "click": {"cli"},
     "rich": {"cli"},

@@ -24,6 +24,13 @@ class Amp(StrEnum):
     OFF = "off"
 
 
+class Origin(StrEnum):
+    """What polygons are counted from."""
+
+    BOUNDS = "bounds"
+    LEVEL0 = "level0"
+
+
 Slides: TypeAlias = Annotated[
     list[str] | None, typer.Argument(help="Slides, folders of slides, globs or URLs.", show_default=False)
 ]
@@ -67,7 +74,7 @@ ImageWhite: TypeAlias = Annotated[
     bool | None,
     typer.Option(
         "--white/--no-white",
-        help="With image labels: bright pixels are glass and no class. Default: they are, except for bcss-wsss.",
+        help="With image labels: bright pixels are glass and no class. On, except for bcss-wsss.",
         rich_help_panel=LABELS,
     ),
 ]

@@ -16,9 +16,10 @@ from wsiseg.errors import ConfigError
 from wsiseg.grid import overlap_px, parse_overlap
 from wsiseg.ingestion.layouts import LAYOUTS
 from wsiseg.ingestion.tables import label_by_table, split_by_table
+from wsiseg.labels import ClassNames  # noqa: TC001 - pydantic reads the annotations
 from wsiseg.manifest import SPLITS
 from wsiseg.slides.fingerprint import fingerprint
-from wsiseg.white import WhiteRule
+from wsiseg.white import WhiteSetting  # noqa: TC001 - pydantic reads the annotations
 
 if TYPE_CHECKING:
     from wsiseg.ingestion.source import SourceImage
@@ -47,8 +48,8 @@ class IngestSettings(Config):
         one class of the objects. By default numbered, or ``object``. With `labels` the columns that
         are classes; by default all but ``image``, ``split`` and ``patient_id``.
     white
-        What of images with image labels is white and belongs to no class; true for the usual rule,
-        false for nothing. By default the layout decides.
+        What of images with image labels is white and belongs to no class, or None where nothing is.
+        By default the layout decides.
     patch_size
         Edge of a patch in pixels; None keeps images whole, padded to the largest.
     overlap
@@ -62,8 +63,8 @@ class IngestSettings(Config):
     mpp: Literal["unknown"] | Annotated[float, Field(gt=0, le=1000)]
     labels_as: Literal["instances", "classes"] | None = None
     labels: Path | None = None
-    classes: tuple[str, ...] = ()
-    white: WhiteRule | bool | None = None
+    classes: ClassNames = ()
+    white: WhiteSetting = None
     patch_size: int | None = Field(default=None, ge=8, le=8192)
     overlap: Annotated[int | float, BeforeValidator(parse_overlap), Field(ge=0)] = 0.0
     split: str = ""
@@ -71,8 +72,11 @@ class IngestSettings(Config):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: dict[str, Any]) -> dict[str, Any]:
-        layout = LAYOUTS.get(str(values.get("layout")))
-        return values if layout is None or layout.mpp is None else {"mpp": layout.mpp} | values
+        layout = LAYOUTS.get(values.get("layout", "images"))
+        if layout is None:
+            return values
+        known = {"white": layout.white} if layout.mpp is None else {"white": layout.white, "mpp": layout.mpp}
+        return known | values
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -93,15 +97,6 @@ class IngestSettings(Config):
     def kind(self) -> LayerKind | None:
         """Return what label images hold, or None where there are none."""
         return self.labels_as if LAYOUTS[self.layout].labels is None else "classes"
-
-    @property
-    def white_rule(self) -> WhiteRule | None:
-        """Return what is white, or None where nothing is."""
-        if self.white is None:
-            return LAYOUTS[self.layout].white
-        if isinstance(self.white, bool):
-            return WhiteRule() if self.white else None
-        return self.white
 
 
 def find_images(source: Path, settings: IngestSettings) -> list[SourceImage]:

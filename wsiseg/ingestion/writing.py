@@ -133,7 +133,7 @@ def _image_layer(images: list[SourceImage], settings: IngestSettings) -> ImageLa
     labels = _named_classes(images, settings)
     if labels is None or all(image.occurs is None for image in images):
         return None
-    return ImageLayerInfo(labels=labels, white=settings.white_rule)
+    return ImageLayerInfo(labels=labels, white=settings.white)
 
 
 def _occurring(images: list[SourceImage], windows: list[NDArray[np.int64]], layer: ImageLayerInfo) -> NDArray[np.uint8]:
