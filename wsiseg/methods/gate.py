@@ -1,0 +1,37 @@
+"""What an image shows as a whole decides which classes its pixels may have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def gated(logits: Tensor, prob: Tensor, *, epsilon: float = 0.1) -> Tensor:
+    """Return the logits of pixels without the classes that their image hardly shows.
+
+    A gated class gets minus infinity, so that after a softmax its probability is 0 and those
+    of the others still sum to 1; its logit is never the highest, whatever the signs.
+
+    Parameters
+    ----------
+    logits
+        float (B, C, H, W), of the pixels.
+    prob
+        float (B, C): probability of each class to be somewhere in the image, 0 … 1.
+    epsilon
+        Classes up to this probability are gated. Where that would be all of them, the most
+        probable stays.
+
+    References
+    ----------
+    .. [1] Han et al., "Multi-Layer Pseudo-Supervision for Histopathology Tissue Semantic
+       Segmentation using Patch-level Classification Labels", Medical Image Analysis 2022.
+    """
+    is_open = prob > epsilon
+    # If any class is open, so is the most probable one.
+    is_open = is_open.scatter(1, prob.argmax(dim=1, keepdim=True), value=True)
+    return logits.masked_fill(~is_open[:, :, None, None], -torch.inf)
