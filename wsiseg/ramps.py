@@ -95,3 +95,18 @@ def dropout_mu(
         if mu > lower:
             mu *= sigma
     return mu
+
+
+def late_start(step: int, *, steps: int, start: float) -> float:
+    """Return the weight of a loss that waits until the network has learnt something: 0, then 1.
+
+    Parameters
+    ----------
+    step
+        Number of the update, from 0.
+    steps
+        Updates in all.
+    start
+        Part of the updates, 0 … 1, for which the loss waits.
+    """
+    return float(step >= start * steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsiseg.ramps import dropout_mu, ema_decay, poly, warmup_cosine
+from wsiseg.ramps import dropout_mu, ema_decay, late_start, poly, warmup_cosine
 
 
 def test_the_learning_rate_rises_to_one_and_falls_to_its_floor() -> None:
@@ -52,3 +52,11 @@ def test_dropout_attention_of_the_released_code_falls_early_and_overshoots() -> 
     assert parts[3] == pytest.approx(0.9412, abs=5e-5)
     assert parts[19] == pytest.approx(0.6812, abs=5e-5)
     assert parts[-2] == parts[-1] == pytest.approx(0.6412, abs=5e-5)
+
+
+def test_a_late_loss_counts_from_its_start_on() -> None:
+    weights = [late_start(step, steps=40_000, start=0.125) for step in (0, 4_999, 5_000, 39_999)]
+
+    assert weights == [0, 0, 1, 1]
+    assert late_start(0, steps=10, start=0) == 1
+    assert late_start(9, steps=10, start=1) == 0
