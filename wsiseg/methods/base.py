@@ -177,6 +177,10 @@ class Learner(Protocol):
         """
         ...
 
+    def rate_of(self, name: str) -> float:
+        """Return how much faster than the rest the parameter `name` of `module` learns."""
+        ...
+
     def after_update(self, clock: Clock) -> None:
         """Do what follows a step of the optimiser, such as moving a teacher."""
         ...

@@ -21,9 +21,10 @@ from wsiseg.stopping import Stop
 from wsiseg.tiling.reading import open_patches
 from wsiseg.training.augmentation import Augmentation
 from wsiseg.training.batches import Batches
-from wsiseg.training.fit import BEST, LAST, STATE, FitReport, FitSettings, fit
+from wsiseg.training.fit import BEST, LAST, STATE, FitReport, fit
 from wsiseg.training.log import CURVES, TRAINING, VALIDATION
 from wsiseg.training.ranks import joined
+from wsiseg.training.settings import FitSettings
 from wsiseg.training.sources import Source, split_patches
 from wsiseg.training.state import seed_all
 from wsiseg.training.validation import Validation
