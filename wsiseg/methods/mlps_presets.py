@@ -8,16 +8,13 @@ References
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, TypedDict
+from typing import Final, Literal
 
 from pydantic import Field
 
 from wsiseg.config import Config
 from wsiseg.losses.pseudo import LAYER_WEIGHTS, Divisor, WhiteMean
 from wsiseg.ramps import dropout_mu
-
-if TYPE_CHECKING:
-    from torch import nn
 
 PresetName = Literal["paper", "official-code"]
 
@@ -56,6 +53,10 @@ class SgdSettings(Config):
     momentum: float = Field(ge=0, lt=1)
     weight_decay: float = Field(ge=0)
     power: float = Field(default=0.9, gt=0)
+
+    def rate_of(self, name: str) -> float:
+        """Return how much faster than the trunk the parameter of a name learns."""
+        return self.head_lr_factor if name.partition(".")[0] in self.heads else 1.0
 
 
 class AttentionSettings(Config):
@@ -142,24 +143,3 @@ PRESETS: Final[dict[PresetName, MlpsPreset]] = {
         divisor="batch",
     ),
 }
-
-
-class ParameterGroup(TypedDict):
-    """Parameters that learn alike, with the keys torch's optimisers know."""
-
-    params: list[nn.Parameter]
-    lr: float
-    weight_decay: float
-
-
-def parameter_groups(module: nn.Module, settings: SgdSettings) -> list[ParameterGroup]:
-    """Return the parameters that learn, those of the trunk before those of the new layers."""
-    trunk: list[nn.Parameter] = []
-    heads: list[nn.Parameter] = []
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            (heads if name.partition(".")[0] in settings.heads else trunk).append(parameter)
-    return [
-        {"params": trunk, "lr": settings.lr, "weight_decay": settings.weight_decay},
-        {"params": heads, "lr": settings.lr * settings.head_lr_factor, "weight_decay": settings.weight_decay},
-    ]
