@@ -83,14 +83,13 @@ class Annotations:
         # The tree holds the points: the regions are few, and each is prepared once.
         region, point = shapely.STRtree(shapely.points(points)).query(self.regions, predicate="intersects")
         occurring[point] = 0
-        for index, names in enumerate(self.names):
-            under = point[region == index]
-            for name in names:
-                if name != _IGNORED:
-                    occurring[under, classes.index(name)] = 1
-        is_ignored = np.array([_IGNORED in names for names in self.names], dtype=np.bool_)
-        occurring[point[is_ignored[region]]] = IGNORE
+        for column, name in enumerate(classes):
+            occurring[point[self._is_of(name)[region]], column] = 1
+        occurring[point[self._is_of(_IGNORED)[region]]] = IGNORE
         return occurring
+
+    def _is_of(self, name: str) -> NDArray[np.bool_]:
+        return np.array([name in names for names in self.names], dtype=np.bool_)
 
 
 def read_annotations(path: Path) -> Annotations:
