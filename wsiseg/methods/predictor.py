@@ -12,7 +12,7 @@ from wsiseg.errors import DataError, MethodError, PredictionError
 from wsiseg.heads.registry import make_head
 from wsiseg.heads.symmetry import turned, turned_back
 from wsiseg.methods.base import PredictorSpec
-from wsiseg.nets.factory import NetSpec, build_net
+from wsiseg.nets.factory import build_described
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,12 +115,13 @@ def head_of(card: ModelCard) -> InstanceHead | None:
 
 def build_network(card: ModelCard) -> nn.Module:
     """Return the untrained network that a card describes."""
-    return build_net(NetSpec.model_validate(card.net), 3, channels_of(card))
+    return build_described(card.net, 3, channels_of(card))
 
 
 def _rebuilt(card: ModelCard) -> nn.Module:
     # Weights follow from the checkpoint, so there is nothing to download.
-    return build_network(card.model_copy(update={"net": {**card.net, "encoder_weights": None}}))
+    net = {**card.net, "encoder_weights": None} if "encoder_weights" in card.net else card.net
+    return build_network(card.model_copy(update={"net": net}))
 
 
 def load_predictor(source: Path | str, *, device: torch.device | str = "cpu") -> NetPredictor:

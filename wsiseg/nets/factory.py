@@ -9,9 +9,12 @@ from pydantic import Field, model_validator
 from wsiseg.config import Config
 from wsiseg.errors import MethodError
 from wsiseg.nets.encoders import no_weights, unknown
+from wsiseg.nets.gated import CAM, GATED, CamSpec, GatedSpec, build_cam, build_gated
 from wsiseg.nets.unet import UNet
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
 OURS: Final = "unet-gn"
@@ -62,6 +65,23 @@ class NetSpec(Config):
         if any(width < 1 or width % _GROUPS for width in self.widths):
             raise ValueError(f"widths are multiples of {_GROUPS}, the number of groups they are normalised in")
         return self
+
+
+def build_described(net: Mapping[str, object], in_channels: int, out_channels: int) -> nn.Module:
+    """Return the untrained network that a model's card describes, whatever its kind.
+
+    Raises
+    ------
+    MethodError
+        If something of it is unknown.
+    ValidationError
+        If the description is damaged.
+    """
+    if net.get("arch") == CAM:
+        return build_cam(CamSpec.model_validate(net), out_channels)
+    if net.get("arch") == GATED:
+        return build_gated(GatedSpec.model_validate(net), out_channels)
+    return build_net(NetSpec.model_validate(net), in_channels, out_channels)
 
 
 def build_net(spec: NetSpec, in_channels: int, out_channels: int) -> nn.Module:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsiseg.methods.gate import gated
+from wsiseg.nets.gate import gated
 
 
 def winners(logits: torch.Tensor, prob: list[float], epsilon: float = 0.1) -> list[int]:
