@@ -33,6 +33,7 @@ LAYERS = (
             "cam",
             "metrics",
             "checkpoint",
+            "initial_weights",
             "rasters",
             "annotations",
             "classical",
