@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--fold", type=int, default=0, help="which fold is held out for testing, from 0")
-    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--patch-size", type=int, default=224)
     parser.add_argument("--stride", type=int, help="pixels from one patch to train on to the next; half a patch")

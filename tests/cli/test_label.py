@@ -151,6 +151,15 @@ def test_boxes_are_counted_from_the_scanned_bounds_as_qupath_does(
     assert labels_of(store, "whole")[:2] == [[0, 1], [1, 0]]
 
 
+def test_stores_that_know_nothing_of_bounds_are_labelled(store: Path, drawn: Path, run: Callable[..., Result]) -> None:
+    metadata = json.loads((store / "zarr.json").read_text())
+    assert metadata["attributes"]["wsiseg"]["slide"].pop("bounds") is None
+    (store / "zarr.json").write_text(json.dumps(metadata))
+
+    assert run("label", store, "--from", drawn).code == 0
+    assert labels_of(store)[:2] == [[0, 1], [1, 0]]
+
+
 def test_bad_input_is_one_clear_line(tmp_path: Path, store: Path, drawn: Path, run: Callable[..., Result]) -> None:
     (tmp_path / "bad.geojson").write_text("{nonsense")
     far = boxes(tmp_path / "far.geojson", ((9000, 9000, 9010, 9010), "tumour"))

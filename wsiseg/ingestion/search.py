@@ -72,7 +72,7 @@ class IngestSettings(Config):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: dict[str, Any]) -> dict[str, Any]:
-        layout = LAYOUTS.get(values.get("layout", "images"))
+        layout = LAYOUTS.get(str(values.get("layout", "images")))
         if layout is None:
             return values
         known = {"white": layout.white} if layout.mpp is None else {"white": layout.white, "mpp": layout.mpp}
