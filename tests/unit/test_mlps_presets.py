@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from wsiseg.methods.mlps_presets import PRESETS, PresetName, SgdSettings
+from wsiseg.methods.mlps_presets import PRESETS, PresetName
 from wsiseg.nets.deeplab import build_deeplab
 from wsiseg.nets.resnet38d import ResNet38d
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from wsiseg.methods.sgd import SgdSettings
 
 NAMES: tuple[PresetName, ...] = ("paper", "official-code")
 

@@ -139,11 +139,24 @@ def load_predictor(source: Path | str, *, device: torch.device | str = "cpu") ->
     DataError
         If there is no such model, or its weights do not fit its card.
     """
+    card, net = _loaded(source)
+    predictor = NetPredictor(card, net)
+    predictor.to(torch.device(device))
+    return predictor
+
+
+def load_network(source: Path | str) -> nn.Module:
+    """Return the network of a trained model, on the CPU and in evaluation mode; see `load_predictor`."""
+    _, net = _loaded(source)
+    return net.eval()
+
+
+def _loaded(source: Path | str) -> tuple[ModelCard, nn.Module]:
     read = checkpoint.read(source)
     try:
         net = _rebuilt(read.card)
         net.load_state_dict(read.weights)
-        predictor = NetPredictor(read.card, net)
+        head_of(read.card)
     except (RuntimeError, ValidationError, MethodError) as error:
         first = str(error).splitlines()[0].rstrip(":")
         raise DataError(
@@ -151,5 +164,4 @@ def load_predictor(source: Path | str, *, device: torch.device | str = "cpu") ->
             where=read.folder,
             mend="Copy or train the model again",
         ) from error
-    predictor.to(torch.device(device))
-    return predictor
+    return read.card, net

@@ -19,6 +19,7 @@ from wsiseg.nets.gate import gated
 
 if TYPE_CHECKING:
     from wsiseg.nets.deeplab import DeepLabV3Plus
+    from wsiseg.nets.encoders import Weights
     from wsiseg.nets.taps import TapClassifier
 
 CAM: Final = "cam"
@@ -131,15 +132,15 @@ class GatedDeepLab(nn.Module):
         return gated(logits, self.classifier(images).sigmoid(), epsilon=self._epsilon)
 
 
-def build_cam(spec: CamSpec, num_classes: int) -> ActivationMaps:
-    """Return an untrained classifier that shows its activation maps."""
-    classifier = build_classifier(spec.backbone, num_classes, output_stride=spec.output_stride)
+def build_cam(spec: CamSpec, num_classes: int, *, weights: Weights | None = None) -> ActivationMaps:
+    """Return a classifier that shows its activation maps; see `build_classifier`."""
+    classifier = build_classifier(spec.backbone, num_classes, output_stride=spec.output_stride, weights=weights)
     return ActivationMaps(classifier, threshold=spec.threshold)
 
 
-def build_gated(spec: GatedSpec, num_classes: int) -> GatedDeepLab:
-    """Return an untrained pair."""
-    segmenter = build_deeplab(spec.backbone, num_classes, output_stride=spec.output_stride)
+def build_gated(spec: GatedSpec, num_classes: int, *, weights: Weights | None = None) -> GatedDeepLab:
+    """Return a pair, where `weights` are those of the segmenter's backbone; see `build_deeplab`."""
+    segmenter = build_deeplab(spec.backbone, num_classes, output_stride=spec.output_stride, weights=weights)
     classifier = None
     if spec.classifier is not None:
         given = spec.classifier

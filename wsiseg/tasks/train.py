@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
+from wsiseg.atomic import atomic_path
 from wsiseg.config import Config, load, save
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.lock import locked
 from wsiseg.methods.base import TrainingFacts
-from wsiseg.methods.registry import get_method
+from wsiseg.methods.registry import get_method, get_patch_method
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
+from wsiseg.tasks.train_patches import PatchRun, clear_stages, patch_data
 from wsiseg.tiling.reading import open_patches
 from wsiseg.training.augmentation import Augmentation
 from wsiseg.training.batches import Batches
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from wsiseg.methods.base import PatchMethod
     from wsiseg.progress import Progress
     from wsiseg.stores.patch_set import PatchSet
     from wsiseg.stores.patches import LayerInfo
@@ -62,6 +65,8 @@ class TrainConfig(Config):
         Side of the images that are cut from patches.
     epochs
         Rounds through the data; None leaves it to `fit.steps`.
+    stages
+        Stages to run of a method that has several; None runs all.
     val_fraction
         Share of the labelled patches held out by whole images, where the stores mark none as ``val``.
     weights
@@ -80,6 +85,7 @@ class TrainConfig(Config):
     batch_size: int = Field(default=8, gt=0)
     crop_px: int = Field(default=256, gt=0)
     epochs: float | None = Field(default=None, gt=0)
+    stages: tuple[str, ...] | None = None
     val_fraction: float = Field(default=0.2, ge=0, lt=1)
     weights: tuple[float, ...] | None = None
     augmentation: Augmentation = Augmentation()
@@ -159,6 +165,11 @@ def train(job: TrainJob, progress: Progress = SILENT, stop: Stop | None = None) 
 
 def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> TrainReport:
     config = job.config
+    patch_method = get_patch_method(config.method)
+    if patch_method is not None:
+        return _train_on_patches(patch_method, job, ranks, progress, stop)
+    if config.stages is not None:
+        raise ConfigError(f"the method {config.method} has no stages", where="--stages")
     method = get_method(config.method)
     options = load(method.options, options=config.options)
     stores = [open_patches([path]) for path in job.stores]
@@ -211,6 +222,66 @@ def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> Train
     )
     folder = job.output / (LAST if math.isnan(report.best) else BEST)
     return TrainReport(fit=report, checkpoint=folder, is_first=ranks.is_first)
+
+
+def _train_on_patches(method: PatchMethod, job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> TrainReport:
+    config = job.config
+    if "lr" in config.fit.model_fields_set or "steps" in config.fit.model_fields_set:
+        raise ConfigError(
+            f"the stages of {config.method} have rates and epochs of their own",
+            where="--lr, --steps",
+            mend="Pass --epochs, or --set options.numbers.classify.lr=…",
+        )
+    options = load(method.options, options=_with_numbers(config))
+    stores = [open_patches([path]) for path in job.stores]
+    name = config.name or job.output.resolve().name
+    data = patch_data(
+        open_patches(job.stores),
+        name=name,
+        layer=config.layer,
+        training_data=fingerprints(job.stores, stores),
+    )
+    if ranks.is_first:
+        if job.overwrite:
+            _clear(job.output)
+            clear_stages(job.output, method.stages(options))
+        resolved = config.model_copy(update={"options": options.model_dump(mode="json"), "mpp": data.facts.mpp})
+        job.output.mkdir(parents=True, exist_ok=True)
+        save(resolved, job.output / CONFIG)
+    ranks.wait()
+    run = PatchRun(method, options, data, config.fit, job.output, ranks=ranks, progress=progress, stop=stop)
+    report, model = run.run(config.stages)
+    if ranks.is_first:
+        _share(model, job.output / BEST)
+    return TrainReport(fit=report, checkpoint=job.output / BEST, is_first=ranks.is_first)
+
+
+def _with_numbers(config: TrainConfig) -> dict[str, Any]:
+    """Return the options of a method in stages, with epochs and batches as they were asked for."""
+    asked = {
+        key: value
+        for key, value in (("epochs", config.epochs), ("batch_images", config.batch_size))
+        if {"epochs": "epochs", "batch_images": "batch_size"}[key] in config.model_fields_set and value is not None
+    }
+    if not asked:
+        return config.options
+    numbers = dict(config.options.get("numbers", {}))
+    for stage in ("classify", "segment"):
+        numbers[stage] = {**asked, **numbers.get(stage, {})}
+    return {**config.options, "numbers": numbers}
+
+
+def _share(model: Path, folder: Path) -> None:
+    """Give a model another place without using twice the space."""
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        for file in model.iterdir():
+            try:
+                (temporary / file.name).hardlink_to(file)
+            except OSError:
+                # Some file systems know no links.
+                shutil.copy2(file, temporary / file.name)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def fingerprints(paths: Sequence[Path], stores: Sequence[PatchSet]) -> dict[str, str]:

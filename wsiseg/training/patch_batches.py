@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -16,13 +16,13 @@ from wsiseg.training.augmentation import Augmentation, draw_look
 from wsiseg.training.batches import Crops, stacked, turned
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from wsiseg.methods.sgd import Flips
     from wsiseg.stores.patches import Patches
 
-Flips = Literal["none", "horizontal", "both", "square"]
 # By their numbers: see `turned`.
 SYMMETRIES: Final[dict[Flips, tuple[int, ...]]] = {
     "none": (0,),
@@ -50,13 +50,13 @@ class Known:
     present
         Classes that each of them shows, uint8 (n, C) of 0 and 1.
     layers
-        Layers of labels that go along, by the name of the target they become.
+        Layers of labels that go along: the target that each becomes, and its name in the stores.
     """
 
     patches: Patches
     indices: NDArray[np.int64]
     present: NDArray[np.uint8]
-    layers: tuple[str, ...] = ()
+    layers: Mapping[str, str] = field(default_factory=dict)
 
 
 class PatchBatches:
@@ -124,6 +124,11 @@ class PatchBatches:
         return self._batch_size * self._world
 
     @property
+    def batches_per_epoch(self) -> int:
+        """Return the batches of one epoch."""
+        return self._per_epoch
+
+    @property
     def images_per_epoch(self) -> int:
         """Return the images of one epoch, as if all batches were full."""
         return self._per_epoch * self.images_per_batch
@@ -144,9 +149,9 @@ class PatchBatches:
             INDEX: torch.from_numpy(indices),
             SYMMETRY: torch.tensor(symmetries),
         }
-        for layer in self._known.layers:
+        for target, layer in self._known.layers.items():
             labels = self._known.patches.read_labels(layer, indices)
-            targets[layer] = torch.from_numpy(_turned(labels, symmetries).astype(np.int64))
+            targets[target] = torch.from_numpy(_turned(labels, symmetries).astype(np.int64))
         return Crops(
             images=torch.from_numpy(images).permute(0, 3, 1, 2),
             targets=targets,
@@ -159,7 +164,7 @@ class PatchBatches:
         return ordered_map(self.make, range(start, stop), workers=workers, ahead=2 * workers)
 
 
-def known_patches(patches: Patches, layer: str, splits: Sequence[str], *, layers: tuple[str, ...] = ()) -> Known:
+def known_patches(patches: Patches, layer: str, splits: Sequence[str]) -> Known:
     """Return the patches of some splits whose classes are all known, one at least.
 
     Parameters
@@ -170,8 +175,6 @@ def known_patches(patches: Patches, layer: str, splits: Sequence[str], *, layers
         Layer of image labels.
     splits
         Names of splits; an empty one stands for patches of no split.
-    layers
-        Layers of labels that go along.
 
     Raises
     ------
@@ -187,7 +190,7 @@ def known_patches(patches: Patches, layer: str, splits: Sequence[str], *, layers
             where=f"image labels {layer}",
             mend="Label some with wsiseg label, or check their splits",
         )
-    return Known(patches=patches, indices=indices, present=values[indices], layers=layers)
+    return Known(patches=patches, indices=indices, present=values[indices])
 
 
 def _turned(arrays: NDArray[Any], symmetries: Sequence[int]) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ class Store(SimpleNamespace):
 
 def batches(count: int = 10, **changes: Any) -> tuple[Any, PatchBatches]:  # noqa: ANN401
     store = Store(**vars(patches(count)))
-    known = known_patches(store, "classes", ("train", ""), layers=("red",))
+    known = replace(known_patches(store, "classes", ("train", "")), layers={"red": "in-store"})
     settings: dict[str, Any] = {"batch_size": 4, "last_batch": "keep", "flips": "square", "blur_px": 0.0, "seed": 0}
     settings |= changes
     return store, PatchBatches(known, **settings)
