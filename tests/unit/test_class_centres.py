@@ -123,6 +123,21 @@ def test_the_loss_pulls_a_vector_towards_its_centre_and_leaves_the_centres_alone
     assert given.grad[0, 2:].abs().max() == 0
 
 
+def test_centres_may_move_before_the_gradient_is_computed() -> None:
+    centres, truth = ClassCentres(2, 4), labels()
+    centres.update(vectors(0), truth, truth)
+    gradients = []
+    for moves in (False, True):
+        given = functional.normalize(torch.ones(2, 4), dim=1).requires_grad_()
+        loss = centres(given, torch.tensor([0, 1]))
+        if moves:
+            centres.update(vectors(1), truth, truth)
+        torch.autograd.backward(loss)
+        gradients.append(given.grad)
+
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
+
+
 def test_without_centres_there_is_no_loss() -> None:
     given = torch.randn(3, 4, requires_grad=True)
 

@@ -46,7 +46,8 @@ class ClassCentres(nn.Module):
         It is minus infinity for classes that were never seen.
         """
         with torch.autocast(vectors.device.type, enabled=False):
-            cosine = torch.einsum("nd,cmd->ncm", vectors.float(), self.centres)
+            # A copy: the centres may move before the gradient is computed.
+            cosine = torch.einsum("nd,cmd->ncm", vectors.float(), self.centres.clone())
         return cosine.masked_fill(~self.is_seen, -torch.inf).amax(dim=2)
 
     def forward(self, vectors: Tensor, labels: Tensor, *, temperature: float = 0.1) -> Tensor:
