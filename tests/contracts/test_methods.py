@@ -254,7 +254,7 @@ def test_a_method_of_another_package_is_found(monkeypatch: pytest.MonkeyPatch) -
         registry, "entry_points", lambda group: [Entry(), Broken()] if group == "wsiseg.methods" else []
     )
 
-    assert method_names() == ("broken", "foreign", "supervised")
+    assert {"broken", "foreign"} == set(method_names()) - set(registry.METHODS) - set(registry.PATCH_METHODS)
     assert get_method("foreign") is get_method("supervised")
     with pytest.raises(MethodError, match="cannot be loaded: no module"):
         get_method("broken")
@@ -263,7 +263,7 @@ def test_a_method_of_another_package_is_found(monkeypatch: pytest.MonkeyPatch) -
 def test_a_slip_of_the_pen_is_met() -> None:
     with pytest.raises(MethodError, match=r"Did you mean supervised\?"):
         get_method("supervized")
-    with pytest.raises(MethodError, match="Known: supervised"):
+    with pytest.raises(MethodError, match="Known: .*supervised"):
         get_method("xyz")
 
 

@@ -144,8 +144,8 @@ def train(
     the best. Several GPUs: torchrun --nproc-per-node N -m wsiseg.cli.app train …
     """
     from wsiseg.config import load
-    from wsiseg.tasks.train import TrainConfig, TrainJob
     from wsiseg.tasks.train import train as run
+    from wsiseg.tasks.train_job import TrainConfig, TrainJob
 
     options = {
         "method": method,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from wsiseg.config import Config
     from wsiseg.heads.base import Instances
     from wsiseg.labels import LabelMap
-    from wsiseg.methods.sgd import Flips, SgdSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,113 +260,5 @@ class Method(Protocol):
         ...
 
     def stages(self, options: Config) -> tuple[Stage, ...]:
-        """Return the stages in order, for options of the method's own type."""
-        ...
-
-
-class PatchStage(Protocol):
-    """One step of a method that knows which classes whole patches show: trains one learner."""
-
-    @property
-    def name(self) -> str:
-        """Return a short name, used for the stage's folder."""
-        ...
-
-    @property
-    def settings(self) -> SgdSettings:
-        """Return the numbers of the training."""
-        ...
-
-    @property
-    def flips(self) -> Flips:
-        """Return the symmetries under which patches are seen."""
-        ...
-
-    @property
-    def blur_px(self) -> float:
-        """Return the largest standard deviation of the blur of half of the images."""
-        ...
-
-    @property
-    def is_best_kept(self) -> bool:
-        """Tell whether the model with the best validation is used, or the last one."""
-        ...
-
-    def build(self, facts: TrainingFacts, done: Mapping[str, Path], layers: tuple[str, ...]) -> Learner:
-        """Return a learner.
-
-        Parameters
-        ----------
-        facts
-            What is known of the data.
-        done
-            Folders of the models of earlier stages, by name.
-        layers
-            Layers that earlier stages have labelled, in the order of their labeller.
-
-        Raises
-        ------
-        MethodError, DataError
-            If a network is unknown, weights cannot be had, or the data do not suit the stage.
-        """
-        ...
-
-
-class Labeller(Protocol):
-    """Labels the pixels of patches whose classes are known."""
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Return the names of what `label` gives."""
-        ...
-
-    def label(self, images: Tensor, present: Tensor, white: Tensor | None) -> dict[str, Tensor]:
-        """Return labels, uint8 (B, H, W), by layer: class indices, 255 where there is none.
-
-        Parameters
-        ----------
-        images
-            uint8 RGB (B, 3, H, W) on the labeller's device.
-        present
-            bool (B, C): the classes that each image shows.
-        white
-            bool (B, H, W): pixels without tissue; None where there are none by definition.
-        """
-        ...
-
-
-@runtime_checkable
-class LabelStage(Protocol):
-    """One step of a method that labels pixels and trains nothing."""
-
-    @property
-    def name(self) -> str:
-        """Return a short name."""
-        ...
-
-    def labeller(self, done: Mapping[str, Path], device: torch.device) -> Labeller:
-        """Return what labels patches, made of the models of earlier stages."""
-        ...
-
-
-class PatchMethod(Protocol):
-    """A recipe for those who only know which classes each patch shows."""
-
-    @property
-    def name(self) -> str:
-        """Return the name used on the command line."""
-        ...
-
-    @property
-    def summary(self) -> str:
-        """Return one line on what the method needs and does."""
-        ...
-
-    @property
-    def options(self) -> type[Config]:
-        """Return the type of the method's options."""
-        ...
-
-    def stages(self, options: Config) -> tuple[PatchStage | LabelStage, ...]:
         """Return the stages in order, for options of the method's own type."""
         ...

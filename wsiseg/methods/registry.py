@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from wsiseg.errors import MethodError
 
 if TYPE_CHECKING:
-    from wsiseg.methods.base import Method, PatchMethod
+    from wsiseg.methods.base import Method
+    from wsiseg.methods.stages import PatchMethod
 
 # name → module that holds METHOD
 METHODS: Final = {

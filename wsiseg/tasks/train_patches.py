@@ -1,312 +1,92 @@
-"""Training of methods that know patches by their classes: one stage after the other, each in a folder of its own."""
+"""Training from patches of which is only known what they show, as ``wsiseg train`` asks for it."""
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from wsiseg import checkpoint
 from wsiseg.atomic import atomic_path
-from wsiseg.errors import ConfigError, DataError
-from wsiseg.methods.base import LabelStage, TrainingFacts
-from wsiseg.training.annotation import annotate, class_shares
-from wsiseg.training.fit import BEST, LAST, FitReport, fit
-from wsiseg.training.patch_batches import Known, PatchBatches, known_patches
-from wsiseg.training.sources import Source
-from wsiseg.training.state import seed_all
-from wsiseg.training.validation import Validation
+from wsiseg.config import load, save
+from wsiseg.errors import ConfigError
+from wsiseg.tasks.patch_data import patch_data
+from wsiseg.tasks.patch_run import PatchRun, clear_stages
+from wsiseg.tasks.train_data import fingerprints
+from wsiseg.tasks.train_job import CONFIG, TrainReport, clear
+from wsiseg.tiling.reading import open_patches
+from wsiseg.training.fit import BEST
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from wsiseg.config import Config
-    from wsiseg.methods.base import PatchMethod, PatchStage
-    from wsiseg.methods.sgd import SgdSettings
+    from wsiseg.methods.stages import PatchMethod
     from wsiseg.progress import Progress
     from wsiseg.stopping import Stop
-    from wsiseg.stores.image_labels import ImageLayerInfo
-    from wsiseg.stores.patch_set import PatchSet
+    from wsiseg.tasks.train_job import TrainConfig, TrainJob
     from wsiseg.training.ranks import Ranks
-    from wsiseg.training.settings import FitSettings
-
-BALANCE: Final = "pseudo-labels.json"
-# A class that patches show has fewer of their pixels than this only where something went wrong.
-_COLLAPSED: Final = 0.002
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PatchData:
-    """What is trained and validated on.
-
-    Parameters
-    ----------
-    patches
-        All stores.
-    known
-        Training patches.
-    info
-        Classes and white rule of the image labels.
-    validation
-        Patches with masks by which models are judged, or None.
-    facts
-        The same, as stages want it.
-    """
-
-    patches: PatchSet
-    known: Known
-    info: ImageLayerInfo
-    validation: Source | None
-    facts: TrainingFacts
-
-
-class PatchRun:
-    """A training in stages.
-
-    Parameters
-    ----------
-    method, options
-        What to train.
-    data
-        On what.
-    settings
-        How, apart from the numbers that are the method's own.
-    folder
-        Of the run.
-    ranks, progress, stop
-        As for `fit`.
-    """
-
-    def __init__(
-        self,
-        method: PatchMethod,
-        options: Config,
-        data: PatchData,
-        settings: FitSettings,
-        folder: Path,
-        *,
-        ranks: Ranks,
-        progress: Progress,
-        stop: Stop,
-    ) -> None:
-        self._stages = method.stages(options)
-        self._options = options
-        self._data = data
-        self._settings = settings
-        self._folder = folder
-        self._ranks, self._progress, self._stop = ranks, progress, stop
-        self._done: dict[str, Path] = {}
-        # Name in the stores of each layer that was labelled.
-        self._layers: dict[str, str] = {}
-
-    def run(self, wanted: Sequence[str] | None) -> tuple[FitReport, Path]:
-        """Run the wanted stages, or all, and return what became of the last training and its model.
-
-        Raises
-        ------
-        ConfigError
-            If there is no such stage.
-        DataError
-            If a stage that is left out has not been run before.
-        """
-        names = [stage.name for stage in self._stages]
-        unknown = sorted(set(wanted or ()) - set(names))
-        if unknown:
-            raise ConfigError(
-                f"there is no stage {unknown[0]!r}", where="--stages", mend=f"There are: {', '.join(names)}"
-            )
-        report: FitReport | None = None
-        for stage in self._stages:
-            is_wanted = wanted is None or stage.name in wanted
-            if isinstance(stage, LabelStage):
-                self._label(stage, is_wanted=is_wanted)
-                continue
-            if not is_wanted:
-                self._skip(stage)
-                continue
-            report = self._train(stage)
-        if report is None:
-            raise ConfigError("none of these stages trains a network", where="--stages")
-        return report, self._last
-
-    def _train(self, stage: PatchStage) -> FitReport:
-        numbers, folder, data = stage.settings, self._folder / stage.name, self._data
-        seed_all(self._settings.seed)
-        learner = stage.build(data.facts, self._done, tuple(self._layers))
-        known = Known(
-            patches=data.patches,
-            indices=data.known.indices,
-            present=data.known.present,
-            layers=self._layers,
-        )
-        batches = PatchBatches(
-            known,
-            batch_size=numbers.batch_images,
-            last_batch=numbers.last_batch,
-            flips=stage.flips,
-            blur_px=stage.blur_px,
-            seed=self._settings.seed,
-            rank=self._ranks.rank,
-            world=self._ranks.world,
-        )
-        settings = fit_settings(self._settings, numbers, batches.batches_per_epoch)
-        validation = None
-        if data.validation is not None:
-            validation = Validation([data.validation], learner.predictor(learner.module).spec)
-        folder.mkdir(parents=True, exist_ok=True)
-        if self._ranks.is_first:
-            self._progress.say(_about(stage.name, learner.module, known, batches, numbers))
-        report = fit(
-            learner,
-            batches,
-            settings,
-            folder,
-            validation=validation,
-            plan=self._plan(stage, settings),
-            ranks=self._ranks,
-            stop=self._stop,
-            progress=self._progress,
-        )
-        self._keep(stage)
-        return report
-
-    def _skip(self, stage: PatchStage) -> None:
-        if not (self._folder / stage.name / LAST).exists():
-            raise DataError(
-                f"the stage {stage.name} has not been run", where=self._folder, mend=f"Add {stage.name} to --stages"
-            )
-        self._keep(stage)
-
-    def _keep(self, stage: PatchStage) -> None:
-        folder = self._folder / stage.name
-        self._last = folder / (BEST if stage.is_best_kept and (folder / BEST).exists() else LAST)
-        self._done[stage.name] = self._last
-
-    def _label(self, stage: LabelStage, *, is_wanted: bool) -> None:
-        labeller, data = stage.labeller(self._done, self._ranks.device), self._data
-        # The model's hash in the name keeps masks of an older classifier apart.
-        mark = checkpoint.fingerprint(self._last)[:8]
-        self._layers = {layer: f"{data.facts.name}-{mark}-{layer}" for layer in labeller.layers}
-        if is_wanted and self._ranks.is_first:
-            annotate(
-                data.known,
-                labeller,
-                self._layers,
-                data.info.labels,
-                white=data.info.white,
-                batch_size=8,
-                device=self._ranks.device,
-                progress=self._progress,
-                stop=self._stop,
-            )
-            self._tell_balance()
-        self._ranks.wait()
-
-    def _tell_balance(self) -> None:
-        """Write how often each class is labelled, and warn of classes that have gone."""
-        data, labels = self._data, self._data.info.labels
-        told: dict[str, dict[str, float]] = {}
-        shown = data.known.present.mean(axis=0)
-        for layer, name in self._layers.items():
-            shares = class_shares(data.known, name, len(labels))
-            told[layer] = {label.name: float(share) for label, share in zip(labels.labels, shares, strict=True)}
-            self._progress.say(f"{layer}: " + ", ".join(f"{key} {share:.1%}" for key, share in told[layer].items()))
-            for label, share, part in zip(labels.labels, shares, shown, strict=True):
-                # Written so that no number at all counts as too few.
-                if part > 0 and not share >= _COLLAPSED * part:
-                    found = f"is in {part:.0%} of the patches and has {share:.2%} of the pixels in {layer}"
-                    self._progress.say(f"warning: {label.name} {found}")
-        with atomic_path(self._folder / BALANCE) as temporary:
-            temporary.write_text(json.dumps(told, indent=1))
-
-    def _plan(self, stage: PatchStage, settings: FitSettings) -> dict[str, Any]:
-        before = {name: checkpoint.fingerprint(folder) for name, folder in self._done.items()}
-        learning = settings.model_dump(mode="json", exclude={"num_workers", "save_interval_s"})
-        return {
-            "stage": stage.name,
-            "options": self._options.model_dump(mode="json"),
-            "data": self._data.facts.training_data,
-            "patches": len(self._data.known.indices),
-            "before": before,
-            **{f"fit.{key}": value for key, value in learning.items()},
-        }
-
-
-def clear_stages(folder: Path, stages: Sequence[PatchStage | LabelStage]) -> None:
-    """Remove what earlier runs of the stages left in the folder of a run; labels in stores stay."""
-    (folder / BALANCE).unlink(missing_ok=True)
-    for stage in stages:
-        shutil.rmtree(folder / stage.name, ignore_errors=True)
-
-
-def fit_settings(given: FitSettings, numbers: SgdSettings, batches_per_epoch: int) -> FitSettings:
-    """Return settings with the numbers of a method: SGD on a falling rate, validated once in an epoch."""
-    return given.model_copy(
-        update={
-            "steps": numbers.epochs * batches_per_epoch,
-            "optimiser": "sgd",
-            "schedule": "poly",
-            "power": numbers.power,
-            "lr": numbers.lr,
-            "momentum": numbers.momentum,
-            "weight_decay": numbers.weight_decay,
-            "clip_norm": None,
-            "validate_every": batches_per_epoch,
-        }
-    )
-
-
-def patch_data(patches: PatchSet, *, name: str, layer: str | None, training_data: dict[str, str]) -> PatchData:
-    """Return what to train and to validate on.
-
-    Patches of the split ``val`` that have masks, in a layer of the same name, judge models; those of ``train`` and
-    of no split are learnt from.
+def train_on_patches(method: PatchMethod, job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> TrainReport:
+    """Train the stages of a method one after the other; see `train`.
 
     Raises
     ------
     ConfigError
-        If there are several layers of image labels.
-    DataError
-        If there is none, or no training patch has labels.
+        If settings make no sense for the method.
     """
-    known_layers = sorted(patches.image_layers)
-    if not known_layers:
-        raise DataError(
-            "the stores do not tell which classes their patches show",
-            mend="Make them with wsiseg ingest, or label patches with wsiseg label --as image",
-        )
-    if layer is None and len(known_layers) > 1:
+    config = job.config
+    if "lr" in config.fit.model_fields_set or "steps" in config.fit.model_fields_set:
         raise ConfigError(
-            "the stores have several layers of image labels", mend=f"Pass --layer with one of {', '.join(known_layers)}"
+            f"the stages of {config.method} have rates and epochs of their own",
+            where="--lr, --steps",
+            mend="Pass --epochs, or --set options.numbers.classify.lr=…",
         )
-    chosen = layer or known_layers[0]
-    if chosen not in patches.image_layers:
-        raise ConfigError(
-            f"there is no layer {chosen!r} of image labels",
-            where="--layer",
-            mend=f"There are: {', '.join(known_layers)}",
-        )
-    info = patches.image_layers[chosen]
-    known = known_patches(patches, chosen, ("train", ""))
-    mpp = patches.mpp
-    validation = None
-    if chosen in patches.layers and patches.layers[chosen].kind == "classes":
-        held_out = np.flatnonzero((patches.splits == "val") & patches.is_labelled(chosen))
-        if len(held_out):
-            validation = Source(patches=patches, layer=chosen, indices=held_out, mpp=mpp)
-    facts = TrainingFacts(
-        name=name, kind="classes", labels=info.labels, mpp=mpp, crop_px=patches.patch_px, training_data=training_data
+    options = load(method.options, options=_with_numbers(config))
+    stores = [open_patches([path]) for path in job.stores]
+    name = config.name or job.output.resolve().name
+    data = patch_data(
+        open_patches(job.stores),
+        name=name,
+        layer=config.layer,
+        training_data=fingerprints(job.stores, stores),
     )
-    return PatchData(patches=patches, known=known, info=info, validation=validation, facts=facts)
+    if ranks.is_first:
+        if job.overwrite:
+            clear(job.output)
+            clear_stages(job.output, method.stages(options))
+        resolved = config.model_copy(update={"options": options.model_dump(mode="json"), "mpp": data.facts.mpp})
+        job.output.mkdir(parents=True, exist_ok=True)
+        save(resolved, job.output / CONFIG)
+    ranks.wait()
+    run = PatchRun(method, options, data, config.fit, job.output, ranks=ranks, progress=progress, stop=stop)
+    report, model = run.run(config.stages)
+    if ranks.is_first:
+        _share(model, job.output / BEST)
+    return TrainReport(fit=report, checkpoint=job.output / BEST, is_first=ranks.is_first)
 
 
-def _about(name: str, module: Any, known: Known, batches: PatchBatches, numbers: SgdSettings) -> str:  # noqa: ANN401 - a torch module
-    weights = sum(value.numel() for value in module.parameters() if value.requires_grad)
-    return (
-        f"{name}: {weights / 1e6:.2f} M weights to learn, {len(known.indices)} patches, "
-        f"{batches.images_per_batch} images per step, {numbers.epochs} epochs"
-    )
+def _with_numbers(config: TrainConfig) -> dict[str, Any]:
+    """Return the options of a method in stages, with epochs and batches as they were asked for."""
+    asked = {
+        key: value
+        for key, value in (("epochs", config.epochs), ("batch_images", config.batch_size))
+        if {"epochs": "epochs", "batch_images": "batch_size"}[key] in config.model_fields_set and value is not None
+    }
+    if not asked:
+        return config.options
+    numbers = dict(config.options.get("numbers", {}))
+    for stage in ("classify", "segment"):
+        numbers[stage] = {**asked, **numbers.get(stage, {})}
+    return {**config.options, "numbers": numbers}
+
+
+def _share(model: Path, folder: Path) -> None:
+    """Give a model another place without using twice the space."""
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        for file in model.iterdir():
+            try:
+                (temporary / file.name).hardlink_to(file)
+            except OSError:
+                # Some file systems know no links.
+                shutil.copy2(file, temporary / file.name)
+        shutil.rmtree(folder, ignore_errors=True)

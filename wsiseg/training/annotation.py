@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsiseg.labels import LabelMap
-    from wsiseg.methods.base import Labeller
+    from wsiseg.methods.stages import Labeller
     from wsiseg.progress import Progress
     from wsiseg.training.patch_batches import Known
     from wsiseg.white import WhiteRule
