@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+logger = logging.getLogger(__name__)
+
 _SAFE: Final = ".safetensors"
 _MODEL: Final = "model.safetensors"
 # Files of a classifier know nothing of the network that it is now a part of.
 _PREFIXES: Final = ("", "backbone.", "encoder.", "backbone.encoder.")
+# Names in a line of the log.
+_SHOWN: Final = 4
 # A counter that no network here looks at, and that old files lack.
 _COUNTER: Final = "num_batches_tracked"
 
@@ -117,7 +122,7 @@ def resnet38_name(name: str) -> str | None:
 def initialise(net: nn.Module, weights: Mapping[str, Tensor], *, where: Path) -> InitReport:
     """Give a network all weights that fit it by name and shape.
 
-    Weights of a backbone alone fit the network around it.
+    Weights of a backbone alone fit the network around it. What did not fit is logged.
 
     Parameters
     ----------
@@ -149,12 +154,22 @@ def initialise(net: nn.Module, weights: Mapping[str, Tensor], *, where: Path) ->
             mend="Check that the file was made for the same backbone",
         )
     net.load_state_dict(loaded, strict=False)
-    return InitReport(
+    report = InitReport(
         loaded=tuple(loaded),
         missing=tuple(sorted(own.keys() - given.keys())),
         unexpected=tuple(sorted(name.removeprefix(prefix) for name in given.keys() - own.keys())),
         misshapen=tuple(sorted(common - loaded.keys())),
     )
+    logger.info("%d of %d arrays are taken from %s", len(loaded), len(own), where)
+    for names, what in (
+        (report.missing, "are not in it and begin as they are"),
+        (report.unexpected, "have no place in the network"),
+        (report.misshapen, "have another shape in the network, which keeps its own"),
+    ):
+        if names:
+            shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+            logger.warning("%s: %d arrays %s (%s)", where, len(names), what, shown)
+    return report
 
 
 def _read_safe(path: Path) -> dict[str, Tensor]:

@@ -263,7 +263,7 @@ def test_a_method_of_another_package_is_found(monkeypatch: pytest.MonkeyPatch) -
 def test_a_slip_of_the_pen_is_met() -> None:
     with pytest.raises(MethodError, match=r"Did you mean supervised\?"):
         get_method("supervized")
-    with pytest.raises(MethodError, match="Known: .*supervised"):
+    with pytest.raises(MethodError, match=r"Known: .*supervised"):
         get_method("xyz")
 
 

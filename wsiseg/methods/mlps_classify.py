@@ -106,8 +106,7 @@ class ClassifyStage:
         card = model_card(facts, options, net=options.cam.model_dump(mode="json"))
         net = build_cam(options.cam, len(facts.labels), weights="imagenet" if options.init == "imagenet" else None)
         if options.init not in ("none", "imagenet"):
-            report = initialise(net.classifier, read_weights(Path(options.init)), where=Path(options.init))
-            logger.info("%d arrays of %s were taken, %d are new", len(report.loaded), options.init, len(report.missing))
+            initialise(net.classifier, read_weights(Path(options.init)), where=Path(options.init))
         if options.init == "none":
             logger.warning("the classifier begins with random weights: nothing of it is frozen, and it learns slowly")
         else:

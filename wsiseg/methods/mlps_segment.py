@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from wsiseg.methods.mlps_options import MlpsOptions
     from wsiseg.methods.mlps_presets import MlpsPreset
     from wsiseg.methods.sgd import Flips, SgdSettings
+
+logger = logging.getLogger(__name__)
 
 
 class UngatedPredictor(NetPredictor):
@@ -116,11 +119,20 @@ class SegmentStage:
         )
         given = options.init_segmenter or (options.init if options.init == "imagenet" else "none")
         net = build_gated(spec, len(facts.labels), weights="imagenet" if given == "imagenet" else None)
-        if given not in ("none", "imagenet"):
+        if given == "none":
+            logger.warning("the segmentation network begins with random weights and learns slowly")
+        elif given != "imagenet":
             initialise(net.segmenter, read_weights(Path(given)), where=Path(given))
         if net.classifier is not None:
-            weights = checkpoint.read(done[CLASSIFY]).weights
-            net.classifier.load_state_dict({name.removeprefix("classifier."): value for name, value in weights.items()})
+            trained = checkpoint.read(done[CLASSIFY])
+            if trained.card.net != options.cam.model_dump(mode="json"):
+                raise MethodError(
+                    "the classifier was trained with another backbone",
+                    where=done[CLASSIFY],
+                    mend=f"Run the stage {CLASSIFY} again, or choose the same backbone",
+                )
+            weights = {name.removeprefix("classifier."): value for name, value in trained.weights.items()}
+            net.classifier.load_state_dict(weights)
             net.classifier.requires_grad_(requires_grad=False)
         card = model_card(facts, options, net=spec.model_dump(mode="json"))
         return SegmentLearner(card, net, numbers, layers)

@@ -116,7 +116,11 @@ class PatchMethod(Protocol):
 
     @property
     def options(self) -> type[Config]:
-        """Return the type of the method's options."""
+        """Return the type of the method's options.
+
+        Its field ``numbers`` is a dictionary in which the name of a stage that trains leads to what is
+        replaced of the stage's `SgdSettings`.
+        """
         ...
 
     def stages(self, options: Config) -> tuple[PatchStage | LabelStage, ...]:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from wsiseg.config import Config
+from wsiseg.nets.attending import AttendingClassifier, AttendingSpec, build_attending
 from wsiseg.nets.classifiers import build_classifier
 from wsiseg.nets.deeplab import build_deeplab
-from wsiseg.nets.gate import gated
+from wsiseg.nets.gate import gated, shared_out
 
 if TYPE_CHECKING:
     from wsiseg.nets.deeplab import DeepLabV3Plus
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 CAM: Final = "cam"
 GATED: Final = "gated-deeplabv3+"
-# What a class has that is not seen at all, so that its logarithm is a number.
-_FAINT: Final = 1e-6
 
 
 class CamSpec(Config):
@@ -69,7 +67,7 @@ class GatedSpec(Config):
     arch: Literal["gated-deeplabv3+"] = GATED
     backbone: str
     output_stride: Literal[8, 16] = 16
-    classifier: CamSpec | None
+    classifier: CamSpec | AttendingSpec | None
     epsilon: float = Field(default=0.1, ge=0, lt=1)
 
 
@@ -97,13 +95,8 @@ class ActivationMaps(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits whose softmax shares each pixel out by the activation of its classes."""
         taps, logits = self.classifier.tapped(images)
-        maps = functional.relu(functional.conv2d(taps[-1], self.classifier.fc8.weight)).float()
-        maps = functional.interpolate(maps, size=images.shape[-2:], mode="bilinear", align_corners=False)
-        prob = logits.sigmoid().float()
-        seen = maps * (prob > self._threshold)[:, :, None, None]
-        seen = seen / seen.amax(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(seen.dtype).tiny)
-        # Where nothing is seen, the class that the image most probably shows is the best guess.
-        return (seen + _FAINT * (1 + prob[:, :, None, None])).log()
+        maps = functional.relu(functional.conv2d(taps[-1], self.classifier.fc8.weight))
+        return shared_out(maps, logits, (images.shape[2], images.shape[3]), threshold=self._threshold)
 
 
 class GatedDeepLab(nn.Module):
@@ -117,11 +110,13 @@ class GatedDeepLab(nn.Module):
         Classes of no higher probability are shut out.
     """
 
-    def __init__(self, segmenter: DeepLabV3Plus, classifier: TapClassifier | None, *, epsilon: float) -> None:
+    def __init__(
+        self, segmenter: DeepLabV3Plus, classifier: TapClassifier | AttendingClassifier | None, *, epsilon: float
+    ) -> None:
         super().__init__()
         self.segmenter = segmenter
         self.classifier = classifier
-        self.stride = 16
+        self.stride = segmenter.stride
         self._epsilon = epsilon
 
     def forward(self, images: Tensor) -> Tensor:
@@ -141,8 +136,9 @@ def build_cam(spec: CamSpec, num_classes: int, *, weights: Weights | None = None
 def build_gated(spec: GatedSpec, num_classes: int, *, weights: Weights | None = None) -> GatedDeepLab:
     """Return a pair, where `weights` are those of the segmenter's backbone; see `build_deeplab`."""
     segmenter = build_deeplab(spec.backbone, num_classes, output_stride=spec.output_stride, weights=weights)
-    classifier = None
-    if spec.classifier is not None:
-        given = spec.classifier
-        classifier = build_classifier(given.backbone, num_classes, output_stride=given.output_stride)
+    classifier: TapClassifier | AttendingClassifier | None = None
+    if isinstance(spec.classifier, AttendingSpec):
+        classifier = build_attending(spec.classifier, num_classes).classifier
+    elif spec.classifier is not None:
+        classifier = build_cam(spec.classifier, num_classes).classifier
     return GatedDeepLab(segmenter, classifier, epsilon=spec.epsilon)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,14 @@ class PatchData:
     info: ImageLayerInfo
     validation: Source | None
     facts: TrainingFacts
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a hash of what is known of the training patches."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (self.known.indices.tobytes(), self.known.present.tobytes(), repr(self.info).encode()):
+            digest.update(part)
+        return digest.hexdigest()
 
 
 def patch_data(patches: PatchSet, *, name: str, layer: str | None, training_data: dict[str, str]) -> PatchData:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from wsiseg import checkpoint
-from wsiseg.atomic import atomic_path
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.methods.stages import LabelStage
-from wsiseg.training.annotation import annotate, class_shares
+from wsiseg.tasks.patch_masks import BALANCE, balance, check_masks, layer_names, write_balance, write_masks
 from wsiseg.training.fit import BEST, LAST, FitReport, fit
 from wsiseg.training.patch_batches import Known, PatchBatches
 from wsiseg.training.state import seed_all
@@ -29,9 +28,24 @@ if TYPE_CHECKING:
     from wsiseg.training.ranks import Ranks
     from wsiseg.training.settings import FitSettings
 
-BALANCE: Final = "pseudo-labels.json"
-# A class that patches show has fewer of their pixels than this only where something went wrong.
-_COLLAPSED: Final = 0.002
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchReport:
+    """What became of a training in stages.
+
+    Parameters
+    ----------
+    fit
+        Of the last stage that was run.
+    model
+        Folder of its model.
+    layers
+        Layers of pseudo-labels, and their names in the stores.
+    """
+
+    fit: FitReport
+    model: Path
+    layers: dict[str, str]
 
 
 class PatchRun:
@@ -73,35 +87,34 @@ class PatchRun:
         # Name in the stores of each layer that was labelled.
         self._layers: dict[str, str] = {}
 
-    def run(self, wanted: Sequence[str] | None) -> tuple[FitReport, Path]:
-        """Run the wanted stages, or all, and return what became of the last training and its model.
+    def run(self, wanted: Sequence[str] | None) -> PatchReport:
+        """Run the wanted stages, or all.
 
         Raises
         ------
         ConfigError
-            If there is no such stage.
+            If there is no such stage, or none of them trains.
         DataError
             If a stage that is left out has not been run before.
         """
-        names = [stage.name for stage in self._stages]
-        unknown = sorted(set(wanted or ()) - set(names))
-        if unknown:
+        stages = chosen(self._stages, wanted)
+        # The last of them is wanted, and what is labelled after the last training has a command of its own.
+        if isinstance(stages[-1], LabelStage) and not any(
+            stage.name in (wanted or ()) for stage in stages if not isinstance(stage, LabelStage)
+        ):
             raise ConfigError(
-                f"there is no stage {unknown[0]!r}", where="--stages", mend=f"There are: {', '.join(names)}"
+                "none of these stages trains a network", where="--stages", mend="Use wsiseg pseudo-label to label alone"
             )
-        report: FitReport | None = None
-        for stage in self._stages:
+        reports: list[FitReport] = []
+        for stage in stages:
             is_wanted = wanted is None or stage.name in wanted
             if isinstance(stage, LabelStage):
                 self._label(stage, is_wanted=is_wanted)
-                continue
-            if not is_wanted:
+            elif is_wanted:
+                reports.append(self._train(stage))
+            else:
                 self._skip(stage)
-                continue
-            report = self._train(stage)
-        if report is None:
-            raise ConfigError("none of these stages trains a network", where="--stages")
-        return report, self._last
+        return PatchReport(fit=reports[-1], model=self._last, layers=self._layers)
 
     def _train(self, stage: PatchStage) -> FitReport:
         numbers, folder, data = stage.settings, self._folder / stage.name, self._data
@@ -152,46 +165,24 @@ class PatchRun:
         self._keep(stage)
 
     def _keep(self, stage: PatchStage) -> None:
-        folder = self._folder / stage.name
-        self._last = folder / (BEST if stage.is_best_kept and (folder / BEST).exists() else LAST)
+        self._last = model_of(self._folder, stage)
         self._done[stage.name] = self._last
 
     def _label(self, stage: LabelStage, *, is_wanted: bool) -> None:
         labeller, data = stage.labeller(self._done, self._ranks.device), self._data
-        # The model's hash in the name keeps masks of an older classifier apart.
-        mark = checkpoint.fingerprint(self._last)[:8]
-        self._layers = {layer: f"{data.facts.name}-{mark}-{layer}" for layer in labeller.layers}
+        self._layers = layer_names(data, self._last, labeller.layers)
         if is_wanted and self._ranks.is_first:
-            annotate(
-                data.known,
+            write_masks(
+                data,
                 labeller,
                 self._layers,
-                data.info.labels,
-                white=data.info.white,
-                batch_size=8,
                 device=self._ranks.device,
                 progress=self._progress,
                 stop=self._stop,
             )
-            self._tell_balance()
+            write_balance(balance(data, self._layers, self._progress), self._folder)
         self._ranks.wait()
-
-    def _tell_balance(self) -> None:
-        """Write how often each class is labelled, and warn of classes that have gone."""
-        data, labels = self._data, self._data.info.labels
-        told: dict[str, dict[str, float]] = {}
-        shown = data.known.present.mean(axis=0)
-        for layer, name in self._layers.items():
-            shares = class_shares(data.known, name, len(labels))
-            told[layer] = {label.name: float(share) for label, share in zip(labels.labels, shares, strict=True)}
-            self._progress.say(f"{layer}: " + ", ".join(f"{key} {share:.1%}" for key, share in told[layer].items()))
-            for label, share, part in zip(labels.labels, shares, shown, strict=True):
-                # Written so that no number at all counts as too few.
-                if part > 0 and not share >= _COLLAPSED * part:
-                    found = f"is in {part:.0%} of the patches and has {share:.2%} of the pixels in {layer}"
-                    self._progress.say(f"warning: {label.name} {found}")
-        with atomic_path(self._folder / BALANCE) as temporary:
-            temporary.write_text(json.dumps(told, indent=1))
+        check_masks(data, self._layers, where=self._folder, stage=stage.name)
 
     def _plan(self, stage: PatchStage, settings: FitSettings) -> dict[str, Any]:
         before = {name: checkpoint.fingerprint(folder) for name, folder in self._done.items()}
@@ -200,17 +191,55 @@ class PatchRun:
             "stage": stage.name,
             "options": self._options.model_dump(mode="json"),
             "data": self._data.facts.training_data,
-            "patches": len(self._data.known.indices),
+            "labels": self._data.fingerprint,
             "before": before,
             **{f"fit.{key}": value for key, value in learning.items()},
         }
 
 
-def clear_stages(folder: Path, stages: Sequence[PatchStage | LabelStage]) -> None:
-    """Remove what earlier runs of the stages left in the folder of a run; labels in stores stay."""
-    (folder / BALANCE).unlink(missing_ok=True)
+def chosen(
+    stages: Sequence[PatchStage | LabelStage], wanted: Sequence[str] | None
+) -> tuple[PatchStage | LabelStage, ...]:
+    """Return the stages up to the last wanted one; None wants all.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such stage.
+    """
+    if wanted is None:
+        return tuple(stages)
+    names = [stage.name for stage in stages]
+    unknown = [name for name in wanted if name not in names]
+    if unknown or not wanted:
+        what = f"there is no stage {unknown[0]!r}" if unknown else "no stage is named"
+        raise ConfigError(what, where="--stages", mend=f"There are: {', '.join(names)}")
+    return tuple(stages[: max(names.index(name) for name in wanted) + 1])
+
+
+def clear_stages(folder: Path, stages: Sequence[PatchStage | LabelStage], wanted: Sequence[str] | None) -> None:
+    """Remove what earlier runs left of the first wanted stage and of all that follow; labels in stores stay."""
+    before = [] if wanted is None else [stage.name for stage in stages if stage.name not in wanted]
+    is_stale = False
     for stage in stages:
-        shutil.rmtree(folder / stage.name, ignore_errors=True)
+        is_stale |= stage.name not in before
+        if is_stale and isinstance(stage, LabelStage):
+            (folder / BALANCE).unlink(missing_ok=True)
+        elif is_stale:
+            shutil.rmtree(folder / stage.name, ignore_errors=True)
+
+
+def finished(folder: Path, stages: Sequence[PatchStage | LabelStage]) -> Path | None:
+    """Return the model of the last stage of a run that has one."""
+    trained = [stage for stage in stages if not isinstance(stage, LabelStage)]
+    ended = [stage for stage in trained if (folder / stage.name / LAST).exists()]
+    return model_of(folder, ended[-1]) if ended else None
+
+
+def model_of(folder: Path, stage: PatchStage) -> Path:
+    """Return where a stage of a run has its model, once it has one."""
+    best = folder / stage.name / BEST
+    return best if stage.is_best_kept and best.exists() else folder / stage.name / LAST
 
 
 def fit_settings(given: FitSettings, numbers: SgdSettings, batches_per_epoch: int) -> FitSettings:

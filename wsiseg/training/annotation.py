@@ -42,10 +42,11 @@ def annotate(
     white: WhiteRule | None,
     batch_size: int,
     device: torch.device,
+    overwrite: bool = False,
     progress: Progress = SILENT,
     stop: Stop | None = None,
-) -> None:
-    """Write the layers of a labeller into the stores; patches that have all of them are left alone.
+) -> int:
+    """Write the layers of a labeller into the stores, and return how many patches were labelled.
 
     Parameters
     ----------
@@ -63,6 +64,8 @@ def annotate(
         Images at once.
     device
         Where the labeller computes.
+    overwrite
+        Label patches that have all of the layers, too; else they are left alone.
     progress
         Told about patches.
     stop
@@ -78,7 +81,7 @@ def annotate(
         if name not in patches.layers:
             patches.add_layer(name, "classes", labels)
     is_done = np.all([patches.is_labelled(name) for name in names.values()], axis=0)
-    rows = np.flatnonzero(~is_done[known.indices])
+    rows = np.arange(len(known.indices)) if overwrite else np.flatnonzero(~is_done[known.indices])
 
     def read(part: NDArray[np.int64]) -> _Read:
         images = patches.read_images(known.indices[part])
@@ -95,18 +98,17 @@ def annotate(
             advance(len(run.rows))
             if stop.is_requested:
                 raise stop.error()
+    return len(rows)
 
 
-def class_shares(known: Known, name: str, classes: int) -> NDArray[np.float64]:
-    """Return the share of each class among the labelled pixels of a layer, (classes,); all NaN where there are none."""
+def pixel_counts(known: Known, name: str) -> NDArray[np.int64]:
+    """Return how many pixels of the known patches have each label in a layer, (256,); the last are ignored."""
     counts = np.zeros(256, dtype=np.int64)
     for first in range(0, len(known.indices), _RUN):
         counts += np.bincount(
             known.patches.read_labels(name, known.indices[first : first + _RUN]).ravel(), minlength=256
         )
-    with np.errstate(invalid="ignore"):
-        shares: NDArray[np.float64] = counts[:classes] / counts[:classes].sum()
-    return shares
+    return counts
 
 
 def _masks(
