@@ -52,7 +52,7 @@ class EncoderClassifier(TapClassifier):
     def early_parameters(self) -> Iterable[nn.Parameter]:
         """Return the parameters that the shallowest features depend on, but for those that are frozen already."""
         parameters = [value for value in self.encoder.parameters() if value.requires_grad]
-        probe = torch.zeros(2, 3, _PROBE_PX, _PROBE_PX, device=self.fc8.weight.device)
+        probe = torch.zeros(2, 3, _PROBE_PX, _PROBE_PX, device=parameters[0].device)
         # Names of modules differ between encoders; what the features depend on does not need them.
         with torch.enable_grad():
             shallowest = self.encoder(probe)[0].sum()

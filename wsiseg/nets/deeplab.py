@@ -5,6 +5,7 @@ Modules carry the names of the common PyTorch implementation, so that its weight
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 import torch
@@ -26,6 +27,8 @@ _RATES: Final = {16: (1, 6, 12, 18), 8: (1, 12, 24, 36)}
 # Dilation of the first, second and third block of the last stage, in units of that of the stage.
 _MULTI_GRID: Final = (1, 2, 4)
 _LOW_STRIDE: Final = 4
+# Last layers of the decoder: a dropout and the classifier of single pixels.
+_CLASSIFIER: Final = 2
 
 
 class ResNet101(nn.Module):
@@ -110,6 +113,25 @@ class EncoderBackbone(nn.Module):
         return features[self._low], features[-1]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """What the decoder makes of B images of H × W pixels.
+
+    Parameters
+    ----------
+    features
+        (B, 256, H / 4, W / 4), rounded up.
+    coarse
+        (B, num_classes, H / 4, W / 4): logits as they follow from the features.
+    logits
+        (B, num_classes, H, W): the same, interpolated.
+    """
+
+    features: Tensor
+    coarse: Tensor
+    logits: Tensor
+
+
 class DeepLabV3Plus(nn.Module):
     """DeepLabV3+ on a backbone.
 
@@ -148,6 +170,13 @@ class DeepLabV3Plus(nn.Module):
         """Return logits (B, num_classes, H, W) for images (B, 3, H, W) of any size."""
         low, deep = self.backbone(images)
         return _resized(self.decoder(low, self.aspp(deep)), images.shape[-2:])
+
+    def decoded(self, images: Tensor) -> Decoded:
+        """Return logits for images (B, 3, H, W) of any size, and what they are made of."""
+        low, deep = self.backbone(images)
+        features = self.decoder.features(low, self.aspp(deep))
+        coarse = self.decoder.classified(features)
+        return Decoded(features=features, coarse=coarse, logits=_resized(coarse, images.shape[-2:]))
 
 
 class _Branch(nn.Module):
@@ -203,8 +232,15 @@ class _Decoder(nn.Module):
         )
 
     def forward(self, low: Tensor, deep: Tensor) -> Tensor:
+        return self.classified(self.features(low, deep))
+
+    def features(self, low: Tensor, deep: Tensor) -> Tensor:
         low = functional.relu(self.bn1(self.conv1(low)), inplace=True)
-        y: Tensor = self.last_conv(torch.cat((_resized(deep, low.shape[-2:]), low), dim=1))
+        y: Tensor = self.last_conv[:-_CLASSIFIER](torch.cat((_resized(deep, low.shape[-2:]), low), dim=1))
+        return y
+
+    def classified(self, features: Tensor) -> Tensor:
+        y: Tensor = self.last_conv[-_CLASSIFIER:](features)
         return y
 
 

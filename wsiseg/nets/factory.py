@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from wsiseg.config import Config
 from wsiseg.errors import MethodError
+from wsiseg.nets.attending import ATTENDING, AttendingSpec, build_attending
 from wsiseg.nets.encoders import no_weights, unknown
 from wsiseg.nets.gated import CAM, GATED, CamSpec, GatedSpec, build_cam, build_gated
 from wsiseg.nets.unet import UNet
@@ -77,6 +78,8 @@ def build_described(net: Mapping[str, object], in_channels: int, out_channels: i
     ValidationError
         If the description is damaged.
     """
+    if net.get("arch") == ATTENDING:
+        return build_attending(AttendingSpec.model_validate(net), out_channels)
     if net.get("arch") == CAM:
         return build_cam(CamSpec.model_validate(net), out_channels)
     if net.get("arch") == GATED:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# What a class has that is not seen at all, so that its logarithm is a number.
+_FAINT: Final = 1e-6
 
 
 def gated(logits: Tensor, prob: Tensor, *, epsilon: float = 0.1) -> Tensor:
@@ -35,3 +39,30 @@ def gated(logits: Tensor, prob: Tensor, *, epsilon: float = 0.1) -> Tensor:
     # If any class is open, so is the most probable one.
     is_open = is_open.scatter(1, prob.argmax(dim=1, keepdim=True), value=True)
     return logits.masked_fill(~is_open[:, :, None, None], -torch.inf)
+
+
+def shared_out(maps: Tensor, logits: Tensor, size: tuple[int, int], *, threshold: float) -> Tensor:
+    """Return logits of pixels whose softmax shares each pixel out by how much each class is seen there.
+
+    Parameters
+    ----------
+    maps
+        float (B, C, h, w), 0 or more: how much each class is seen; interpolated.
+    logits
+        float (B, C), of the image.
+    size
+        (H, W) of the image.
+    threshold
+        Classes of no higher probability are not in the image.
+
+    Returns
+    -------
+    Tensor
+        float32 (B, C, H, W).
+    """
+    maps = functional.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
+    prob = logits.sigmoid().float()
+    seen = maps * (prob > threshold)[:, :, None, None]
+    seen = seen / seen.amax(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(seen.dtype).tiny)
+    # Where nothing is seen, the class that the image most probably shows is the best guess.
+    return (seen + _FAINT * (1 + prob[:, :, None, None])).log()

@@ -138,3 +138,17 @@ def test_weights_that_cannot_be_downloaded_give_one_clear_error(monkeypatch: pyt
 
     with pytest.raises(MethodError, match=r"resnet101 cannot be had \(no route to host\)"):
         build_deeplab("resnet101", 3, weights="imagenet")
+
+
+def test_features_are_those_that_the_logits_follow_from() -> None:
+    torch.manual_seed(0)
+    net = build_deeplab("resnet18", 3).eval()
+    images = torch.rand(2, 3, 64, 72)
+    with torch.inference_mode():
+        found = net.decoded(images)
+        coarse = net.decoder.last_conv[-1](found.features)
+
+        assert found.features.shape == (2, 256, 16, 18)
+        torch.testing.assert_close(found.coarse, coarse)
+        torch.testing.assert_close(net(images), found.logits)
+        assert found.logits.shape == (2, 3, 64, 72)

@@ -7,6 +7,7 @@ import torch
 
 from wsiseg.nets.factory import build_described
 from wsiseg.nets.gated import CAM, GATED, ActivationMaps, GatedDeepLab
+from wsiseg.nets.taps import TapClassifier
 
 CLASSIFIER = {"arch": CAM, "backbone": "resnet18", "output_stride": 16, "threshold": 0.25}
 PAIR = {"arch": GATED, "backbone": "resnet18", "output_stride": 16, "classifier": CLASSIFIER, "epsilon": 0.1}
@@ -47,7 +48,7 @@ def test_a_pair_shuts_out_what_its_classifier_does_not_see(images: torch.Tensor)
     torch.manual_seed(0)
     net = build_described(PAIR, 3, 3).eval()
     assert isinstance(net, GatedDeepLab)
-    assert net.classifier is not None
+    assert isinstance(net.classifier, TapClassifier)
     with torch.inference_mode():
         net.classifier.fc8.weight[:] = net.classifier.fc8.weight.abs()
         net.classifier.fc8.weight[0] *= -100
