@@ -212,6 +212,8 @@ class TrainingFacts:
         Side of the crops.
     training_data
         Fingerprint of each store, by name.
+    patches
+        Patches of all stores, by whose numbers batches know them; 0 where batches hold crops.
     """
 
     name: str
@@ -220,6 +222,7 @@ class TrainingFacts:
     mpp: float | None
     crop_px: int
     training_data: dict[str, str]
+    patches: int = 0
 
 
 class Stage(Protocol):

@@ -19,7 +19,9 @@ from wsiseg.nets.gated import ActivationMaps, build_cam
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from wsiseg.checkpoint import ModelCard
@@ -131,7 +133,14 @@ class PseudoMasks:
         """Return the names of the taps, shallow to deep."""
         return self._classifier.tap_names
 
-    def label(self, images: Tensor, present: Tensor, white: Tensor | None) -> dict[str, Tensor]:
+    def label(
+        self,
+        images: Tensor,
+        present: Tensor,
+        white: Tensor | None,
+        *,
+        indices: NDArray[np.int64],  # noqa: ARG002 - images say everything
+    ) -> dict[str, Tensor]:
         """Return a mask of each tap; see `Labeller`."""
         maps = grad_cam(self._classifier.tapped, images.float() / 255)
         size = (images.shape[2], images.shape[3])
@@ -146,7 +155,7 @@ class PseudoLabelStage:
 
     name: str = PSEUDO_LABEL
 
-    def labeller(self, done: Mapping[str, Path], device: torch.device) -> PseudoMasks:
+    def labeller(self, facts: TrainingFacts, done: Mapping[str, Path], device: torch.device) -> PseudoMasks:  # noqa: ARG002 - any patches can be labelled
         """Return what makes the masks."""
         net = load_network(done[CLASSIFY])
         if not isinstance(net, ActivationMaps):

@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from wsiseg.config import Config
@@ -72,7 +74,9 @@ class Labeller(Protocol):
         """Return the names of what `label` gives."""
         ...
 
-    def label(self, images: Tensor, present: Tensor, white: Tensor | None) -> dict[str, Tensor]:
+    def label(
+        self, images: Tensor, present: Tensor, white: Tensor | None, *, indices: NDArray[np.int64]
+    ) -> dict[str, Tensor]:
         """Return labels, uint8 (B, H, W), by layer: class indices, 255 where there is none.
 
         Parameters
@@ -83,6 +87,8 @@ class Labeller(Protocol):
             bool (B, C): the classes that each image shows.
         white
             bool (B, H, W): pixels without tissue; None where there are none by definition.
+        indices
+            (B,): numbers of the patches among all patches of the stores.
         """
         ...
 
@@ -96,8 +102,18 @@ class LabelStage(Protocol):
         """Return a short name."""
         ...
 
-    def labeller(self, done: Mapping[str, Path], device: torch.device) -> Labeller:
-        """Return what labels patches, made of the models of earlier stages."""
+    def labeller(self, facts: TrainingFacts, done: Mapping[str, Path], device: torch.device) -> Labeller:
+        """Return what labels patches.
+
+        Parameters
+        ----------
+        facts
+            What is known of the patches to label.
+        done
+            Folders of the models of earlier stages, by name, of which it is made.
+        device
+            Where it is to compute.
+        """
         ...
 
 

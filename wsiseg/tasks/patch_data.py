@@ -90,6 +90,12 @@ def patch_data(patches: PatchSet, *, name: str, layer: str | None, training_data
         if len(held_out):
             validation = Source(patches=patches, layer=chosen, indices=held_out, mpp=mpp)
     facts = TrainingFacts(
-        name=name, kind="classes", labels=info.labels, mpp=mpp, crop_px=patches.patch_px, training_data=training_data
+        name=name,
+        kind="classes",
+        labels=info.labels,
+        mpp=mpp,
+        crop_px=patches.patch_px,
+        training_data=training_data,
+        patches=len(patches),
     )
     return PatchData(patches=patches, known=known, info=info, validation=validation, facts=facts)

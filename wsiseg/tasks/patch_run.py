@@ -169,7 +169,7 @@ class PatchRun:
         self._done[stage.name] = self._last
 
     def _label(self, stage: LabelStage, *, is_wanted: bool) -> None:
-        labeller, data = stage.labeller(self._done, self._ranks.device), self._data
+        labeller, data = stage.labeller(self._data.facts, self._done, self._ranks.device), self._data
         self._layers = layer_names(data, self._last, labeller.layers)
         if is_wanted and self._ranks.is_first:
             write_masks(

@@ -120,6 +120,7 @@ def _masks(
         images = torch.from_numpy(run.images[part]).permute(0, 3, 1, 2).to(device)
         present = torch.from_numpy(known.present[run.rows[part]] == 1).to(device)
         white = None if run.white is None else torch.from_numpy(run.white[part]).to(device)
-        for layer, masks in labeller.label(images, present, white).items():
+        indices = known.indices[run.rows[part]]
+        for layer, masks in labeller.label(images, present, white, indices=indices).items():
             parts[layer].append(masks.cpu().numpy())
     return {layer: np.concatenate(masks) for layer, masks in parts.items()}
