@@ -21,6 +21,7 @@ COMMANDS: tuple[str, ...] = (
     "ingest",
     "label",
     "train",
+    "pseudo-label",
     "models",
     "predict",
     "evaluate",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from wsiseg import checkpoint
 from wsiseg.atomic import write_bytes
 from wsiseg.errors import DataError
+from wsiseg.lock import locked
 from wsiseg.stores.patches import LayerInfo
 from wsiseg.training.annotation import annotate, pixel_counts
 
@@ -55,19 +57,29 @@ def write_masks(
     progress: Progress,
     stop: Stop,
 ) -> int:
-    """Label the training patches, and return how many were not labelled before; see `annotate`."""
-    return annotate(
-        data.known,
-        labeller,
-        names,
-        data.info.labels,
-        white=data.info.white,
-        batch_size=_BATCH,
-        device=device,
-        overwrite=overwrite,
-        progress=progress,
-        stop=stop,
-    )
+    """Label the training patches, and return how many were not labelled before; see `annotate`.
+
+    Raises
+    ------
+    BusyError
+        If another process writes the same layers.
+    """
+    with ExitStack() as locks:
+        for store in data.patches.stores:
+            # Of these layers alone: trainings that run side by side write layers of their own.
+            locks.enter_context(locked(store.path.with_name(f".{store.path.name}.{min(names.values())}.lock")))
+        return annotate(
+            data.known,
+            labeller,
+            names,
+            data.info.labels,
+            white=data.info.white,
+            batch_size=_BATCH,
+            device=device,
+            overwrite=overwrite,
+            progress=progress,
+            stop=stop,
+        )
 
 
 def check_masks(data: PatchData, names: dict[str, str], *, where: Path, stage: str) -> None:
