@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsiseg import checkpoint
 from wsiseg.errors import MethodError
-from wsiseg.initial_weights import initialise, read_weights
 from wsiseg.losses.pseudo import multi_layer
 from wsiseg.methods.mlps_options import CLASSIFY, SEGMENT, model_card
-from wsiseg.methods.predictor import NetPredictor, normalised
+from wsiseg.methods.pairs import UngatedPredictor, begun
+from wsiseg.methods.predictor import normalised
 from wsiseg.nets.classifiers import RESNET38D
-from wsiseg.nets.gated import GatedDeepLab, GatedSpec, build_gated
+from wsiseg.nets.gated import GatedSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import Tensor, nn
 
@@ -25,19 +23,9 @@ if TYPE_CHECKING:
     from wsiseg.methods.base import Batch, Clock, TrainingFacts
     from wsiseg.methods.mlps_options import MlpsOptions
     from wsiseg.methods.mlps_presets import MlpsPreset
+    from wsiseg.methods.predictor import NetPredictor
     from wsiseg.methods.sgd import Flips, SgdSettings
-
-logger = logging.getLogger(__name__)
-
-
-class UngatedPredictor(NetPredictor):
-    """The pair without its gate, by which models are chosen; it is kept with its gate."""
-
-    def forward(self, batch: Tensor) -> Tensor:
-        """Return the segmentation network's own probabilities."""
-        segmenter = self._net.get_submodule("segmenter")
-        maps: Tensor = segmenter(normalised(batch, self.card)).float()
-        return maps.softmax(dim=1)
+    from wsiseg.nets.gated import GatedDeepLab
 
 
 class SegmentLearner:
@@ -118,21 +106,6 @@ class SegmentStage:
             epsilon=numbers.epsilon,
         )
         given = options.init_segmenter or (options.init if options.init == "imagenet" else "none")
-        net = build_gated(spec, len(facts.labels), weights="imagenet" if given == "imagenet" else None)
-        if given == "none":
-            logger.warning("the segmentation network begins with random weights and learns slowly")
-        elif given != "imagenet":
-            initialise(net.segmenter, read_weights(Path(given)), where=Path(given))
-        if net.classifier is not None:
-            trained = checkpoint.read(done[CLASSIFY])
-            if trained.card.net != options.cam.model_dump(mode="json"):
-                raise MethodError(
-                    "the classifier was trained with another backbone",
-                    where=done[CLASSIFY],
-                    mend=f"Run the stage {CLASSIFY} again, or choose the same backbone",
-                )
-            weights = {name.removeprefix("classifier."): value for name, value in trained.weights.items()}
-            net.classifier.load_state_dict(weights)
-            net.classifier.requires_grad_(requires_grad=False)
+        net = begun(spec, len(facts.labels), init=given, done=done, stage=CLASSIFY)
         card = model_card(facts, options, net=spec.model_dump(mode="json"))
         return SegmentLearner(card, net, numbers, layers)

@@ -19,6 +19,7 @@ METHODS: Final = {
 }
 # The same for methods that know patches by their classes
 PATCH_METHODS: Final = {
+    "craanet": "wsiseg.methods.craanet",
     "mlps": "wsiseg.methods.mlps",
 }
 ENTRY_POINTS: Final = "wsiseg.methods"

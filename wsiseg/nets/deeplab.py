@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 OutputStride = Literal[8, 16]
 
 RESNET101: Final = "resnet101"
-_WIDTH: Final = 256
+# Channels of the features of pyramid and decoder.
+FEATURES: Final = 256
 _NARROW: Final = 48
 _RATES: Final = {16: (1, 6, 12, 18), 8: (1, 12, 24, 36)}
 # Dilation of the first, second and third block of the last stage, in units of that of the stage.
@@ -185,8 +186,8 @@ class _Branch(nn.Module):
     def __init__(self, inputs: int, rate: int) -> None:
         super().__init__()
         size, padding = (1, 0) if rate == 1 else (3, rate)
-        self.atrous_conv = nn.Conv2d(inputs, _WIDTH, size, padding=padding, dilation=rate, bias=False)
-        self.bn = nn.BatchNorm2d(_WIDTH)
+        self.atrous_conv = nn.Conv2d(inputs, FEATURES, size, padding=padding, dilation=rate, bias=False)
+        self.bn = nn.BatchNorm2d(FEATURES)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(self.bn(self.atrous_conv(x)), inplace=True)
@@ -199,10 +200,10 @@ class _Pyramid(nn.Module):
         super().__init__()
         self.aspp1, self.aspp2, self.aspp3, self.aspp4 = (_Branch(inputs, rate) for rate in rates)
         self.global_avg_pool = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(inputs, _WIDTH, 1, bias=False), nn.BatchNorm2d(_WIDTH), nn.ReLU()
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(inputs, FEATURES, 1, bias=False), nn.BatchNorm2d(FEATURES), nn.ReLU()
         )
-        self.conv1 = nn.Conv2d(5 * _WIDTH, _WIDTH, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(_WIDTH)
+        self.conv1 = nn.Conv2d(5 * FEATURES, FEATURES, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(FEATURES)
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -220,15 +221,15 @@ class _Decoder(nn.Module):
         self.conv1 = nn.Conv2d(inputs, _NARROW, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(_NARROW)
         self.last_conv = nn.Sequential(
-            nn.Conv2d(_WIDTH + _NARROW, _WIDTH, 3, padding=1, bias=False),
-            nn.BatchNorm2d(_WIDTH),
+            nn.Conv2d(FEATURES + _NARROW, FEATURES, 3, padding=1, bias=False),
+            nn.BatchNorm2d(FEATURES),
             nn.ReLU(),
             nn.Dropout(0.5),
-            nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1, bias=False),
-            nn.BatchNorm2d(_WIDTH),
+            nn.Conv2d(FEATURES, FEATURES, 3, padding=1, bias=False),
+            nn.BatchNorm2d(FEATURES),
             nn.ReLU(),
             nn.Dropout(0.1),
-            nn.Conv2d(_WIDTH, num_classes, 1),
+            nn.Conv2d(FEATURES, num_classes, 1),
         )
 
     def forward(self, low: Tensor, deep: Tensor) -> Tensor:
