@@ -273,6 +273,8 @@ def test_stages_run_one_by_one_make_what_one_run_makes(run: Run, tmp_path: Path)
     ]
 
     assert [report.checkpoint for report in reports] == [tmp_path / "run" / "best"] * len(reports)
+    assert [report.is_best for report in reports] == [stage.is_best_kept for stage in run.stages]
+    assert all(("the best miou was" in str(report)) is not report.is_best for report in reports)
     made, whole = files(tmp_path / "run"), files(run.folder)
     assert {name: made[name] for name in whole if name != "config.json"} == {
         name: whole[name] for name in whole if name != "config.json"

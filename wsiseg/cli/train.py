@@ -141,7 +141,8 @@ def train(
     """Train a model on labelled patches, or go on with a training that was interrupted.
 
     The run holds the models best and last, log.csv, validation.csv and curves.png; `wsiseg predict --model RUN` uses
-    the best. Several GPUs: torchrun --nproc-per-node N -m wsiseg.cli.app train …
+    the best. Methods that learn from patch labels keep these for each stage, and write report.html.
+    Several GPUs: torchrun --nproc-per-node N -m wsiseg.cli.app train …
     """
     from wsiseg.config import load
     from wsiseg.tasks.train import train as run

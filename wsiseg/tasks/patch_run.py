@@ -41,11 +41,17 @@ class PatchReport:
         Folder of its model.
     layers
         Layers of pseudo-labels, and their names in the stores.
+    models
+        Models of all stages that are trained, in order.
+    is_new
+        Whether anything was learnt that was not before.
     """
 
     fit: FitReport
     model: Path
     layers: dict[str, str]
+    models: dict[str, Path]
+    is_new: bool
 
 
 class PatchRun:
@@ -114,7 +120,13 @@ class PatchRun:
                 reports.append(self._train(stage))
             else:
                 self._skip(stage)
-        return PatchReport(fit=reports[-1], model=self._last, layers=self._layers)
+        return PatchReport(
+            fit=reports[-1],
+            model=self._last,
+            layers=self._layers,
+            models=dict(self._done),
+            is_new=any(report.steps_before < report.steps for report in reports),
+        )
 
     def _train(self, stage: PatchStage) -> FitReport:
         numbers, folder, data = stage.settings, self._folder / stage.name, self._data

@@ -110,8 +110,9 @@ def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> Train
         stop=stop,
         progress=progress,
     )
-    folder = job.output / (LAST if math.isnan(report.best) else BEST)
-    return TrainReport(fit=report, checkpoint=folder, is_first=ranks.is_first)
+    is_best = not math.isnan(report.best)
+    folder = job.output / (BEST if is_best else LAST)
+    return TrainReport(fit=report, checkpoint=folder, is_first=ranks.is_first, is_best=is_best)
 
 
 def _with_steps(config: TrainConfig, batches: Batches) -> FitSettings:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wsiseg.training.fit import FitReport
 
 CONFIG = "config.json"
+PAGE = "report.html"
 
 
 class TrainConfig(Config):
@@ -108,17 +109,23 @@ class TrainReport:
         Folder of the model to use.
     is_first
         Whether this process speaks for all that trained together.
+    is_best
+        Whether the model is the one that was best in validation; else it is the last.
     """
 
     fit: FitReport
     checkpoint: Path
     is_first: bool
+    is_best: bool
 
     def __str__(self) -> str:
         fit = self.fit
         done = f"nothing to do, all {fit.steps} steps were made before: " if fit.steps_before == fit.steps else ""
         if math.isnan(fit.best):
             return f"{done}no validation, model of step {fit.best_step} in {self.checkpoint}"
+        if not self.is_best:
+            best = f"the best {fit.metric} was {fit.best:.4f} at step {fit.best_step}"
+            return f"{done}model of step {fit.steps} in {self.checkpoint}, {best}"
         return (
             f"{done}best {fit.metric} {fit.best:.4f} at step {fit.best_step} of {fit.steps}, model in {self.checkpoint}"
         )
@@ -128,5 +135,5 @@ def clear(output: Path) -> None:
     """Remove what an earlier run left in the folder of a run."""
     for name in (BEST, LAST):
         shutil.rmtree(output / name, ignore_errors=True)
-    for name in (STATE, TRAINING, VALIDATION, CURVES, CONFIG):
+    for name in (STATE, TRAINING, VALIDATION, CURVES, CONFIG, PAGE):
         (output / name).unlink(missing_ok=True)

@@ -12,7 +12,8 @@ from wsiseg.methods.stages import LabelStage
 from wsiseg.tasks.patch_data import patch_data
 from wsiseg.tasks.patch_run import PatchRun, chosen, clear_stages, finished
 from wsiseg.tasks.train_data import fingerprints
-from wsiseg.tasks.train_job import CONFIG, TrainReport, clear
+from wsiseg.tasks.train_job import CONFIG, PAGE, TrainReport, clear
+from wsiseg.tasks.train_report import write_report
 from wsiseg.tiling.reading import open_patches
 from wsiseg.training.fit import BEST
 
@@ -77,8 +78,13 @@ def train_on_patches(method: PatchMethod, job: TrainJob, ranks: Ranks, progress:
         # Only now is it certain that all stages had these settings.
         save(resolved, job.output / CONFIG)
         _share(model, job.output / BEST)
+        if report.is_new or not (job.output / PAGE).exists():
+            write_report(job.output, data, report.models, report.layers, method=config.method, device=ranks.device)
     return TrainReport(
-        fit=report.fit, checkpoint=job.output / BEST if model == report.model else report.model, is_first=ranks.is_first
+        fit=report.fit,
+        checkpoint=job.output / BEST if model == report.model else report.model,
+        is_first=ranks.is_first,
+        is_best=report.model.name == BEST,
     )
 
 
