@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -17,6 +20,8 @@ from wsiseg.stores.patch_store import PatchStore
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 TRAIN = ("--method=mlps", "--backbone=mobilenetv3_small_050", "--epochs=2", "--batch-size=3", "--device=cpu")
 
@@ -104,3 +109,54 @@ def test_textures_are_what_their_masks_say() -> None:
 
     nearest = np.abs(image.astype(np.int64)[:, :, None] - COLOURS).sum(axis=3).argmin(axis=2)
     assert (nearest == mask)[mask < 3].mean() > 0.9
+
+
+def pictures(page: str) -> dict[str, list[NDArray[np.uint8]]]:
+    """Return the pictures of a page by their captions."""
+    found: dict[str, list[NDArray[np.uint8]]] = {}
+    for data, caption in re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]+)">', page):
+        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+            found.setdefault(caption, []).append(np.asarray(picture.convert("RGB")))
+    return found
+
+
+@pytest.mark.slow
+def test_the_page_shows_what_each_stage_learnt(trained: Path) -> None:
+    page = (trained / "run" / "report.html").read_text(encoding="utf-8")
+    found = pictures(page)
+
+    assert "://" not in page
+    layers = [name for name in json.loads((trained / "run" / "pseudo-labels.json").read_text()) if name]
+    counts = {caption: len(shown) for caption, shown in found.items()}
+    assert counts == {
+        "Curves of classify": 1,
+        "Curves of segment": 1,
+        "patch": 6,
+        "classify: activation": 6,
+        **dict.fromkeys(layers, 4),
+        "segment: prediction": 6,
+        "mask": 2,
+    }
+    # What is ignored in a mask stays as it is.
+    for image, covered in zip(found["patch"][-2:], found["mask"], strict=True):
+        assert (image[:12, :12] == covered[:12, :12]).all()
+        assert (image[12:] != covered[12:]).any(axis=2).all()
+    for told in ("Scores on 2 of 2 validation patches", "IoU normal", "tumour, stroma", "Classes of the pseudo-labels"):
+        assert told in page
+
+
+@pytest.mark.slow
+def test_pseudo_labels_of_validation_patches_are_audited(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = work / "patches.zarr"
+    run("pseudo-label", store, "--checkpoint", work / "run", "--val", "--device=cpu")
+    assert "8 patches labelled" in (said := capsys.readouterr().out)
+    assert "2 of them new" in said
+
+    run("audit", store, "-o", tmp_path / "audit")
+
+    figures = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    assert figures["truth"] == "labels"
+    assert len(figures["layers"]) == len(figures["agreement"]) == 3
+    assert all(one["patches"] == 8 and one["truth"]["patches"] == 2 for one in figures["layers"].values())

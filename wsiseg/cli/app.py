@@ -22,6 +22,7 @@ COMMANDS: tuple[str, ...] = (
     "label",
     "train",
     "pseudo-label",
+    "audit",
     "models",
     "predict",
     "evaluate",

@@ -22,6 +22,14 @@ def pseudo_label(
         str | None,
         typer.Option("--layer", help="Layer of image labels. Default: the only one there is.", rich_help_panel=LABELS),
     ] = None,
+    with_val: Annotated[
+        bool,
+        typer.Option(
+            "--val",
+            help="Label validation patches too, by the classes in their masks, for wsiseg audit.",
+            rich_help_panel=LABELS,
+        ),
+    ] = False,
     device: Device = "auto",
     time_limit: TimeLimit = None,
     overwrite: Annotated[
@@ -35,7 +43,9 @@ def pseudo_label(
     from wsiseg.tasks.pseudo_label import PseudoLabelJob
     from wsiseg.tasks.pseudo_label import pseudo_label as run
 
-    job = PseudoLabelJob(store=store, checkpoint=checkpoint, layer=layer, device=device, overwrite=overwrite)
+    job = PseudoLabelJob(
+        store=store, checkpoint=checkpoint, layer=layer, device=device, with_val=with_val, overwrite=overwrite
+    )
     with console.progress_bar() as progress, console.graceful(seconds(time_limit)) as stop:
         report = run(job, progress, stop)
     console.out.print(str(report), highlight=False, markup=False)

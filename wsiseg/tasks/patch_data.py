@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +49,28 @@ class PatchData:
         for part in (self.known.indices.tobytes(), self.known.present.tobytes(), repr(self.info).encode()):
             digest.update(part)
         return digest.hexdigest()
+
+
+def validated(data: PatchData) -> PatchData:
+    """Return the validation patches as if they were to be trained on: they show what their masks hold.
+
+    Raises
+    ------
+    DataError
+        If there is none whose mask holds a class.
+    """
+    source = data.validation
+    if source is None:
+        raise DataError("no patch of the split val has a mask", mend="Leave --val out")
+    classes = np.arange(len(data.info.labels))
+    present = np.array(
+        [np.isin(classes, source.patches.read_labels(source.layer, [index])) for index in source.indices.tolist()]
+    )
+    shown = present.any(axis=1)
+    if not shown.any():
+        raise DataError("no mask of the split val holds a class", mend="Leave --val out")
+    known = Known(patches=data.patches, indices=source.indices[shown], present=present[shown].astype(np.uint8))
+    return replace(data, known=known)
 
 
 def patch_data(patches: PatchSet, *, name: str, layer: str | None, training_data: dict[str, str]) -> PatchData:

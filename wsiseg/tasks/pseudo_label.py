@@ -14,7 +14,7 @@ from wsiseg.methods.registry import get_patch_method
 from wsiseg.methods.stages import LabelStage
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
-from wsiseg.tasks.patch_data import patch_data
+from wsiseg.tasks.patch_data import patch_data, validated
 from wsiseg.tasks.patch_masks import COVERAGE, balance, layer_names, write_masks
 from wsiseg.tasks.patch_run import model_of
 from wsiseg.tasks.train_data import fingerprints
@@ -46,6 +46,8 @@ class PseudoLabelJob:
         Layer of image labels; may be left out where there is only one.
     device
         ``auto``, ``cpu``, ``cuda:N`` or ``mps``.
+    with_val
+        Label validation patches too, by the classes in their masks, so that `audit` can compare the two.
     overwrite
         Label patches again that have labels of this classifier.
     """
@@ -54,6 +56,7 @@ class PseudoLabelJob:
     checkpoint: Path
     layer: str | None = None
     device: str = "auto"
+    with_val: bool = False
     overwrite: bool = False
 
 
@@ -101,6 +104,7 @@ def pseudo_label(job: PseudoLabelJob, progress: Progress = SILENT, stop: Stop | 
     StoppedError
         If `stop` was requested; what is labelled stays.
     """
+    stop = stop or Stop()
     run = _run_of(job.checkpoint)
     config = load(TrainConfig, options=json.loads((run / CONFIG).read_text(encoding="utf-8")))
     method = get_patch_method(config.method)
@@ -126,13 +130,15 @@ def pseudo_label(job: PseudoLabelJob, progress: Progress = SILENT, stop: Stop | 
     device = choose_device(job.device)
     labeller = stage.labeller(data.facts, models, device)
     names = layer_names(data, model, labeller.layers)
-    labelled = write_masks(
-        data, labeller, names, device=device, overwrite=job.overwrite, progress=progress, stop=stop or Stop()
+    parts = (data, validated(data)) if job.with_val else (data,)
+    labelled = sum(
+        write_masks(part, labeller, names, device=device, overwrite=job.overwrite, progress=progress, stop=stop)
+        for part in parts
     )
     return PseudoLabelReport(
         store=job.store,
         names=names,
-        patches=len(data.known.indices),
+        patches=sum(len(part.known.indices) for part in parts),
         labelled=labelled,
         shares=balance(data, names, progress),
     )
