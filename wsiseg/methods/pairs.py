@@ -63,9 +63,9 @@ def begun(spec: GatedSpec, classes: int, *, init: str, done: Mapping[str, Path],
         trained = checkpoint.read(done[stage])
         if trained.card.net != spec.classifier.model_dump(mode="json"):
             raise MethodError(
-                "the classifier was trained with another backbone",
+                "the classifier was trained with another backbone or head",
                 where=done[stage],
-                mend=f"Run the stage {stage} again, or choose the same backbone",
+                mend=f"Run the stage {stage} again, or choose the same",
             )
         weights = {name.removeprefix("classifier."): value for name, value in trained.weights.items()}
         net.classifier.load_state_dict(weights)
