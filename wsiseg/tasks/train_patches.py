@@ -79,7 +79,15 @@ def train_on_patches(method: PatchMethod, job: TrainJob, ranks: Ranks, progress:
         save(resolved, job.output / CONFIG)
         _share(model, job.output / BEST)
         if report.is_new or not (job.output / PAGE).exists():
-            write_report(job.output, data, report.models, report.layers, method=config.method, device=ranks.device)
+            write_report(
+                job.output,
+                data,
+                report.models,
+                report.layers,
+                method=config.method,
+                device=ranks.device,
+                progress=progress,
+            )
     return TrainReport(
         fit=report.fit,
         checkpoint=job.output / BEST if model == report.model else report.model,

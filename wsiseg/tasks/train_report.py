@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from wsiseg.atomic import write_bytes
+from wsiseg.checkpoint import read_card
 from wsiseg.labels import IGNORE
 from wsiseg.methods.predictor import load_predictor
 from wsiseg.metrics.confusion import ConfusionMatrix, count_confusion
@@ -26,12 +27,16 @@ if TYPE_CHECKING:
 
     from wsiseg.labels import LabelMap
     from wsiseg.methods.base import Predictor
+    from wsiseg.progress import Progress
     from wsiseg.tasks.patch_data import PatchData
+    from wsiseg.training.sources import Source
 
 _TEMPLATE: Final = "train_report.html.j2"
 _PANELS: Final = 4
 # More patches than these would hold up the end of a training.
 _MOST: Final = 300
+# What a gate may cost; less than this also comes from judging fewer patches.
+_LOSS: Final = 0.05
 
 
 def write_report(
@@ -42,6 +47,7 @@ def write_report(
     *,
     method: str,
     device: torch.device,
+    progress: Progress,
 ) -> None:
     """Write `PAGE` into the folder of a run.
 
@@ -59,10 +65,21 @@ def write_report(
         Name of the method.
     device
         Where models compute.
+    progress
+        Told where a gate does harm.
     """
     predictors = {stage: load_predictor(model, device=device) for stage, model in models.items()}
     labels = data.info.labels
     scored = np.zeros(0, dtype=np.int64) if data.validation is None else some(data.validation.indices, _MOST)
+    found = (
+        {}
+        if data.validation is None
+        else {stage: _measured(one, data.validation, scored, device) for stage, one in predictors.items()}
+    )
+    for stage, matrix in found.items():
+        judged = read_card(models[stage]).metrics.get("miou")
+        if judged is not None and (told := gate_warning(stage, float(matrix.scores()["miou"]), judged)):
+            progress.say(told)
     page = render(
         _TEMPLATE,
         name=folder.resolve().name,
@@ -77,9 +94,7 @@ def write_report(
         curves=[(stage, encoded((folder / stage / CURVES).read_bytes())) for stage in _with_curves(folder, models)],
         shown=[f"{part:.0%}" for part in data.known.present.mean(axis=0)],
         balance=_balance(folder, labels),
-        scores=[(stage, *_scores(one, data, scored, device)) for stage, one in predictors.items()]
-        if len(scored)
-        else [],
+        scores=[(stage, *_shown(matrix)) for stage, matrix in found.items()],
         scored=len(scored),
         held_out=0 if data.validation is None else len(data.validation.indices),
         training=_training_panels(data, predictors, layers, device),
@@ -102,22 +117,42 @@ def _balance(folder: Path, labels: LabelMap) -> list[dict[str, object]]:
     ]
 
 
-def _scores(predictor: Predictor, data: PatchData, indices: NDArray[np.int64], device: torch.device) -> list[list[str]]:
-    """Return IoU, precision and recall of each class on patches with masks, as texts, the mean first."""
-    if data.validation is None:
-        return []
+def gate_warning(stage: str, found: float, judged: float) -> str:
+    """Return what to say of a model that is much worse as it predicts than it was in training; nothing if it is not.
+
+    Parameters
+    ----------
+    stage
+        That trained it.
+    found
+        Its mIoU as it predicts, with its gate.
+    judged
+        Its mIoU in training, without.
+    """
+    if found >= judged - _LOSS:
+        return ""
+    what = f"{stage} has an mIoU of {found:.3f} with its gate, and {judged:.3f} without"
+    return f"warning: {what}: the classifier shuts out classes that are there. Train it longer, or leave the gate out"
+
+
+def _measured(
+    predictor: Predictor, source: Source, indices: NDArray[np.int64], device: torch.device
+) -> ConfusionMatrix:
+    """Return how often which class is taken for which, on patches with masks."""
     tallies = []
-    for index in indices:
-        patch = data.validation.whole(int(index))
+    for index in indices.tolist():
+        patch = source.whole(index)
         found = dense_maps(predictor, patch.image, device).argmax(axis=0)
         truth = np.where(patch.valid, patch.labels, IGNORE)
-        tallies.append(count_confusion(found, truth, classes=len(data.info.labels), ignore_index=IGNORE))
-    pooled = ConfusionMatrix.stack(tallies).pool(np.ones(len(tallies), dtype=np.int64))
-    overall, each = pooled.scores(), pooled.class_scores()
-    return [
-        [f"{overall['miou']:.3f}", f"{overall['fw_iou']:.3f}", f"{overall['pixel_accuracy']:.3f}"],
-        ["–" if np.isnan(value) else f"{value:.3f}" for value in each["iou"]],
-    ]
+        tallies.append(count_confusion(found, truth, classes=predictor.spec.channels, ignore_index=IGNORE))
+    return ConfusionMatrix.stack(tallies).pool(np.ones(len(tallies), dtype=np.int64))
+
+
+def _shown(matrix: ConfusionMatrix) -> tuple[list[str], list[str]]:
+    """Return mean IoU, weighted IoU and accuracy as texts, and the IoU of each class."""
+    overall = matrix.scores()
+    means = [f"{overall[name]:.3f}" for name in ("miou", "fw_iou", "pixel_accuracy")]
+    return means, ["–" if np.isnan(value) else f"{value:.3f}" for value in matrix.class_scores()["iou"]]
 
 
 def _training_panels(
