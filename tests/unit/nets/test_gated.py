@@ -64,3 +64,9 @@ def test_without_a_classifier_there_is_no_gate(images: torch.Tensor) -> None:
     assert isinstance(net, GatedDeepLab)
     with torch.inference_mode():
         torch.testing.assert_close(net(images), net.segmenter(images))
+
+
+def test_a_pair_has_the_stride_of_its_segmenter() -> None:
+    strides = {stride: build_described({**PAIR, "output_stride": stride}, 3, 3).stride for stride in (8, 16)}
+
+    assert strides == {8: 8, 16: 16}
