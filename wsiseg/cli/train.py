@@ -30,7 +30,7 @@ def train(
         str | None,
         typer.Option(
             "--method",
-            help="How to learn: supervised, or mlps from patch labels. Default supervised.",
+            help="How to learn: supervised; from patch labels mlps, or craanet (reconstructed). Default supervised.",
             rich_help_panel=MODEL,
         ),
     ] = None,
