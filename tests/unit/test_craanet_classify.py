@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from torch import distributed
+from torch import distributed, nn
 from torch.nn import functional
 
-from tests.craanet_makers import SIDE, batch, classify_learner, colourful, facts, options
+from tests.craanet_makers import BACKBONE, SIDE, batch, classify_learner, colourful, facts, options
 from wsiseg.checkpoint import load_state, save_state
 from wsiseg.errors import DataError, MethodError
 from wsiseg.heads.symmetry import turned
@@ -20,6 +20,7 @@ from wsiseg.methods import craanet_classify
 from wsiseg.methods.accumulation import AttentionAccumulator
 from wsiseg.methods.base import Batch, Clock
 from wsiseg.methods.craanet_classify import ATTENTION, AccumulatingNet, ClassifyLearner, ClassifyStage
+from wsiseg.nets.classifiers import build_classifier
 from wsiseg.nets.residual_attention import ClassAttention
 
 if TYPE_CHECKING:
@@ -176,6 +177,21 @@ def test_attention_that_is_everywhere_is_told_once_an_epoch(caplog: pytest.LogCa
     assert told[0] == "attention of red has a mean of 0.500 in epoch 1"
     # Of blue nothing is known.
     assert len(told) == 4
+
+
+def test_a_trunk_begins_with_given_weights_and_its_norms_stay(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    given = build_classifier(BACKBONE, 3).state_dict()
+    torch.save(given, tmp_path / "weights.pt")
+    learner = classify_learner(init=str(tmp_path / "weights.pt"))
+    learner.module.train()
+
+    own = learner.module.state_dict()
+    taken = {name: value for name, value in given.items() if not name.startswith("fc8")}
+    assert all(torch.equal(own[f"net.classifier.trunk.{name}"], value) for name, value in taken.items())
+    norms = [layer for layer in learner.module.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert not any(layer.training for layer in norms)
+    assert any(value.requires_grad for value in learner.module.parameters())
 
 
 def test_the_head_learns_faster() -> None:

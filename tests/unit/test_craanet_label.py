@@ -81,7 +81,13 @@ def test_white_has_no_label() -> None:
 
 
 def test_labels_made_in_another_way_have_other_names() -> None:
-    ways: list[dict[str, Any]] = [{}, {"reliability": {"fraction": 0.4}}, {"maps": "residual"}, {"accumulate": False}]
+    ways: list[dict[str, Any]] = [
+        {},
+        {"reliability": {"fraction": 0.4}},
+        {"maps": "residual"},
+        {"accumulate": False},
+        {"accumulation": {"mode": "mean"}},
+    ]
     layers = [AttentionLabeller(network(), None, options(**way)).layers for way in ways]
 
     assert len({name for pair in layers for name in pair}) == 2 * len(ways)

@@ -55,8 +55,9 @@ class AttentionLabeller:
     def layers(self) -> tuple[str, str]:
         """Return the names of all labels and of the reliable ones; labels made in other ways have other names."""
         options = self._options
-        made_by = (options.reliability.model_dump_json(), options.maps, options.accumulate)
-        mark = hashlib.blake2b(repr(made_by).encode(), digest_size=2).hexdigest()
+        # None of these changes the weights of the classifier, by which labels are told apart otherwise.
+        made_by = options.model_dump_json(include={"reliability", "maps", "accumulate", "accumulation"})
+        mark = hashlib.blake2b(made_by.encode(), digest_size=2).hexdigest()
         return f"complete-{mark}", f"reliable-{mark}"
 
     def label(
