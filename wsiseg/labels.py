@@ -8,11 +8,21 @@ indices; 255 means ignored in training data and not analysed in predictions. An
 from __future__ import annotations
 
 import colorsys
-from typing import Final, Self
+from typing import Annotated, Final, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 IGNORE: Final = 255
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(names) or len(set(names)) < len(names):
+        raise ValueError(f"class names must be distinct, got {', '.join(map(repr, names))}")
+    return names
+
+
+# Names of classes in settings, in the order of their indices.
+ClassNames: TypeAlias = Annotated[tuple[str, ...], AfterValidator(_distinct)]
 
 
 class Label(BaseModel):

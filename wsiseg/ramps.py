@@ -40,3 +40,73 @@ def ema_decay(step: int, *, longest: float) -> float:
         Decay that is approached, below 1.
     """
     return min(longest, (1 + step) / (10 + step))
+
+
+def poly(step: int, *, steps: int, power: float = 0.9) -> float:
+    """Return the factor of the learning rate for one update, which falls as a power of what is left.
+
+    Parameters
+    ----------
+    step
+        Number of the update, from 0.
+    steps
+        Updates in all; the factor reaches 0 only after the last.
+    power
+        1 is a straight line; less falls later.
+    """
+    return float((1 - min(1.0, step / steps)) ** power)
+
+
+def dropout_mu(
+    epoch: int, *, sigma: float = 0.985, lower: float = 0.65, warmup_epochs: int = 3, overshoots: bool = False
+) -> float | None:
+    """Return the part of its peak up to which progressive dropout attention keeps an activation.
+
+    Parameters
+    ----------
+    epoch
+        Number of the epoch, from 1.
+    sigma
+        What is kept of the part from one epoch to the next.
+    lower
+        Where it stops to fall.
+    warmup_epochs
+        First epochs, in which the attention is off.
+    overshoots
+        As in the code that the authors released: the part falls during the warm-up too, and once
+        more after it was last seen above `lower`. Otherwise as in the paper.
+
+    Returns
+    -------
+    float | None
+        None while the attention is off.
+
+    References
+    ----------
+    .. [1] Han et al., "Multi-Layer Pseudo-Supervision for Histopathology Tissue Semantic
+       Segmentation using Patch-level Classification Labels", Medical Image Analysis 2022.
+    """
+    if epoch <= warmup_epochs:
+        return None
+    if not overshoots:
+        return float(max(lower, sigma ** (epoch - warmup_epochs)))
+    mu = 1.0
+    for _ in range(epoch - 1):
+        if mu > lower:
+            mu *= sigma
+    return mu
+
+
+def late_start(step: int, *, steps: int, start: float) -> float:
+    """Return the weight of a loss that waits until the network has learnt something: 0, then 1.
+
+    Parameters
+    ----------
+    step
+        Number of the update, from 0.
+    steps
+        Updates in all.
+    start
+        Part of the updates, 0 … 1, for which the loss waits.
+    """
+    return float(step >= start * steps)

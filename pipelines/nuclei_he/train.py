@@ -28,7 +28,8 @@ from wsiseg.labels import Label, LabelMap
 from wsiseg.methods.base import TrainingFacts
 from wsiseg.methods.predictor import NetPredictor, load_predictor
 from wsiseg.methods.supervised import SupervisedOptions, SupervisedStage
-from wsiseg.training.fit import LAST, FitSettings, fit
+from wsiseg.training.fit import LAST, fit
+from wsiseg.training.settings import FitSettings
 from wsiseg.training.validation import dense_maps
 
 SEED = 0

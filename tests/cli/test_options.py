@@ -13,11 +13,14 @@ OPTIONS = {
     "tile": """--codec --config --dry-run --fail-fast --limit --list --manifest --min-tissue --mpp --num-shards
         --num-workers --output --overlap --overwrite --patch-size --reader --set --shard-index --slide-dir
         --slide-mpp --tissue -o slides""",
-    "ingest": """--classes --config --labels-as --layout --mpp --num-workers --output --overlap --overwrite --patch-size
-        --set --split -o source""",
-    "train": """--accumulate --amp --arch --batch-size --config --crop-px --device --ema --encoder --epochs --head
-        --layer --lr --method --mpp --num-workers --output --overwrite --seed --set --steps --time-limit
-        --val-fraction -o stores""",
+    "ingest": """--classes --config --labels --labels-as --layout --mpp --num-workers --output --overlap --overwrite
+        --patch-size --set --split --white -o source""",
+    "label": """--as --classes --config --from --layer --overwrite --qupath-origin --set --white store""",
+    "train": """--accumulate --amp --arch --backbone --batch-size --config --crop-px --device --ema --encoder --epochs
+        --head --init --layer --lr --method --mpp --num-workers --output --overwrite --seed --set --stages
+        --steps --time-limit --val-fraction -o stores""",
+    "pseudo-label": "--checkpoint --device --layer --overwrite --time-limit --val store",
+    "audit": "--layer --output --truth -o store",
     "models": "--json action model",
     "predict": """--amp --batch-size --blend --compile --config --device --dry-run --fail-fast --format --label-png
         --list --manifest --max-ram --model --mpp --num-shards --num-workers --output --overlap --overwrite --polygons

@@ -261,10 +261,34 @@ def test_images_become_a_store(tmp_path: Path, run: Callable[..., Result]) -> No
     assert run(*arguments, "--overwrite").code == 0
 
 
+def test_images_are_labelled_by_a_table(tmp_path: Path, run: Callable[..., Result]) -> None:
+    source = make_images(tmp_path / "src")
+    (tmp_path / "labels.csv").write_text("image,tumour,stroma,split\na,1,0,train\nb.png,,1,val\n")
+    table = tmp_path / "labels.csv"
+
+    result = run(
+        "ingest", source, "-o", tmp_path / "s.zarr", "--mpp", 0.5, "--labels", table, "--split", table,
+        "--labels-as", "instances", "--no-white",
+    )  # fmt: skip
+
+    assert result.code == 0
+    assert result.out.startswith("2 images (2 labelled, 2 with image labels), 2 patches")
+    store = PatchStore.open(tmp_path / "s.zarr")
+    assert store.splits.tolist() == ["train", "val"]
+    assert store.image_layers["labels"].white is None
+    assert store.read_image_labels("labels", [0, 1]).tolist() == [[1, 0], [255, 1]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
         ((), 2, "mpp"),
+        (("--layout", "wsss4luad"), 4, "holds no images"),
+        (("--layout", "bcss-wsss", "--classes", "a,b"), 2, "leave out classes"),
+        (("--mpp", 0.5, "--labels-as", "classes", "--labels", "gone.csv"), 2, "not a readable table"),
+        (("--mpp", 0.5, "--labels-as", "classes", "--classes", "a,a"), 2, "must be distinct"),
+        (("--mpp", 0.5, "--labels-as", "classes", "--set", "white=often"), 2, "white"),
+        (("--mpp", 0.5, "--labels-as", "classes", "--set", "layout=[1]"), 2, "layout"),
         (("--mpp", 0.5), 2, "--labels-as"),
         (("--mpp", 0.5, "--labels-as", "classes", "--classes", "a,b"), 5, "holds the class 2"),
         (("--mpp", 0.5, "--layout", "coco"), 2, "known: images"),

@@ -16,7 +16,7 @@ import pytest
 
 from wsiseg.cli import app
 from wsiseg.errors import WsisegError
-from wsiseg.tasks import train as task
+from wsiseg.tasks import train_data
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -283,4 +283,4 @@ def test_stores_of_one_name_are_told_apart(tmp_path: Path) -> None:
     paths = [tmp_path / "one" / "s.zarr", tmp_path / "two" / "s.zarr", tmp_path / "t.zarr"]
     stores = [cast("PatchSet", SimpleNamespace(fingerprint=name)) for name in "abc"]
 
-    assert task.fingerprints(paths, stores) == {"s.zarr (1)": "a", "s.zarr (2)": "b", "t.zarr": "c"}
+    assert train_data.fingerprints(paths, stores) == {"s.zarr (1)": "a", "s.zarr (2)": "b", "t.zarr": "c"}

@@ -88,7 +88,8 @@ def test_scores_stay_in_range(pred: Labels, truth: Labels) -> None:
     found = scores(pred, truth)
 
     assert all(0 <= found[name] <= 1 for name in QUALITIES)
-    assert 0 <= found["object_hausdorff"] <= np.hypot(*SHAPE)
+    # A weighted mean of the longest distance there is may exceed it by its rounding.
+    assert 0 <= found["object_hausdorff"] <= np.hypot(*SHAPE) * (1 + 1e-12)
 
 
 @given(label_images, label_images)

@@ -17,10 +17,27 @@ PACKAGE = Path(wsiseg.__file__).parent
 
 LAYERS = (
     ("L0 words", {"errors", "geometry", "labels", "progress", "atomic", "urls"}),
-    ("L1 plain logic", {"grid", "config", "manifest", "journal", "lock", "stopping", "limits", "executors", "objects"}),
+    (
+        "L1 plain logic",
+        {"grid", "config", "manifest", "journal", "lock", "stopping", "limits", "executors", "objects", "white"},
+    ),
     (
         "L2 bytes and maths",
-        {"slides", "stores", "nets", "heads", "losses", "ramps", "metrics", "checkpoint", "rasters", "classical"},
+        {
+            "slides",
+            "stores",
+            "nets",
+            "heads",
+            "losses",
+            "ramps",
+            "cam",
+            "metrics",
+            "checkpoint",
+            "initial_weights",
+            "rasters",
+            "annotations",
+            "classical",
+        },
     ),
     ("L3 steps", {"tissue", "tiling", "ingestion", "evaluation", "methods"}),
     ("L4 engines", {"training", "inference"}),
@@ -31,7 +48,7 @@ LEVEL = {member: level for level, (_, members) in enumerate(LAYERS) for member i
 
 # library → members that may import it at module level; None: nobody at module level.
 HOMES = {
-    "torch": {"nets", "heads", "losses", "methods", "training", "inference"},
+    "torch": {"nets", "heads", "losses", "cam", "methods", "training", "inference"},
     "torchvision": {"nets", "heads", "methods"},
     "segmentation_models_pytorch": {"nets"},
     "timm": {"nets"},
@@ -41,7 +58,7 @@ HOMES = {
     "tifffile": {"slides", "inference"},
     "imagecodecs": {"slides", "stores"},
     "dask": {"executors"},
-    "shapely": {"inference"},
+    "shapely": {"annotations", "inference"},
     "typer": {"cli"},
     "click": {"cli"},
     "rich": {"cli"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsiseg.ramps import ema_decay, warmup_cosine
+from wsiseg.ramps import dropout_mu, ema_decay, late_start, poly, warmup_cosine
 
 
 def test_the_learning_rate_rises_to_one_and_falls_to_its_floor() -> None:
@@ -24,3 +24,39 @@ def test_without_warm_up_it_starts_at_one() -> None:
 def test_a_young_average_forgets_fast() -> None:
     assert ema_decay(0, longest=0.999) == pytest.approx(0.1)
     assert ema_decay(10**6, longest=0.999) == 0.999
+
+
+def test_a_power_of_what_is_left_falls_from_one_to_zero() -> None:
+    factors = [poly(step, steps=100) for step in range(101)]
+
+    assert factors[0] == 1
+    assert factors[50] == pytest.approx(0.5**0.9)
+    assert factors[99] > 0
+    assert factors[100] == poly(200, steps=100) == 0
+    assert factors == sorted(factors, reverse=True)
+
+
+def test_dropout_attention_is_off_at_first_and_stops_at_its_bound() -> None:
+    parts = [dropout_mu(epoch) for epoch in range(1, 61)]
+
+    assert parts[:3] == [None] * 3
+    assert parts[3] == 0.985
+    assert parts[19] == pytest.approx(0.7734, abs=5e-5)
+    assert min(part for part in parts if part is not None) == parts[-1] == 0.65
+
+
+def test_dropout_attention_of_the_released_code_falls_early_and_overshoots() -> None:
+    parts = [dropout_mu(epoch, sigma=0.98, overshoots=True) for epoch in range(1, 61)]
+
+    assert parts[:3] == [None] * 3
+    assert parts[3] == pytest.approx(0.9412, abs=5e-5)
+    assert parts[19] == pytest.approx(0.6812, abs=5e-5)
+    assert parts[-2] == parts[-1] == pytest.approx(0.6412, abs=5e-5)
+
+
+def test_a_late_loss_counts_from_its_start_on() -> None:
+    weights = [late_start(step, steps=40_000, start=0.125) for step in (0, 4_999, 5_000, 39_999)]
+
+    assert weights == [0, 0, 1, 1]
+    assert late_start(0, steps=10, start=0) == 1
+    assert late_start(9, steps=10, start=1) == 0

@@ -14,7 +14,20 @@ from wsiseg.cli import console
 from wsiseg.errors import StoreError, WsisegError
 
 # One module wsiseg/cli/<name>.py for each, with a function of the same name.
-COMMANDS: tuple[str, ...] = ("info", "doctor", "tile", "ingest", "train", "models", "predict", "evaluate", "demo")
+COMMANDS: tuple[str, ...] = (
+    "info",
+    "doctor",
+    "tile",
+    "ingest",
+    "label",
+    "train",
+    "pseudo-label",
+    "audit",
+    "models",
+    "predict",
+    "evaluate",
+    "demo",
+)
 # What the user can mend: a full disk or quota, and places where writing is not allowed.
 _UNWRITABLE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS))
 

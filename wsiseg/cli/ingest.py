@@ -10,15 +10,15 @@ import typer
 
 from wsiseg.cli import console
 from wsiseg.cli.options import (
+    LABELS,
     PATCHES,
     RUN,
     ConfigFile,
+    ImageWhite,
     Overrides,
     PatchOverlap,
     ReadingThreads,
 )
-
-LABELS = "Labels"
 
 
 class LabelsAs(StrEnum):
@@ -33,13 +33,27 @@ def ingest(
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Store to make, NAME.zarr.", show_default=False)],
     mpp: Annotated[
-        str | None, typer.Option("--mpp", help="µm per pixel of the images, or unknown.", rich_help_panel=PATCHES)
+        str | None,
+        typer.Option(
+            "--mpp",
+            help="µm per pixel of the images, or unknown. Needed unless --layout tells.",
+            rich_help_panel=PATCHES,
+        ),
     ] = None,
     layout: Annotated[
         str | None,
         typer.Option(
             "--layout",
-            help="How SRC is laid out. Default images: SRC/images/* and SRC/labels/<same stem>.png.",
+            help="How SRC is laid out: luad-histoseg, bcss-wsss or wsss4luad (labels in file names). "
+            "Default images: SRC/images/* and SRC/labels/<same stem>.png.",
+            rich_help_panel=LABELS,
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            help="CSV with a column image and one of 1, 0 or nothing for each class that may occur in an image.",
             rich_help_panel=LABELS,
         ),
     ] = None,
@@ -54,14 +68,17 @@ def ingest(
     classes: Annotated[
         str | None,
         typer.Option(
-            "--classes", help="Names by index, with commas, background first. Default numbered.", rich_help_panel=LABELS
+            "--classes",
+            help="Names by index, with commas, background first. Default numbered. With --labels: its columns.",
+            rich_help_panel=LABELS,
         ),
     ] = None,
+    white: ImageWhite = None,
     split: Annotated[
         str | None,
         typer.Option(
             "--split",
-            help="train, val, test or unlabelled for all, or a CSV with columns image, split. Default none.",
+            help="train, val, test or unlabelled for all, or a CSV with columns image, split. Default: the layout's.",
             rich_help_panel=LABELS,
         ),
     ] = None,
@@ -90,6 +107,8 @@ def ingest(
         "layout": layout,
         "mpp": mpp,
         "labels_as": labels_as,
+        "labels": labels,
+        "white": white,
         "classes": None if classes is None else [name.strip() for name in classes.split(",")],
         "patch_size": patch_size,
         "overlap": overlap,

@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-INPUT, PATCHES, RUN = "Input", "Patches", "Run"
+INPUT, PATCHES, LABELS, RUN = "Input", "Patches", "Labels", "Run"
 
 
 class Amp(StrEnum):
@@ -22,6 +22,13 @@ class Amp(StrEnum):
     BF16 = "bf16"
     FP16 = "fp16"
     OFF = "off"
+
+
+class Origin(StrEnum):
+    """What polygons are counted from."""
+
+    BOUNDS = "bounds"
+    LEVEL0 = "level0"
 
 
 Slides: TypeAlias = Annotated[
@@ -61,6 +68,14 @@ PatchOverlap: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--overlap", help="Shared by neighbours: pixels (64) or a share (0.25). Default 0.", rich_help_panel=PATCHES
+    ),
+]
+ImageWhite: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--white/--no-white",
+        help="With image labels: bright pixels are glass and no class. On, except for bcss-wsss.",
+        rich_help_panel=LABELS,
     ),
 ]
 Device: TypeAlias = Annotated[

@@ -16,6 +16,7 @@ from wsiseg.cli.options import (
     FailFast,
     Manifest,
     NumShards,
+    Origin,
     Overrides,
     Precision,
     Reader,
@@ -56,13 +57,6 @@ class Polygons(StrEnum):
     GEOJSON_GZ = "geojson.gz"
     PARQUET = "parquet"
     NONE = "none"
-
-
-class Origin(StrEnum):
-    """What polygons are counted from."""
-
-    BOUNDS = "bounds"
-    LEVEL0 = "level0"
 
 
 class MaskFormat(StrEnum):

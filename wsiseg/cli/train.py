@@ -27,7 +27,12 @@ def train(
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.", show_default=False)],
     method: Annotated[
-        str | None, typer.Option("--method", help="How to learn. Default supervised.", rich_help_panel=MODEL)
+        str | None,
+        typer.Option(
+            "--method",
+            help="How to learn: supervised; from patch labels mlps, or craanet (reconstructed). Default supervised.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     arch: Annotated[
         str | None,
@@ -40,6 +45,31 @@ def train(
     encoder: Annotated[
         str | None,
         typer.Option("--encoder", help="A timm encoder, for architectures that take one.", rich_help_panel=MODEL),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone",
+            help="Of methods that learn from patch labels: resnet38d, or a timm encoder such as resnet18. "
+            "Default as published.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            "--init",
+            help="Weights that its backbones begin with: none, imagenet (downloaded), or a file. Default none.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    stages: Annotated[
+        str | None,
+        typer.Option(
+            "--stages",
+            help="Stages to run, such as classify,pseudo-label,segment. Default all.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     head: Annotated[
         str | None,
@@ -111,11 +141,12 @@ def train(
     """Train a model on labelled patches, or go on with a training that was interrupted.
 
     The run holds the models best and last, log.csv, validation.csv and curves.png; `wsiseg predict --model RUN` uses
-    the best. Several GPUs: torchrun --nproc-per-node N -m wsiseg.cli.app train …
+    the best. Methods that learn from patch labels keep these for each stage, and write report.html.
+    Several GPUs: torchrun --nproc-per-node N -m wsiseg.cli.app train …
     """
     from wsiseg.config import load
-    from wsiseg.tasks.train import TrainConfig, TrainJob
     from wsiseg.tasks.train import train as run
+    from wsiseg.tasks.train_job import TrainConfig, TrainJob
 
     options = {
         "method": method,
@@ -125,11 +156,14 @@ def train(
         "val_fraction": val_fraction,
         "epochs": epochs,
         "batch_size": batch_size,
+        "stages": None if stages is None else [stage.strip() for stage in stages.split(",")],
     }
     nested = {
         "options.arch": arch,
         "options.encoder": encoder,
         "options.head": head,
+        "options.backbone": backbone,
+        "options.init": init,
         "fit.steps": steps,
         "fit.accumulate": accumulate,
         "fit.lr": lr,

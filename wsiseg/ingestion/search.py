@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
+import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -14,13 +15,17 @@ from wsiseg.config import Config
 from wsiseg.errors import ConfigError
 from wsiseg.grid import overlap_px, parse_overlap
 from wsiseg.ingestion.layouts import LAYOUTS
+from wsiseg.ingestion.tables import label_by_table, split_by_table
+from wsiseg.labels import ClassNames  # noqa: TC001 - pydantic reads the annotations
 from wsiseg.manifest import SPLITS
 from wsiseg.slides.fingerprint import fingerprint
+from wsiseg.white import WhiteSetting  # noqa: TC001 - pydantic reads the annotations
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from wsiseg.ingestion.source import SourceImage
+    from wsiseg.stores.patches import LayerKind
 
-    from wsiseg.ingestion.layouts import SourceImage
+logger = logging.getLogger(__name__)
 
 
 class IngestSettings(Config):
@@ -31,13 +36,20 @@ class IngestSettings(Config):
     layout
         How the source is laid out; one of `LAYOUTS`.
     mpp
-        Micrometres per pixel of the images, or ``unknown``.
+        Micrometres per pixel of the images, or ``unknown``. Layouts of known data sets know theirs.
     labels_as
         What the label images hold: ``instances`` (object ids) or ``classes`` (class indices, 255 ignored). Needed
-        where there are labels.
+        where there are label images, unless the layout knows.
+    labels
+        CSV file that says which classes occur in each image: a column ``image`` (file name or stem) and one
+        for each class, holding 1, 0 or nothing where unknown.
     classes
         Names of the classes in the order of their indices, background first. For instances the
-        one class of the objects. By default numbered, or ``object``.
+        one class of the objects. By default numbered, or ``object``. With `labels` the columns that
+        are classes; by default all but ``image``, ``split`` and ``patient_id``.
+    white
+        What of images with image labels is white and belongs to no class, or None where nothing is.
+        By default the layout decides.
     patch_size
         Edge of a patch in pixels; None keeps images whole, padded to the largest.
     overlap
@@ -50,22 +62,41 @@ class IngestSettings(Config):
     layout: str = "images"
     mpp: Literal["unknown"] | Annotated[float, Field(gt=0, le=1000)]
     labels_as: Literal["instances", "classes"] | None = None
-    classes: tuple[str, ...] = ()
+    labels: Path | None = None
+    classes: ClassNames = ()
+    white: WhiteSetting = None
     patch_size: int | None = Field(default=None, ge=8, le=8192)
     overlap: Annotated[int | float, BeforeValidator(parse_overlap), Field(ge=0)] = 0.0
     split: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: dict[str, Any]) -> dict[str, Any]:
+        layout = LAYOUTS.get(str(values.get("layout", "images")))
+        if layout is None:
+            return values
+        known = {"white": layout.white} if layout.mpp is None else {"white": layout.white, "mpp": layout.mpp}
+        return known | values
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.layout not in LAYOUTS:
             raise ValueError(f"there is no layout {self.layout!r}; known: {', '.join(LAYOUTS)}")
+        if LAYOUTS[self.layout].labels is not None and (self.classes or self.labels or self.labels_as == "instances"):
+            raise ValueError(f"what the labels of {self.layout} are is known; leave out classes, labels and labels_as")
         if self.patch_size is None and self.overlap:
             raise ValueError("overlap needs patch_size, whole images do not overlap")
         if self.patch_size is not None:
             overlap_px(self.overlap, self.patch_size)
-        if self.labels_as == "instances" and len(self.classes) > 2:  # noqa: PLR2004 - background and one more
+        # Background and one more.
+        if self.labels_as == "instances" and self.labels is None and len(self.classes) > 2:  # noqa: PLR2004
             raise ValueError("label images of instances tell no classes, so name one class at most")
         return self
+
+    @property
+    def kind(self) -> LayerKind | None:
+        """Return what label images hold, or None where there are none."""
+        return self.labels_as if LAYOUTS[self.layout].labels is None else "classes"
 
 
 def find_images(source: Path, settings: IngestSettings) -> list[SourceImage]:
@@ -80,41 +111,23 @@ def find_images(source: Path, settings: IngestSettings) -> list[SourceImage]:
     ConfigError
         If the splits or the settings do not fit the images.
     """
-    images = LAYOUTS[settings.layout](source)
-    if settings.labels_as is None and any(image.labels is not None for image in images):
+    images = LAYOUTS[settings.layout].find(source)
+    if settings.kind is None and any(image.labels is not None for image in images):
         raise ConfigError(
             "the images have labels",
             where=source,
             mend="Say --labels-as instances (object ids) or --labels-as classes (class indices)",
         )
-    if not settings.split or settings.split in SPLITS:
+    if settings.labels is not None:
+        images = label_by_table(images, settings.labels, settings.classes)
+    bare = [image.path.name for image in images if image.occurs and not any(image.occurs.values())]
+    if bare:
+        logger.warning("%s: in %d images no class occurs, such as %s", source, len(bare), bare[0])
+    if not settings.split:
+        return images
+    if settings.split in SPLITS:
         return [replace(image, split=settings.split) for image in images]
-    return _split_by_table(images, settings.split)
-
-
-def _split_by_table(images: list[SourceImage], table: str) -> list[SourceImage]:
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:  # noqa: PTH123 - a user's text, not yet a path
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        mend = f"Name one of {', '.join(SPLITS)}, or a CSV file with columns image and split"
-        raise ConfigError("neither a split nor a readable table", where=table, mend=mend) from error
-    if not rows or not {"image", "split"} <= rows[0].keys():
-        raise ConfigError("the table of splits needs the columns image and split", where=table)
-    given: dict[str, dict[str, str | None]] = {}
-    for number, row in enumerate(rows, start=2):
-        if row["split"] not in SPLITS:
-            raise ConfigError(
-                f"row {number}, column split: {row['split']!r} is none of {', '.join(SPLITS)}", where=table
-            )
-        given[row["image"] or ""] = row
-    found = []
-    for image in images:
-        one = given.get(image.name) or given.get(image.path.name)
-        if one is None:
-            raise ConfigError(f"the table of splits has no row for the image {image.name}", where=table)
-        found.append(replace(image, split=one["split"] or "", group=one.get("patient_id") or image.name))
-    return found
+    return split_by_table(images, Path(settings.split))
 
 
 def source_fingerprint(images: list[SourceImage], settings: IngestSettings) -> str:
@@ -123,5 +136,6 @@ def source_fingerprint(images: list[SourceImage], settings: IngestSettings) -> s
     for image in images:
         parts = [image.name, image.split, image.group, fingerprint(image.path)]
         parts.append("" if image.labels is None else fingerprint(image.labels))
+        parts.append("" if image.occurs is None else json.dumps(image.occurs))
         digest.update("\0".join(parts).encode() + b"\n")
     return digest.hexdigest()

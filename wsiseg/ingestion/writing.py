@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -11,11 +12,13 @@ from wsiseg.errors import DataError
 from wsiseg.executors import ordered_map
 from wsiseg.geometry import Size, Window
 from wsiseg.grid import overlap_px, patch_windows
+from wsiseg.ingestion.layouts import LAYOUTS
 from wsiseg.ingestion.search import source_fingerprint
 from wsiseg.labels import IGNORE, LabelMap
 from wsiseg.manifest import SPLITS
 from wsiseg.rasters import read_labels
 from wsiseg.slides.images import ImageSlide
+from wsiseg.stores.image_labels import ImageLayerInfo
 from wsiseg.stores.patch_meta import PatchMeta
 from wsiseg.stores.patch_writer import PatchTable, PatchWriter, new_folder
 from wsiseg.stores.patches import LayerInfo
@@ -26,9 +29,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wsiseg.ingestion.layouts import SourceImage
     from wsiseg.ingestion.search import IngestSettings
+    from wsiseg.ingestion.source import SourceImage
     from wsiseg.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 LAYER: Final = "labels"
 BACKGROUND: Final = (255, 255, 255)
@@ -53,14 +58,18 @@ def write_images(
     else:
         shape = (max(size.height for size in sizes), max(size.width for size in sizes))
     layer = _layer(images, settings)
+    excluded = LAYOUTS[settings.layout].excluded
     with new_folder(store) as folder:
         table = _table(images, sizes, windows, shape)
         writer = PatchWriter(folder, _meta(images, settings), table, shape)
         labels = None if layer is None else writer.layer(LAYER, layer)
+        image_layer = _image_layer(images, settings)
+        if image_layer is not None:
+            writer.image_layer(LAYER, image_layer, _occurring(images, windows, image_layer))
 
         def encode(index: int) -> list[tuple[bytes, bytes | None]]:
             pixels = _pixels(images[index], sizes[index])
-            truth = None if layer is None else _labels(images[index], sizes[index], layer)
+            truth = None if layer is None else _labels(images[index], sizes[index], layer, excluded)
             encoded = []
             for x, y in windows[index].tolist():
                 part = Window(x, y, shape[1], shape[0])
@@ -92,10 +101,14 @@ def _windows(size: Size, settings: IngestSettings) -> NDArray[np.int64]:
 
 
 def _layer(images: list[SourceImage], settings: IngestSettings) -> LayerInfo | None:
-    if settings.labels_as is None:
+    is_asked = settings.labels_as is not None or any(image.labels is not None for image in images)
+    if settings.kind is None or not is_asked:
         return None
-    if settings.labels_as == "instances":
-        names = settings.classes or ("object",)
+    named = _named_classes(images, settings)
+    if settings.kind == "classes" and named is not None:
+        return LayerInfo(kind="classes", labels=named)
+    if settings.kind == "instances":
+        names = settings.classes if settings.labels is None and settings.classes else ("object",)
         names = names if len(names) > 1 else ("background", *names)
     elif settings.classes:
         names = settings.classes
@@ -106,7 +119,37 @@ def _layer(images: list[SourceImage], settings: IngestSettings) -> LayerInfo | N
         names = ("background", *(f"class {index}" for index in range(1, max(found - {IGNORE}, default=0) + 1)))
         if len(names) > IGNORE:
             raise DataError("label images of classes hold 0 to 254, and 255 for ignored", where=images[0].labels)
-    return LayerInfo(kind=settings.labels_as, labels=LabelMap.from_names(names))
+    return LayerInfo(kind=settings.kind, labels=LabelMap.from_names(names))
+
+
+def _named_classes(images: list[SourceImage], settings: IngestSettings) -> LabelMap | None:
+    """Return the classes that the layout or the image labels name."""
+    names = next((tuple(image.occurs) for image in images if image.occurs is not None), None)
+    own = None if names is None else LabelMap.from_names(names, background=False)
+    return LAYOUTS[settings.layout].labels or own
+
+
+def _image_layer(images: list[SourceImage], settings: IngestSettings) -> ImageLayerInfo | None:
+    labels = _named_classes(images, settings)
+    if labels is None or all(image.occurs is None for image in images):
+        return None
+    return ImageLayerInfo(labels=labels, white=settings.white)
+
+
+def _occurring(images: list[SourceImage], windows: list[NDArray[np.int64]], layer: ImageLayerInfo) -> NDArray[np.uint8]:
+    """Return which classes occur in each patch, (N, C)."""
+    rows = np.full((len(images), len(layer.labels)), IGNORE, dtype=np.uint8)
+    for row, image in zip(rows, images, strict=True):
+        if image.occurs is not None:
+            row[:] = list(image.occurs.values())
+    counts = np.array([len(part) for part in windows])
+    # What occurs in an image need not occur in each part of it; what does not occur in it, does not.
+    is_cut = (counts > 1) & (rows == 1).any(axis=1)
+    if is_cut.any():
+        logger.warning("%d images are cut, and which of their patches show a class is not known", is_cut.sum())
+    rows[is_cut] = np.where(rows[is_cut] == 1, IGNORE, rows[is_cut])
+    occurring: NDArray[np.uint8] = np.repeat(rows, counts, axis=0)
+    return occurring
 
 
 def _pixels(image: SourceImage, size: Size) -> NDArray[np.uint8]:
@@ -114,7 +157,7 @@ def _pixels(image: SourceImage, size: Size) -> NDArray[np.uint8]:
         return slide.read_level(0, Window(0, 0, size.width, size.height))
 
 
-def _labels(image: SourceImage, size: Size, layer: LayerInfo) -> NDArray[Any] | None:
+def _labels(image: SourceImage, size: Size, layer: LayerInfo, excluded: int | None) -> NDArray[Any] | None:
     """Return the labels of an image as the layer keeps them, (H, W), or None where it has none."""
     if image.labels is None:
         return None
@@ -128,6 +171,8 @@ def _labels(image: SourceImage, size: Size, layer: LayerInfo) -> NDArray[Any] | 
         if highest > np.iinfo(np.int32).max:
             raise DataError(f"object ids up to {highest} are too large", where=image.labels)
         return labels.astype(np.int32)
+    if excluded is not None:
+        labels = np.where(labels == excluded, IGNORE, labels)
     known = [label.index for label in layer.labels.labels] + [IGNORE]
     strange = np.setdiff1d(labels, known)
     if strange.size:

@@ -159,11 +159,6 @@ class Learner(Protocol):
         """Return the module that holds every parameter and buffer of the stage."""
         ...
 
-    @property
-    def encode(self) -> Encode:
-        """Return what makes targets out of labels; must not refer to the network."""
-        ...
-
     def training_step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Return scalar losses by name.
 
@@ -177,12 +172,25 @@ class Learner(Protocol):
         """
         ...
 
+    def rate_of(self, name: str) -> float:
+        """Return how much faster than the rest the parameter `name` of `module` learns."""
+        ...
+
     def after_update(self, clock: Clock) -> None:
         """Do what follows a step of the optimiser, such as moving a teacher."""
         ...
 
     def predictor(self, module: nn.Module) -> TrainedPredictor:
         """Return the predictor that `module`, the learner's own or an averaged copy of it, makes."""
+        ...
+
+
+class DenseLearner(Learner, Protocol):
+    """A learner that learns from labels of pixels."""
+
+    @property
+    def encode(self) -> Encode:
+        """Return what makes targets out of labels; must not refer to the network."""
         ...
 
 
@@ -204,6 +212,8 @@ class TrainingFacts:
         Side of the crops.
     training_data
         Fingerprint of each store, by name.
+    patches
+        Patches of all stores, by whose numbers batches know them; 0 where batches hold crops.
     """
 
     name: str
@@ -212,6 +222,7 @@ class TrainingFacts:
     mpp: float | None
     crop_px: int
     training_data: dict[str, str]
+    patches: int = 0
 
 
 class Stage(Protocol):
@@ -222,7 +233,7 @@ class Stage(Protocol):
         """Return a short name, used for the stage's folder where a method has several."""
         ...
 
-    def build(self, facts: TrainingFacts) -> Learner:
+    def build(self, facts: TrainingFacts) -> DenseLearner:
         """Return an untrained learner; its weights depend on torch's random state alone.
 
         Raises

@@ -12,7 +12,7 @@ from wsiseg.errors import DataError, MethodError, PredictionError
 from wsiseg.heads.registry import make_head
 from wsiseg.heads.symmetry import turned, turned_back
 from wsiseg.methods.base import PredictorSpec
-from wsiseg.nets.factory import NetSpec, build_net
+from wsiseg.nets.factory import build_described
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,12 +115,13 @@ def head_of(card: ModelCard) -> InstanceHead | None:
 
 def build_network(card: ModelCard) -> nn.Module:
     """Return the untrained network that a card describes."""
-    return build_net(NetSpec.model_validate(card.net), 3, channels_of(card))
+    return build_described(card.net, 3, channels_of(card))
 
 
 def _rebuilt(card: ModelCard) -> nn.Module:
     # Weights follow from the checkpoint, so there is nothing to download.
-    return build_network(card.model_copy(update={"net": {**card.net, "encoder_weights": None}}))
+    net = {**card.net, "encoder_weights": None} if "encoder_weights" in card.net else card.net
+    return build_network(card.model_copy(update={"net": net}))
 
 
 def load_predictor(source: Path | str, *, device: torch.device | str = "cpu") -> NetPredictor:
@@ -138,11 +139,24 @@ def load_predictor(source: Path | str, *, device: torch.device | str = "cpu") ->
     DataError
         If there is no such model, or its weights do not fit its card.
     """
+    card, net = _loaded(source)
+    predictor = NetPredictor(card, net)
+    predictor.to(torch.device(device))
+    return predictor
+
+
+def load_network(source: Path | str) -> nn.Module:
+    """Return the network of a trained model, on the CPU and in evaluation mode; see `load_predictor`."""
+    _, net = _loaded(source)
+    return net.eval()
+
+
+def _loaded(source: Path | str) -> tuple[ModelCard, nn.Module]:
     read = checkpoint.read(source)
     try:
         net = _rebuilt(read.card)
         net.load_state_dict(read.weights)
-        predictor = NetPredictor(read.card, net)
+        head_of(read.card)
     except (RuntimeError, ValidationError, MethodError) as error:
         first = str(error).splitlines()[0].rstrip(":")
         raise DataError(
@@ -150,5 +164,4 @@ def load_predictor(source: Path | str, *, device: torch.device | str = "cpu") ->
             where=read.folder,
             mend="Copy or train the model again",
         ) from error
-    predictor.to(torch.device(device))
-    return predictor
+    return read.card, net

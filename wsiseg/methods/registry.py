@@ -11,17 +11,31 @@ from wsiseg.errors import MethodError
 
 if TYPE_CHECKING:
     from wsiseg.methods.base import Method
+    from wsiseg.methods.stages import PatchMethod
 
 # name → module that holds METHOD
 METHODS: Final = {
     "supervised": "wsiseg.methods.supervised",
+}
+# The same for methods that know patches by their classes
+PATCH_METHODS: Final = {
+    "craanet": "wsiseg.methods.craanet",
+    "mlps": "wsiseg.methods.mlps",
 }
 ENTRY_POINTS: Final = "wsiseg.methods"
 
 
 def method_names() -> tuple[str, ...]:
     """Return the names of all methods, those of other packages included."""
-    return tuple(sorted({*METHODS, *(entry.name for entry in entry_points(group=ENTRY_POINTS))}))
+    return tuple(sorted({*METHODS, *PATCH_METHODS, *(entry.name for entry in entry_points(group=ENTRY_POINTS))}))
+
+
+def get_patch_method(name: str) -> PatchMethod | None:
+    """Return a method that knows patches by their classes, or None where `name` is no such method."""
+    if name not in PATCH_METHODS:
+        return None
+    method: PatchMethod = importlib.import_module(PATCH_METHODS[name]).METHOD
+    return method
 
 
 def get_method(name: str) -> Method:

@@ -152,6 +152,10 @@ class SupervisedLearner:
             return self._head.loss(outputs, batch.targets)
         return combo(outputs, batch.targets["classes"].long(), dice_weight=self._dice_weight)
 
+    def rate_of(self, name: str) -> float:  # noqa: ARG002 - all learn alike
+        """Return 1."""
+        return 1.0
+
     def after_update(self, clock: Clock) -> None:
         """Do nothing: there is no teacher."""
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import Field, model_validator
 
 from wsiseg.config import Config
 from wsiseg.errors import MethodError
+from wsiseg.nets.attending import ATTENDING, AttendingSpec, build_attending
+from wsiseg.nets.encoders import no_weights, unknown
+from wsiseg.nets.gated import CAM, GATED, CamSpec, GatedSpec, build_cam, build_gated
 from wsiseg.nets.unet import UNet
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
 OURS: Final = "unet-gn"
@@ -64,6 +68,25 @@ class NetSpec(Config):
         return self
 
 
+def build_described(net: Mapping[str, object], in_channels: int, out_channels: int) -> nn.Module:
+    """Return the untrained network that a model's card describes, whatever its kind.
+
+    Raises
+    ------
+    MethodError
+        If something of it is unknown.
+    ValidationError
+        If the description is damaged.
+    """
+    if net.get("arch") == ATTENDING:
+        return build_attending(AttendingSpec.model_validate(net), out_channels)
+    if net.get("arch") == CAM:
+        return build_cam(CamSpec.model_validate(net), out_channels)
+    if net.get("arch") == GATED:
+        return build_gated(GatedSpec.model_validate(net), out_channels)
+    return build_net(NetSpec.model_validate(net), in_channels, out_channels)
+
+
 def build_net(spec: NetSpec, in_channels: int, out_channels: int) -> nn.Module:
     """Return a network that maps images (B, in_channels, H, W) to raw output (B, out_channels, H, W).
 
@@ -80,7 +103,7 @@ def build_net(spec: NetSpec, in_channels: int, out_channels: int) -> nn.Module:
     if spec.arch == OURS:
         return UNet(in_channels, out_channels, widths=spec.widths, skip=spec.skip, groups=_GROUPS)
     if spec.arch not in _LIBRARY:
-        raise _unknown("network", spec.arch, list(ARCHITECTURES))
+        raise unknown("network", spec.arch, list(ARCHITECTURES))
     _check_encoder(spec.encoder)
     try:
         net = _from_library(spec, in_channels, out_channels, weights=None)
@@ -94,11 +117,7 @@ def build_net(spec: NetSpec, in_channels: int, out_channels: int) -> nn.Module:
     try:
         return _from_library(spec, in_channels, out_channels, weights=spec.encoder_weights)
     except Exception as error:  # the clients that download share no base class
-        first = str(error).strip().partition("\n")[0]
-        raise MethodError(
-            f"the trained weights of the encoder {spec.encoder} cannot be had ({first or type(error).__name__})",
-            mend="Check the connection or fetch them once on a machine that has one, or set encoder_weights to none",
-        ) from error
+        raise no_weights(spec.encoder, error) from error
 
 
 def _from_library(spec: NetSpec, in_channels: int, out_channels: int, *, weights: str | None) -> nn.Module:
@@ -120,16 +139,10 @@ def _check_encoder(name: str) -> None:
         known = [_TIMM + model for model in timm.list_models()]
         # A tag after a full stop says which trained weights.
         if name.partition(".")[0] not in known:
-            raise _unknown("encoder", name, known)
+            raise unknown("encoder", name, known)
     else:
         import segmentation_models_pytorch as smp
 
         known = [encoder for encoder in smp.encoders.encoders if not encoder.startswith("timm-")]
         if name not in known:
-            raise _unknown("encoder", name, known)
-
-
-def _unknown(what: str, name: str, known: list[str]) -> MethodError:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    mend = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known[:12])}"
-    return MethodError(f"there is no {what} {name!r}", mend=mend)
+            raise unknown("encoder", name, known)

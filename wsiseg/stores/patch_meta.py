@@ -40,6 +40,8 @@ class SlideOrigin(_Model):
         Micrometres per level-0 pixel, or None where unknown.
     reader
         The adapter that read it.
+    bounds
+        x, y, width and height of the scanned part in level-0 pixels, or None where the slide names none.
     """
 
     path: str
@@ -48,6 +50,7 @@ class SlideOrigin(_Model):
     size: tuple[int, int]
     mpp: float | None
     reader: str
+    bounds: tuple[int, int, int, int] | None = None
 
 
 class PatchGrid(_Model):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
 from wsiseg.errors import StoreError
+from wsiseg.labels import IGNORE
+from wsiseg.stores.image_labels import ImageLayerInfo
 from wsiseg.stores.patch_store import PatchStore
 from wsiseg.stores.patches import LayerInfo
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from wsiseg.labels import LabelMap
     from wsiseg.stores.patch_meta import PatchMeta
     from wsiseg.stores.patches import Indices, LayerKind, PixelSource
+
+Info = TypeVar("Info", LayerInfo, ImageLayerInfo)
 
 
 class PatchSet:
@@ -45,12 +49,10 @@ class PatchSet:
         self.stores = tuple(stores)
         self._starts = np.cumsum([0, *(len(store) for store in stores)])
         self.layers: dict[str, LayerInfo] = {}
+        self.image_layers: dict[str, ImageLayerInfo] = {}
         for store in stores:
-            for name, info in store.layers.items():
-                if self.layers.setdefault(name, info) != info:
-                    raise StoreError(
-                        f"the layer {name!r} has other classes than in the stores before", where=store.path
-                    )
+            _unite(self.layers, store.layers, store)
+            _unite(self.image_layers, store.image_layers, store)
         self.positions: NDArray[np.int64] = np.concatenate([store.positions for store in stores])
         self.extents: NDArray[np.int32] = np.concatenate([store.extents for store in stores])
         self.tissue: NDArray[np.float32] = np.concatenate([store.tissue for store in stores])
@@ -144,6 +146,28 @@ class PatchSet:
             height, width = store.image_shape
             store.write_labels(layer, local, [arrays[place][:height, :width] for place in places.tolist()])
 
+    def read_image_labels(self, layer: str, indices: Indices) -> NDArray[np.uint8]:
+        """Return which classes occur in patches, (n, C); see `PatchStore.read_image_labels`."""
+        if layer not in self.image_layers:
+            known = ", ".join(self.image_layers) or "none"
+            raise StoreError(f"no store has a layer {layer!r} of image labels", mend=f"Known: {known}")
+        wanted = self._checked(indices)
+        result = np.full((len(wanted), len(self.image_layers[layer].labels)), IGNORE, dtype=np.uint8)
+        for store, places, local in self._split_up(wanted):
+            if layer in store.image_layers:
+                result[places] = store.read_image_labels(layer, local)
+        return result
+
+    def add_image_layer(
+        self, name: str, info: ImageLayerInfo, values: NDArray[np.integer[Any]], *, overwrite: bool = False
+    ) -> None:
+        """Add a whole layer of image labels, (N, C), to every store; see `PatchStore.add_image_layer`."""
+        if len(values) != len(self):
+            raise ValueError(f"{len(values)} rows do not fit {len(self)} patches")
+        for store, part in zip(self.stores, np.split(values, self._starts[1:-1]), strict=True):
+            store.add_image_layer(name, info, part, overwrite=overwrite)
+        self.image_layers[name] = info
+
     def close(self) -> None:
         """Release the slides of stores that hold no pixels."""
         for store in self.stores:
@@ -176,3 +200,12 @@ class PatchSet:
             places = np.flatnonzero(owners == owner)
             parts.append((self.stores[owner], places, wanted[places] - self._starts[owner]))
         return parts
+
+
+def _unite(known: dict[str, Info], more: dict[str, Info], store: PatchStore) -> None:
+    """Add the layers of one more store to those known so far."""
+    for name, info in more.items():
+        if known.setdefault(name, info) != info:
+            raise StoreError(
+                f"the layer {name!r} has other classes or rules than in the stores before", where=store.path
+            )

@@ -2,15 +2,16 @@
 
 Layout of ``<name>.zarr`` (Zarr v3; N patches of H × W pixels)::
 
-    images          (N, H, W, 3) uint8    one chunk per patch, in shards; absent with codec "none"
-    positions       (N, 2) int64          x, y of the upper left corner, level-0 pixels of slide or image
-    windows         (N, 2) int64          the same in canvas pixels
-    extents         (N, 2) int32          valid width and height; the rest of the patch is padding
-    tissue          (N,) float32          share of the patch that is tissue
-    parent, split   (N,) int32, uint8     indices into the attributes `parents` and `splits`
-    thumbnail       (h, w, 3) uint8       the slide at a few µm per pixel
-    tissue_mask     (h, w) bool           tissue on the thumbnail
-    labels/<layer>  (N, H, W)             int32 instances or uint8 classes
+    images                (N, H, W, 3) uint8    one chunk per patch, in shards; absent with codec "none"
+    positions             (N, 2) int64          x, y of the upper left corner, level-0 pixels of slide or image
+    windows               (N, 2) int64          the same in canvas pixels
+    extents               (N, 2) int32          valid width and height; the rest of the patch is padding
+    tissue                (N,) float32          share of the patch that is tissue
+    parent, split         (N,) int32, uint8     indices into the attributes `parents` and `splits`
+    thumbnail             (h, w, 3) uint8       the slide at a few µm per pixel
+    tissue_mask           (h, w) bool           tissue on the thumbnail
+    labels/<layer>        (N, H, W)             int32 instances or uint8 classes
+    image_labels/<layer>  (N, C) uint8          whether a class occurs in a patch: 0, 1, or 255 for unknown
 
 Pixels beyond a patch's extent are background when read here, whatever is stored.
 """
@@ -21,11 +22,10 @@ import threading
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from pydantic import ValidationError
 
 from wsiseg.errors import StoreError
-from wsiseg.labels import LabelMap
 from wsiseg.stores.chunk_codecs import Zstd
+from wsiseg.stores.image_labels import image_layers, read_image_layer, write_image_layer
 from wsiseg.stores.patch_meta import PatchMeta
 from wsiseg.stores.patches import LayerInfo
 from wsiseg.stores.shards import ShardedArray
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from wsiseg.labels import LabelMap
+    from wsiseg.stores.image_labels import ImageLayerInfo
     from wsiseg.stores.patches import Indices, LayerKind, PixelSource
 
 
@@ -133,7 +135,13 @@ class PatchStore:
     def layers(self) -> dict[str, LayerInfo]:
         """Return the layers of labels by name."""
         names = sorted(file.parent.name for file in (self.path / "labels").glob(f"*/{METADATA}"))
-        return {name: self._layer_info(name) for name in names}
+        layers = {name: self._layer(name) for name in names}
+        return {name: LayerInfo.from_attributes(one.attributes, where=one.folder) for name, one in layers.items()}
+
+    @property
+    def image_layers(self) -> dict[str, ImageLayerInfo]:
+        """Return the layers of image labels by name."""
+        return image_layers(self.path)
 
     def thumbnail(self) -> NDArray[np.uint8]:
         """Return the slide's thumbnail, RGB (h, w, 3); empty for images."""
@@ -206,7 +214,7 @@ class PatchStore:
             dtype=info.dtype,
             codec=Zstd(info.dtype.itemsize),
             fill=info.fill,
-            attributes={"kind": kind, "labels": labels.model_dump(mode="json")},
+            attributes=info.attributes,
         )
 
     def write_labels(self, layer: str, indices: Indices, arrays: Sequence[NDArray[Any]]) -> None:
@@ -222,6 +230,18 @@ class PatchStore:
             Integers, (H, W) each.
         """
         self._layer(layer).write(indices, arrays)
+
+    def read_image_labels(self, layer: str, indices: Indices) -> NDArray[np.uint8]:
+        """Return which classes occur in patches, in the order of `indices`: (n, C) of 1, 0 and 255 for unknown."""
+        return read_image_layer(self.path, layer)[np.asarray(indices, dtype=np.int64)]
+
+    def add_image_layer(
+        self, name: str, info: ImageLayerInfo, values: NDArray[np.integer[Any]], *, overwrite: bool = False
+    ) -> None:
+        """Add a whole layer of image labels, (N, C); see `write_image_layer`."""
+        if len(values) != len(self):
+            raise ValueError(f"{len(values)} rows do not fit {len(self)} patches")
+        write_image_layer(self.path, name, info, values, overwrite=overwrite)
 
     def close(self) -> None:
         """Release the slide of a store that holds no pixels."""
@@ -256,15 +276,6 @@ class PatchStore:
                 raise StoreError(f"the store has no layer {name!r}", where=self.path, mend=f"It has: {known}")
             self._labels[name] = ShardedArray(self.path / "labels" / name)
         return self._labels[name]
-
-    def _layer_info(self, name: str) -> LayerInfo:
-        attributes = self._layer(name).attributes
-        try:
-            labels = LabelMap.model_validate(attributes["labels"])
-            kind: LayerKind = "instances" if attributes["kind"] == "instances" else "classes"
-        except (KeyError, ValidationError) as error:
-            raise StoreError(f"the layer {name!r} has no valid label map", where=self.path) from error
-        return LayerInfo(kind=kind, labels=labels)
 
 
 def _named(names: Sequence[str], indices: NDArray[Any]) -> NDArray[np.object_]:

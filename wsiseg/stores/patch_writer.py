@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wsiseg.atomic import sync
 from wsiseg.errors import StoreError
 from wsiseg.stores.chunk_codecs import Jpeg, Zstd
+from wsiseg.stores.image_labels import write_image_layer
 from wsiseg.stores.patch_meta import KEY
 from wsiseg.stores.shards import ShardedArray
 from wsiseg.stores.zarr_files import write_array, write_group
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsiseg.stores.chunk_codecs import ChunkCodec
+    from wsiseg.stores.image_labels import ImageLayerInfo
     from wsiseg.stores.patch_meta import PatchMeta
     from wsiseg.stores.patches import LayerInfo
 
@@ -120,7 +122,6 @@ class PatchWriter:
 
     def layer(self, name: str, info: LayerInfo) -> ShardedArray:
         """Add a layer of labels, to be written shard by shard."""
-        attributes: dict[str, Any] = {"kind": info.kind, "labels": info.labels.model_dump(mode="json")}
         return ShardedArray.create(
             self._folder / "labels" / name,
             count=self._count,
@@ -128,8 +129,12 @@ class PatchWriter:
             dtype=info.dtype,
             codec=Zstd(info.dtype.itemsize),
             fill=info.fill,
-            attributes=attributes,
+            attributes=info.attributes,
         )
+
+    def image_layer(self, name: str, info: ImageLayerInfo, values: NDArray[np.uint8]) -> None:
+        """Add a layer of image labels, 0, 1 and 255, (N, C)."""
+        write_image_layer(self._folder, name, info, values)
 
 
 @contextmanager

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
+from pydantic import ValidationError
 
-from wsiseg.labels import IGNORE
+from wsiseg.errors import StoreError
+from wsiseg.labels import IGNORE, LabelMap
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from wsiseg.labels import LabelMap
+    from wsiseg.stores.image_labels import ImageLayerInfo
 
     Indices = Sequence[int] | NDArray[np.integer[Any]]
 
@@ -35,6 +38,26 @@ class LayerInfo:
 
     kind: LayerKind
     labels: LabelMap
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any], *, where: Path) -> Self:
+        """Return what the attributes of a layer's array say; `where` it lies is for the message.
+
+        Raises
+        ------
+        StoreError
+            If they say nothing of the kind.
+        """
+        try:
+            labels = LabelMap.model_validate(attributes["labels"])
+            return cls(kind="instances" if attributes["kind"] == "instances" else "classes", labels=labels)
+        except (KeyError, ValidationError) as error:
+            raise StoreError("the layer has no valid label map", where=where) from error
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Return the attributes of the layer's array."""
+        return {"kind": self.kind, "labels": self.labels.model_dump(mode="json")}
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -85,9 +108,15 @@ class Patches(Protocol):
     @property
     def layers(self) -> dict[str, LayerInfo]: ...  # noqa: D102
     @property
+    def image_layers(self) -> dict[str, ImageLayerInfo]: ...  # noqa: D102
+    @property
     def fingerprint(self) -> str: ...  # noqa: D102
     def is_labelled(self, layer: str) -> NDArray[np.bool_]: ...  # noqa: D102
     def read_images(self, indices: Indices) -> NDArray[np.uint8]: ...  # noqa: D102
     def read_labels(self, layer: str, indices: Indices) -> NDArray[Any]: ...  # noqa: D102
     def add_layer(self, name: str, kind: LayerKind, labels: LabelMap) -> None: ...  # noqa: D102
     def write_labels(self, layer: str, indices: Indices, arrays: Sequence[NDArray[Any]]) -> None: ...  # noqa: D102
+    def read_image_labels(self, layer: str, indices: Indices) -> NDArray[np.uint8]: ...  # noqa: D102
+    def add_image_layer(  # noqa: D102
+        self, name: str, info: ImageLayerInfo, values: NDArray[np.integer[Any]], *, overwrite: bool = False
+    ) -> None: ...

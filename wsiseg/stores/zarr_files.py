@@ -88,12 +88,22 @@ def read_metadata(folder: Path) -> Json:
     return metadata
 
 
-def write_array(folder: Path, array: NDArray[Any]) -> None:
+def write_array(
+    folder: Path, array: NDArray[Any], *, fill: int = 0, attributes: Mapping[str, Any] | None = None
+) -> None:
     """Write a small `array` as one zstd chunk."""
     codecs = [{"name": "bytes"} if array.dtype.itemsize == 1 else LITTLE_ENDIAN, ZSTD]
     # A chunk must not be empty, an array may.
     chunk = [max(1, length) for length in array.shape]
-    write_metadata(folder, shape=array.shape, dtype=array.dtype, chunk=chunk, fill=0, codecs=codecs, attributes={})
+    write_metadata(
+        folder,
+        shape=array.shape,
+        dtype=array.dtype,
+        chunk=chunk,
+        fill=fill,
+        codecs=codecs,
+        attributes=attributes or {},
+    )
     if array.size:
         path = folder / "/".join(["c", *("0" * array.ndim)])
         path.parent.mkdir(parents=True, exist_ok=True)

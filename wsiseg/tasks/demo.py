@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import io
 import json
 import time
 from dataclasses import dataclass
@@ -13,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from wsiseg import __version__
 from wsiseg.atomic import atomic_path, write_bytes
 from wsiseg.geometry import Canvas, Size, Window
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
+from wsiseg.tasks.pictures import encoded, png, render
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,7 +95,7 @@ def demo(output: Path, *, progress: Progress = SILENT, stop: Stop | None = None)
     predict(job, progress, stop).raise_failures()
     summary = json.loads((output / "predictions" / SLIDE_ID / "summary.json").read_text(encoding="utf-8"))
     page = output / "report.html"
-    write_bytes(page, _page(output, model=settings.model).encode())
+    write_bytes(page, _page(output, model=settings.model))
     return DemoReport(page=page, nuclei=summary["objects"], seconds=time.monotonic() - begun)
 
 
@@ -112,9 +110,7 @@ def _grow(path: Path) -> None:
         grow_slide(pixels, temporary, size=Size(SIDE_PX, SIDE_PX), tissue=TISSUE, mpp=MPP, seed=0)
 
 
-def _page(output: Path, *, model: str) -> str:
-    import jinja2
-
+def _page(output: Path, *, model: str) -> bytes:
     from wsiseg.stores.patch_store import PatchStore
 
     folder = output / "predictions" / SLIDE_ID
@@ -124,11 +120,10 @@ def _page(output: Path, *, model: str) -> str:
     with PatchStore(output / "tiles" / f"{SLIDE_ID}.zarr") as store:
         rows, columns = SHOWN
         chosen = np.linspace(0, len(store) - 1, min(rows * columns, len(store))).round().astype(np.int64)
-        patches = _png(_sheet(store.read_images(chosen), columns))
+        patches = png(_sheet(store.read_images(chosen), columns))
         count, patch_px, patch_mpp = len(store), store.patch_px, store.mpp
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
-    return environment.get_template("demo.html.j2").render(
-        version=__version__,
+    return render(
+        "demo.html.j2",
         model=model,
         slide_name=f"{SLIDE_ID}.svs",
         slide_size=f"{SIDE_PX} × {SIDE_PX}",
@@ -139,8 +134,8 @@ def _page(output: Path, *, model: str) -> str:
             {"value": f"{float(everything['median_object_area_um2']):.0f} µm²", "label": "median area"},
             {"value": f"{float(everything['tissue_mm2']):.2f} mm²", "label": "of tissue"},
         ],
-        overlay=base64.b64encode((folder / "overlay.png").read_bytes()).decode(),
-        thumbnail=_png(_outlined(output / f"{SLIDE_ID}.svs")),
+        overlay=encoded((folder / "overlay.png").read_bytes()),
+        thumbnail=png(_outlined(output / f"{SLIDE_ID}.svs")),
         patches=patches,
         patch_count=count,
         patch_px=patch_px,
@@ -199,11 +194,3 @@ def _sheet(images: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
     count, height, width, _ = framed.shape
     sheet = framed.reshape(count // columns, columns, height, width, 3).swapaxes(1, 2)
     return np.ascontiguousarray(sheet.reshape(count // columns * height, columns * width, 3)[:-gap, :-gap])
-
-
-def _png(pixels: NDArray[np.uint8]) -> str:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return base64.b64encode(buffer.getvalue()).decode()

@@ -29,8 +29,8 @@ class IngestReport:
     ----------
     store
         The store.
-    images, labelled, patches
-        Numbers of images, of those with labels, and of patches.
+    images, labelled, classified, patches
+        Numbers of images, of those with label images, of those with image labels, and of patches.
     seconds
         Time taken.
     was_done
@@ -40,13 +40,17 @@ class IngestReport:
     store: Path
     images: int
     labelled: int
+    classified: int
     patches: int
     seconds: float
     was_done: bool
 
     def __str__(self) -> str:
         how = "already done" if self.was_done else f"{self.seconds:.1f} s"
-        return f"{self.images:,} images ({self.labelled:,} labelled), {self.patches:,} patches in {self.store}, {how}"
+        labels = f"{self.labelled:,} labelled"
+        if self.classified:
+            labels += f", {self.classified:,} with image labels"
+        return f"{self.images:,} images ({labels}), {self.patches:,} patches in {self.store}, {how}"
 
 
 def ingest(
@@ -94,6 +98,7 @@ def ingest(
         store=store,
         images=len(images),
         labelled=sum(image.labels is not None for image in images),
+        classified=sum(image.occurs is not None for image in images),
         patches=PatchStore.count(store),
         seconds=time.monotonic() - begun,
         was_done=is_done,

@@ -262,6 +262,7 @@ def _meta(info: SlideInfo, plan: TilePlan, work: SlideWork, table: PatchTable, o
         size=(info.size.width, info.size.height),
         mpp=None if info.mpp is None else info.mpp.value,
         reader=info.reader,
+        bounds=None if info.bounds is None else (info.bounds.x, info.bounds.y, info.bounds.width, info.bounds.height),
     )
     config = work.config()
     digest = hashlib.blake2b(origin.fingerprint.encode(), digest_size=16)

@@ -125,8 +125,8 @@ class Batches:
             looks.append(draw_look(self._augmentation, rng))
         return Crops(
             images=torch.from_numpy(np.stack(images)),
-            targets=_stacked(targets),
-            look=_stacked(looks) if self._augmentation.changes_look else {},
+            targets=stacked(targets),
+            look=stacked(looks) if self._augmentation.changes_look else {},
             seed=zlib.crc32(np.array([self._seed, first]).tobytes()),
         )
 
@@ -141,19 +141,20 @@ class Batches:
         patch = random_crop(source.read(int(source.indices[item])), crop_px=self._crop_px, scale=scale, rng=rng)
         symmetry = int(rng.integers(8)) if self._augmentation.symmetries else 0
         return Patch(
-            image=_turned(patch.image, symmetry),
-            labels=_turned(patch.labels, symmetry),
-            valid=_turned(patch.valid, symmetry),
+            image=turned(patch.image, symmetry),
+            labels=turned(patch.labels, symmetry),
+            valid=turned(patch.valid, symmetry),
         )
 
 
-def _turned(array: NDArray[Any], symmetry: int) -> NDArray[Any]:
-    """Return an array (H, W, …) mirrored for symmetries from 4 on, then turned by quarters."""
+def turned(array: NDArray[Any], symmetry: int) -> NDArray[Any]:
+    """Return an array (H, W, …) mirrored left and right for symmetries from 4 on, then turned by quarters."""
     mirrored = array[:, ::-1] if symmetry >= 4 else array  # noqa: PLR2004 - four turns, with and without mirror
     return np.ascontiguousarray(np.rot90(mirrored, symmetry % 4))
 
 
-def _stacked(items: Sequence[dict[str, NDArray[Any]]]) -> dict[str, Tensor]:
+def stacked(items: Sequence[dict[str, NDArray[Any]]]) -> dict[str, Tensor]:
+    """Return arrays of one name stacked along a new first axis."""
     return {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}
 
 

@@ -6,21 +6,19 @@ import math
 import time
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
-from pydantic import Field
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wsiseg.config import Config
 from wsiseg.errors import MethodError
 from wsiseg.methods.base import Batch, Clock, Learner
 from wsiseg.nets.devices import choose_dtype
 from wsiseg.progress import SILENT
-from wsiseg.ramps import warmup_cosine
 from wsiseg.stopping import Stop
 from wsiseg.training.log import TRAINING, VALIDATION, Table, draw_curves
+from wsiseg.training.optimiser import make_optimiser, set_rates
 from wsiseg.training.ranks import Ranks
 from wsiseg.training.state import TrainingState, seed_all
 
@@ -33,7 +31,8 @@ if TYPE_CHECKING:
 
     from wsiseg.checkpoint import State
     from wsiseg.progress import Progress
-    from wsiseg.training.batches import Batches, Crops
+    from wsiseg.training.batches import Crops
+    from wsiseg.training.settings import FitSettings
     from wsiseg.training.validation import Validation
 
 STATE: Final = "last.pt"
@@ -43,55 +42,22 @@ LAST: Final = "last"
 AGREE_EVERY: Final = 10
 
 
-class FitSettings(Config):
-    """How a network learns.
+class BatchStream(Protocol):
+    """An endless row of batches, each a function of its number."""
 
-    Parameters
-    ----------
-    steps
-        Updates of the weights.
-    accumulate
-        Batches whose gradients are added up for one update.
-    lr
-        Highest learning rate of AdamW.
-    lr_floor
-        Learning rate at the end, as a fraction of `lr`.
-    warmup
-        Part of the updates in which the learning rate rises.
-    weight_decay
-        Of AdamW; biases and scales of normalisation are left alone.
-    clip_norm
-        Longest gradient; longer ones are shortened to it.
-    ema
-        Decay of a running average of the weights, such as 0.999, which is then validated and kept. 0: none.
-    amp
-        Precision on the way forward; ``auto`` takes bf16 or fp16 on CUDA and full precision elsewhere.
-    seed
-        Decides everything that is random.
-    log_every
-        Updates between rows of the log.
-    validate_every
-        Updates between validations.
-    save_interval_s
-        Seconds after which the state is saved even without a validation.
-    num_workers
-        Threads that read and cut images.
-    """
+    @property
+    def images_per_batch(self) -> int:
+        """Return the images of one batch on all ranks."""
+        ...
 
-    steps: int = Field(default=5000, gt=0)
-    accumulate: int = Field(default=1, gt=0)
-    lr: float = Field(default=3e-4, gt=0)
-    lr_floor: float = Field(default=0.01, ge=0, le=1)
-    warmup: float = Field(default=0.03, ge=0, le=1)
-    weight_decay: float = Field(default=1e-4, ge=0)
-    clip_norm: float = Field(default=1.0, gt=0)
-    ema: float = Field(default=0.0, ge=0, lt=1)
-    amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
-    seed: int = Field(default=0, ge=0)
-    log_every: int = Field(default=20, gt=0)
-    validate_every: int = Field(default=250, gt=0)
-    save_interval_s: float = Field(default=300.0, ge=0)
-    num_workers: int = Field(default=2, ge=0)
+    @property
+    def images_per_epoch(self) -> int:
+        """Return the images of one epoch."""
+        ...
+
+    def stream(self, start: int, stop: int, *, workers: int) -> Generator[Crops]:
+        """Yield the batches from `start` up to `stop`, made ahead of time by `workers` threads."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +87,7 @@ class FitReport:
 
 def fit(
     learner: Learner,
-    batches: Batches,
+    batches: BatchStream,
     settings: FitSettings,
     folder: Path,
     *,
@@ -216,7 +182,7 @@ class _Run:
         self.validation, self.plan, self.ranks, self.stop = validation, plan, ranks, stop
         self.module = learner.module.to(device=ranks.device).to(memory_format=torch.channels_last)
         self.precision, scaler = _precision(settings, ranks.device)
-        self.state = TrainingState(self.module, _optimiser(self.module, settings), scaler, settings.ema, ranks)
+        self.state = TrainingState(self.module, make_optimiser(learner, settings), scaler, settings.ema, ranks)
         if (folder / STATE).exists():
             self.state.load(folder / STATE, plan)
         step = _Step(learner)
@@ -234,10 +200,7 @@ class _Run:
         """Make one update of the weights."""
         settings, state, device = self.settings, self.state, self.ranks.device
         self.module.train()
-        warmup_steps = round(settings.warmup * settings.steps)
-        factor = warmup_cosine(clock.step, steps=settings.steps, warmup_steps=warmup_steps, floor=settings.lr_floor)
-        for group in state.optimiser.param_groups:
-            group["lr"] = settings.lr * factor
+        set_rates(state.optimiser, settings, clock)
         for micro in range(settings.accumulate):
             batch = next(stream).dressed(device)
             with self._exchange(is_complete=micro == settings.accumulate - 1):
@@ -246,7 +209,8 @@ class _Run:
                 torch.autograd.backward(state.scaler.scale(losses["loss"] / settings.accumulate))
             state.note(losses)
         state.scaler.unscale_(state.optimiser)
-        nn.utils.clip_grad_norm_(self.module.parameters(), settings.clip_norm)
+        if settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.module.parameters(), settings.clip_norm)
         state.scaler.step(state.optimiser)
         state.scaler.update()
         state.optimiser.zero_grad(set_to_none=True)
@@ -327,16 +291,6 @@ class _Step(nn.Module):
 
     def forward(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         return self._step(batch, clock)
-
-
-def _optimiser(module: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
-    """Return AdamW that decays matrices and kernels only."""
-    learnt = [value for value in module.parameters() if value.requires_grad]
-    groups = [
-        {"params": [value for value in learnt if value.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [value for value in learnt if value.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.lr)
 
 
 def _precision(settings: FitSettings, device: torch.device) -> tuple[torch.dtype | None, torch.amp.GradScaler]:

@@ -16,6 +16,8 @@ TRAINING = "log.csv"
 VALIDATION = "validation.csv"
 CURVES = "curves.png"
 FEW = 20
+# Tell float32 values apart and keep the table legible.
+DIGITS = 7
 
 
 class Table:
@@ -40,7 +42,8 @@ class Table:
     def append(self, row: Mapping[str, float]) -> None:
         """Add a row; all rows have the same columns."""
         is_first = not self.rows
-        self.rows.append(dict(row))
+        # As they are read again: what follows from them does not depend on whether the training was interrupted.
+        self.rows.append({name: float(f"{value:.{DIGITS}g}") for name, value in row.items()})
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8", newline="") as file:
             file.writelines(self._lines([dict(row)], header=is_first))
@@ -53,8 +56,7 @@ class Table:
         writer = csv.DictWriter(lines, fieldnames=list(rows[0]), lineterminator="\n")
         if header:
             writer.writeheader()
-        # Seven digits tell float32 values apart and keep the table legible.
-        writer.writerows({name: f"{value:.7g}" for name, value in row.items()} for row in rows)
+        writer.writerows({name: f"{value:.{DIGITS}g}" for name, value in row.items()} for row in rows)
         return [lines.getvalue()]
 
 

@@ -19,8 +19,9 @@ from wsiseg.methods.base import Batch, Clock, PredictorSpec
 from wsiseg.stopping import Stop
 from wsiseg.training.augmentation import Augmentation
 from wsiseg.training.batches import Batches
-from wsiseg.training.fit import FitReport, FitSettings, fit
+from wsiseg.training.fit import FitReport, fit
 from wsiseg.training.log import read_table
+from wsiseg.training.settings import FitSettings
 from wsiseg.training.sources import Source
 from wsiseg.training.validation import Validation
 
@@ -83,6 +84,9 @@ class ToyLearner:
     def training_step(self, batch: Batch, clock: Clock) -> dict[str, torch.Tensor]:
         assert 0 <= clock.progress < 1
         return combo(self.module(batch.images.float() / 255), batch.targets["classes"].long(), dice_weight=1.0)
+
+    def rate_of(self, name: str) -> float:  # noqa: ARG002 - all learn alike
+        return 1.0
 
     def after_update(self, clock: Clock) -> None:
         assert self.updates in {clock.step, 0}

@@ -38,3 +38,10 @@ def test_nothing_logged_draws_nothing(tmp_path: Path) -> None:
     draw_curves(tmp_path, metric="miou")
 
     assert not (tmp_path / CURVES).exists()
+
+
+def test_rows_are_the_same_whether_just_written_or_read_again(tmp_path: Path) -> None:
+    table = Table(tmp_path / TRAINING, step=0)
+    table.append({"step": 1, "loss": 1 / 3})
+
+    assert Table(tmp_path / TRAINING, step=1).rows == table.rows

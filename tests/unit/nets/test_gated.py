@@ -1,0 +1,72 @@
+"""Tests of networks of a classifier and what it lets through."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wsiseg.nets.factory import build_described
+from wsiseg.nets.gated import CAM, GATED, ActivationMaps, GatedDeepLab
+from wsiseg.nets.taps import TapClassifier
+
+CLASSIFIER = {"arch": CAM, "backbone": "resnet18", "output_stride": 16, "threshold": 0.25}
+PAIR = {"arch": GATED, "backbone": "resnet18", "output_stride": 16, "classifier": CLASSIFIER, "epsilon": 0.1}
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.rand((2, 3, 64, 96), generator=torch.Generator().manual_seed(0))
+
+
+def test_activation_maps_share_pixels_out_by_what_is_seen(images: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    net = build_described(CLASSIFIER, 3, 3).eval()
+    assert isinstance(net, ActivationMaps)
+    with torch.inference_mode():
+        # Class 1 is certain and class 2 is certainly absent, whatever their activation.
+        net.classifier.fc8.weight[1] = net.classifier.fc8.weight[1].abs()
+        net.classifier.fc8.weight[2] = -net.classifier.fc8.weight[1]
+        shares = net(images).softmax(dim=1)
+    assert shares.shape == (2, 3, 64, 96)
+    assert torch.isfinite(shares).all()
+    assert (shares[:, 2] < 1e-3).all()
+    assert (shares.argmax(dim=1) == 1).any()
+
+
+def test_where_nothing_is_seen_the_most_probable_class_is_the_guess(images: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    net = build_described(CLASSIFIER, 3, 3).eval()
+    assert isinstance(net, ActivationMaps)
+    with torch.inference_mode():
+        net.classifier.fc8.weight[:] = (
+            -net.classifier.fc8.weight.abs() * torch.tensor([3.0, 1.0, 2.0])[:, None, None, None]
+        )
+        assert (net(images).argmax(dim=1) == 1).all()
+
+
+def test_a_pair_shuts_out_what_its_classifier_does_not_see(images: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    net = build_described(PAIR, 3, 3).eval()
+    assert isinstance(net, GatedDeepLab)
+    assert isinstance(net.classifier, TapClassifier)
+    with torch.inference_mode():
+        net.classifier.fc8.weight[:] = net.classifier.fc8.weight.abs()
+        net.classifier.fc8.weight[0] *= -100
+        prob = net(images).softmax(dim=1)
+        free = net.segmenter(images).softmax(dim=1)
+    assert (prob[:, 0] == 0).all()
+    torch.testing.assert_close(prob[:, 1:], free[:, 1:] / free[:, 1:].sum(dim=1, keepdim=True))
+
+
+def test_without_a_classifier_there_is_no_gate(images: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    net = build_described({**PAIR, "classifier": None}, 3, 3).eval()
+    assert isinstance(net, GatedDeepLab)
+    with torch.inference_mode():
+        torch.testing.assert_close(net(images), net.segmenter(images))
+
+
+def test_a_pair_has_the_stride_of_its_segmenter() -> None:
+    strides = {stride: build_described({**PAIR, "output_stride": stride}, 3, 3).stride for stride in (8, 16)}
+
+    assert strides == {8: 8, 16: 16}

@@ -1,0 +1,103 @@
+"""An audit counts what layers of labels have in common, and finds the patches that have least."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from wsiseg.errors import ConfigError, DataError
+from wsiseg.labels import IGNORE, LabelMap
+from wsiseg.tasks.audit import FIGURES, AuditJob, audit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from tests.conftest import MakePatchStore
+    from wsiseg.stores.patch_store import PatchStore
+
+NAMES = ("tumour", "stroma")
+SIDE = 8
+
+
+@pytest.fixture
+def truth() -> NDArray[np.uint8]:
+    """Return masks (4, 8, 8) whose halves are of one class each, and a row of no class."""
+    masks = np.zeros((4, SIDE, SIDE), np.uint8)
+    masks[:, :, SIDE // 2 :] = 1
+    masks[:, 0] = IGNORE
+    return masks
+
+
+@pytest.fixture
+def store(tmp_path: Path, make_patch_store: MakePatchStore, truth: NDArray[np.uint8]) -> PatchStore:
+    """Return a store with a layer that is true, and one that is wrong in the whole of patch 2."""
+    images = np.full((4, SIDE, SIDE, 3), 150, np.uint8)
+    made = make_patch_store(tmp_path / "s.zarr", images, truth, layer="good", names=NAMES)
+    bad = truth.copy()
+    bad[2] = np.where(bad[2] == IGNORE, IGNORE, 1 - bad[2])
+    made.add_layer("bad", "classes", LabelMap.from_names(NAMES))
+    made.write_labels("bad", range(4), list(bad))
+    return made
+
+
+def test_layers_are_compared_with_one_another(store: PatchStore, tmp_path: Path) -> None:
+    report = audit(AuditJob(store=store.path, output=tmp_path / "out"))
+
+    assert report.figures == json.loads((tmp_path / "out" / FIGURES).read_text())
+    (pair,) = report.figures["agreement"]
+    assert pair["layers"] == ["bad", "good"]
+    assert pair["pixels"] == pytest.approx(3 / 4)
+    assert pair["iou"] == pytest.approx({"tumour": 3 / 5, "stroma": 3 / 5})
+    assert report.figures["truth"] is None
+    for layer in report.figures["layers"].values():
+        assert layer["patches"] == 4
+        assert layer["coverage"] == pytest.approx(7 / 8)
+        assert layer["shares"] == pytest.approx({"tumour": 1 / 2, "stroma": 1 / 2})
+    page = report.page.read_text(encoding="utf-8")
+    # The worst comes first.
+    assert page.index("image2: 0.0%") < page.index("image0: 100.0%")
+    assert "://" not in page
+
+
+def test_layers_are_compared_with_the_truth(store: PatchStore, tmp_path: Path) -> None:
+    report = audit(AuditJob(store=store.path, output=tmp_path / "out", layers=("bad",), truth="good"))
+
+    found = report.figures["layers"]["bad"]["truth"]
+    assert found["patches"] == 4
+    assert found["accuracy"] == pytest.approx(3 / 4)
+    assert found["miou"] == pytest.approx(3 / 5)
+    assert found["recall"] == pytest.approx({"tumour": 3 / 4, "stroma": 3 / 4})
+    assert "mIoU 0.600" in str(report)
+    assert "image2: 0.0%" in report.page.read_text(encoding="utf-8")
+
+
+def test_a_layer_of_nothing_has_no_numbers(store: PatchStore, tmp_path: Path) -> None:
+    store.add_layer("empty", "classes", LabelMap.from_names(NAMES))
+    store.write_labels("empty", range(4), [np.full((SIDE, SIDE), IGNORE, np.uint8)] * 4)
+
+    report = audit(AuditJob(store=store.path, output=tmp_path / "out", layers=("empty", "good")))
+
+    assert report.figures["layers"]["empty"]["coverage"] == 0
+    assert report.figures["agreement"][0]["pixels"] is None
+
+
+def test_what_cannot_be_audited_is_told(store: PatchStore, tmp_path: Path, make_patch_store: MakePatchStore) -> None:
+    store.add_layer("unused", "classes", LabelMap.from_names(NAMES))
+    store.add_layer("other", "classes", LabelMap.from_names(("fat", "stroma")))
+    bare = make_patch_store(tmp_path / "bare.zarr", np.zeros((1, SIDE, SIDE, 3), np.uint8))
+    cases: list[tuple[PatchStore, tuple[str, ...] | None, str | None, type[Exception], str]] = [
+        (store, ("gone",), None, ConfigError, "--layer: there is no layer 'gone'"),
+        (store, ("good",), "gone", ConfigError, "--truth: there is no layer 'gone'"),
+        (store, ("good", "unused"), None, DataError, "no patch has labels in all"),
+        (store, ("good", "other"), None, DataError, "different classes"),
+        (bare, None, None, DataError, "no layer to look at"),
+    ]
+    for made, layers, truth, kind, message in cases:
+        with pytest.raises(kind, match=message):
+            audit(AuditJob(store=made.path, output=tmp_path / "out", layers=layers, truth=truth))
+    assert not (tmp_path / "out").exists()

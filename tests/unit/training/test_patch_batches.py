@@ -1,0 +1,128 @@
+"""Tests of batches of whole patches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from wsiseg.errors import DataError
+from wsiseg.heads.symmetry import turned_back
+from wsiseg.training.patch_batches import Known, PatchBatches, known_patches
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SIDE = 8
+
+
+def patches(count: int = 10) -> Any:  # noqa: ANN401 - stands in for a store
+    """Return a stand-in for a store whose labels equal the red of its images."""
+    images = np.random.default_rng(0).integers(0, 255, (count, SIDE, SIDE, 3), dtype=np.uint8)
+    labels: NDArray[np.uint8] = np.random.default_rng(1).integers(0, 2, (count, 2), dtype=np.uint8)
+    labels[:, 0] |= ~labels.any(axis=1)
+    return SimpleNamespace(
+        splits=np.array(["train", ""] * (count // 2), dtype=np.object_),
+        read_images=lambda indices: images[np.asarray(indices)],
+        read_labels=lambda _, indices: images[np.asarray(indices), ..., 0],
+        read_image_labels=lambda _, indices: labels[np.asarray(indices)],
+        images=images,
+        labels=labels,
+    )
+
+
+class Store(SimpleNamespace):
+    """A stand-in with a length."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def batches(count: int = 10, **changes: Any) -> tuple[Any, PatchBatches]:  # noqa: ANN401
+    store = Store(**vars(patches(count)))
+    known = replace(known_patches(store, "classes", ("train", "")), layers={"red": "in-store"})
+    settings: dict[str, Any] = {"batch_size": 4, "last_batch": "keep", "flips": "square", "blur_px": 0.0, "seed": 0}
+    settings |= changes
+    return store, PatchBatches(known, **settings)
+
+
+@pytest.mark.parametrize(("last_batch", "sizes"), [("keep", [4, 4, 2]), ("drop", [4, 4])])
+def test_an_epoch_holds_each_patch_at_most_once(last_batch: str, sizes: list[int]) -> None:
+    _, row = batches(last_batch=last_batch)
+    made = [row.make(number).dressed(torch.device("cpu")).targets["index"] for number in range(len(sizes))]
+    assert [len(index) for index in made] == sizes
+    indices = torch.cat(made).tolist()
+    assert len(set(indices)) == len(indices)
+    again = torch.cat([row.make(len(sizes) + number).targets["index"] for number in range(len(sizes))]).tolist()
+    assert again != indices
+    assert row.images_per_epoch == 4 * len(sizes)
+
+
+def test_a_single_last_image_is_dropped() -> None:
+    _, row = batches(count=10, batch_size=3)
+    assert row.images_per_epoch == 9
+
+
+def test_images_and_labels_are_turned_alike_and_the_symmetry_undoes_it() -> None:
+    store, row = batches()
+    seen = set()
+    for number in range(12):
+        batch = row.make(number)
+        for image, red, index, symmetry in zip(
+            batch.images, batch.targets["red"], batch.targets["index"], batch.targets["symmetry"], strict=True
+        ):
+            assert torch.equal(image[0].long(), red)
+            back = turned_back(image, int(symmetry)).permute(1, 2, 0).numpy()
+            np.testing.assert_array_equal(back, store.images[int(index)])
+            seen.add(int(symmetry))
+    assert seen == set(range(8))
+
+
+def test_batches_depend_on_their_number_alone() -> None:
+    _, row = batches()
+    streamed = list(row.stream(2, 7, workers=2))
+    for number, batch in zip(range(2, 7), streamed, strict=True):
+        again = row.make(number)
+        assert torch.equal(batch.images, again.images)
+        assert all(torch.equal(batch.targets[name], again.targets[name]) for name in again.targets)
+
+
+def test_ranks_cut_batches_into_parts() -> None:
+    _, whole = batches(batch_size=4, last_batch="drop")
+    parts = [batches(batch_size=2, last_batch="drop", rank=rank, world=2)[1] for rank in range(2)]
+    for number in range(4):
+        joined = torch.cat([part.make(number).images for part in parts])
+        assert torch.equal(joined, whole.make(number).images)
+
+
+def test_blur_spares_labels() -> None:
+    _, plain = batches(flips="none")
+    _, blurred = batches(flips="none", blur_px=3.0)
+    differs = False
+    for number in range(6):
+        one, two = (row.make(number).dressed(torch.device("cpu")) for row in (plain, blurred))
+        assert torch.equal(one.targets["red"], two.targets["red"])
+        differs |= not torch.equal(one.images, two.images)
+    assert differs
+
+
+def test_unknown_and_empty_labels_are_left_out() -> None:
+    store = Store(**vars(patches(10)))
+    store.labels[2] = (255, 1)
+    store.labels[4] = 0
+    known = known_patches(store, "classes", ("train",))
+    assert known.indices.tolist() == [0, 6, 8]
+    store.labels[:] = 255
+    with pytest.raises(DataError, match="no patch has image labels"):
+        known_patches(store, "classes", ("train",))
+
+
+def test_too_few_patches_are_refused() -> None:
+    store = Store(**vars(patches(4)))
+    known = Known(patches=store, indices=np.arange(1), present=store.labels[:1])
+    with pytest.raises(DataError, match="do not fill a batch"):
+        PatchBatches(known, batch_size=4, last_batch="keep", flips="none", blur_px=0, seed=0)

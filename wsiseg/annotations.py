@@ -1,0 +1,158 @@
+"""Regions that people have drawn on a slide, in GeoJSON as QuPath exports it."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import orjson
+import shapely
+
+from wsiseg.errors import DataError
+from wsiseg.labels import IGNORE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+# QuPath takes names that end in a star for no class.
+_STAR: Final = "*"
+_IGNORED: Final = "Ignore*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Annotations:
+    """Regions with classes.
+
+    Parameters
+    ----------
+    path
+        Where they come from.
+    regions
+        Polygons, level-0 pixels counted from where QuPath counts, (R,).
+    names
+        The classes of each region, (R,); a region may be of several.
+    skipped
+        Objects that were left out, as they have no class or no area or are no annotations.
+    """
+
+    path: Path
+    regions: NDArray[np.object_]
+    names: tuple[tuple[str, ...], ...]
+    skipped: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the names of all classes, sorted."""
+        return tuple(sorted({name for names in self.names for name in names if name != _IGNORED}))
+
+    def occurring(self, points: NDArray[np.float64], classes: Sequence[str]) -> NDArray[np.uint8]:
+        """Return which classes the regions over each point are of.
+
+        Parameters
+        ----------
+        points
+            x, y in the frame of the regions, (N, 2). A region's border belongs to it.
+        classes
+            Names of the columns.
+
+        Returns
+        -------
+        NDArray[np.uint8]
+            (N, C): 1 for the classes of the regions over a point and 0 for the others; 255 for all where
+            there is no region, or one of the class ``Ignore*``.
+
+        Raises
+        ------
+        DataError
+            If a region is of another class.
+        """
+        unknown = next((name for name in self.classes if name not in classes), None)
+        if unknown is not None:
+            raise DataError(
+                f"a region is of the class {unknown!r}, which is none of {', '.join(classes)}",
+                where=self.path,
+                mend="Name all --classes, or change it in QuPath",
+            )
+        occurring = np.full((len(points), len(classes)), IGNORE, dtype=np.uint8)
+        # The tree holds the points: the regions are few, and each is prepared once.
+        region, point = shapely.STRtree(shapely.points(points)).query(self.regions, predicate="intersects")
+        occurring[point] = 0
+        for column, name in enumerate(classes):
+            occurring[point[self._is_of(name)[region]], column] = 1
+        occurring[point[self._is_of(_IGNORED)[region]]] = IGNORE
+        return occurring
+
+    def _is_of(self, name: str) -> NDArray[np.bool_]:
+        return np.array([name in names for names in self.names], dtype=np.bool_)
+
+
+def read_annotations(path: Path) -> Annotations:
+    """Return the annotations with a class and an area.
+
+    A class that is derived in QuPath, such as ``Tumor: Stroma``, stands for both of its parts. Classes
+    whose names end in a star are none, except that ``Ignore*`` takes what it covers out.
+
+    Parameters
+    ----------
+    path
+        ``.geojson`` or ``.json``, gzipped if it ends in ``.gz``: a FeatureCollection, a list of
+        features, or one feature.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, no GeoJSON, or a geometry is broken.
+    """
+    regions, all_names, skipped = [], [], 0
+    for number, feature in enumerate(_features(path), start=1):
+        try:
+            names = _names(feature)
+            geometry = feature["geometry"] if names else None
+            region = None if geometry is None else shapely.make_valid(shapely.from_geojson(orjson.dumps(geometry)))
+        except (KeyError, TypeError, AttributeError, shapely.errors.GEOSException) as error:
+            raise DataError(f"feature {number} is no valid GeoJSON", where=path) from error
+        if region is None or not region.area > 0:
+            skipped += 1
+            continue
+        regions.append(region)
+        all_names.append(names)
+    array = np.empty(len(regions), dtype=np.object_)
+    array[:] = regions
+    return Annotations(path=path, regions=array, names=tuple(all_names), skipped=skipped)
+
+
+def _features(path: Path) -> list[Any]:  # Any: whatever JSON says
+    try:
+        data = path.read_bytes()
+        content = orjson.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+    except FileNotFoundError as error:
+        raise DataError("there is no such file", where=path) from error
+    except (OSError, EOFError, zlib.error, orjson.JSONDecodeError) as error:
+        raise DataError(f"not GeoJSON: {error}", where=path, mend="Export it from QuPath as GeoJSON") from error
+    if isinstance(content, dict):
+        content = [content] if content.get("type") == "Feature" else content.get("features")
+    if not isinstance(content, list):
+        raise DataError("not GeoJSON: it holds no features", where=path, mend="Export it from QuPath as GeoJSON")
+    return content
+
+
+def _names(feature: Any) -> tuple[str, ...]:  # noqa: ANN401 - whatever JSON says
+    """Return the classes of a feature; none if it has none or is no annotation."""
+    properties = feature.get("properties") or {}
+    if properties.get("objectType", "annotation") != "annotation":
+        return ()
+    classification = properties.get("classification")
+    if not isinstance(classification, dict):
+        names = [] if classification is None else [classification]
+    elif "names" in classification:
+        names = classification["names"]
+    else:
+        names = [classification.get("name") or ""]
+    parts = (part.strip() for name in names for part in name.split(":"))
+    return tuple(part for part in parts if part and (part == _IGNORED or not part.endswith(_STAR)))

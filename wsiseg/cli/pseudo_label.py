@@ -1,0 +1,51 @@
+"""``wsiseg pseudo-label``."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import Annotated
+
+import typer
+
+from wsiseg.cli import console
+from wsiseg.cli.options import LABELS, RUN, Device, TimeLimit, seconds
+
+
+def pseudo_label(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Patch store with image labels.", show_default=False)],
+    *,
+    checkpoint: Annotated[
+        Path,
+        typer.Option("--checkpoint", help="A run, or its stage that made the classifier.", show_default=False),
+    ],
+    layer: Annotated[
+        str | None,
+        typer.Option("--layer", help="Layer of image labels. Default: the only one there is.", rich_help_panel=LABELS),
+    ] = None,
+    with_val: Annotated[
+        bool,
+        typer.Option(
+            "--val",
+            help="Label validation patches too, by the classes in their masks, for wsiseg audit.",
+            rich_help_panel=LABELS,
+        ),
+    ] = False,
+    device: Device = "auto",
+    time_limit: TimeLimit = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Label patches again that are done.", rich_help_panel=RUN)
+    ] = False,
+) -> None:
+    """Write masks into a store, made by a trained classifier from what its patches show.
+
+    The classifier comes from `wsiseg train`, which needs no more than its first stage: --stages classify.
+    """
+    from wsiseg.tasks.pseudo_label import PseudoLabelJob
+    from wsiseg.tasks.pseudo_label import pseudo_label as run
+
+    job = PseudoLabelJob(
+        store=store, checkpoint=checkpoint, layer=layer, device=device, with_val=with_val, overwrite=overwrite
+    )
+    with console.progress_bar() as progress, console.graceful(seconds(time_limit)) as stop:
+        report = run(job, progress, stop)
+    console.out.print(str(report), highlight=False, markup=False)

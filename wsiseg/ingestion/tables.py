@@ -1,0 +1,124 @@
+"""Tables that say something of each image: its split, or which classes occur in it."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from wsiseg.errors import ConfigError, DataError
+from wsiseg.labels import IGNORE
+from wsiseg.manifest import SPLITS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from wsiseg.ingestion.source import SourceImage
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, str]
+
+_CELLS: Final = {"1": 1, "0": 0, "": IGNORE}
+# One table may hold both the labels and the splits.
+_NO_CLASSES: Final = frozenset(("image", "split", "patient_id"))
+
+
+def split_by_table(images: list[SourceImage], table: Path) -> list[SourceImage]:
+    """Return the images with their splits, from a CSV file with the columns ``image`` and ``split``.
+
+    Raises
+    ------
+    ConfigError
+        If it is no such table, or an image is not in it.
+    """
+    mend = f"Name one of {', '.join(SPLITS)}, or a CSV file with columns image and split"
+    columns, rows = _read(table, what="neither a split nor a readable table", mend=mend)
+    if not rows or not {"image", "split"} <= set(columns):
+        raise ConfigError("the table of splits needs the columns image and split", where=table)
+    given: dict[str, Row] = {}
+    for number, row in enumerate(rows, start=2):
+        if row["split"] not in SPLITS:
+            raise ConfigError(
+                f"row {number}, column split: {row['split']!r} is none of {', '.join(SPLITS)}", where=table
+            )
+        given[row["image"]] = row
+    found = []
+    for image in images:
+        own = _row_of(image, given)
+        if own is None:
+            raise ConfigError(f"the table of splits has no row for the image {image.name}", where=table)
+        found.append(replace(image, split=own["split"], group=own.get("patient_id") or image.group))
+    return found
+
+
+def label_by_table(images: list[SourceImage], table: Path, classes: Sequence[str] = ()) -> list[SourceImage]:
+    """Return the images with what occurs in them, from a CSV file with a column ``image`` and one for each class.
+
+    A cell is 1, 0, or empty for unknown.
+
+    Parameters
+    ----------
+    images
+        Images without labels; those that have no row stay so.
+    table
+        The file. Its column ``image`` holds file names or stems.
+    classes
+        Columns to take, in the order of their indices; by default all but ``image``, ``split`` and ``patient_id``.
+
+    Raises
+    ------
+    ConfigError
+        If it is no such table.
+    DataError
+        If a cell is something else, or no row belongs to an image.
+    """
+    columns, rows = _read(
+        table, what="not a readable table", mend="Write a CSV file with a column image and one of 0 and 1 per class"
+    )
+    names = tuple(classes) or tuple(column for column in columns if column not in _NO_CLASSES)
+    missing = next((name for name in ("image", *names) if name not in columns), None)
+    if missing is not None or not names:
+        raise ConfigError(
+            f"the table of labels has no column {missing!r}" if missing else "the table of labels names no class",
+            where=table,
+            mend="It needs a column image, and one for each class",
+        )
+    given: dict[str, Row] = {}
+    for number, row in enumerate(rows, start=2):
+        strange = next((name for name in names if row[name].strip() not in _CELLS), None)
+        if strange is not None:
+            raise DataError(
+                f"row {number}, column {strange}: {row[strange]!r} is none of 0, 1 and nothing",
+                where=table,
+                mend="If the column is no class, name those that are with --classes",
+            )
+        given[row["image"]] = row
+    found = []
+    for image in images:
+        own = _row_of(image, given)
+        occurs = None if own is None else {name: _CELLS[own[name].strip()] for name in names}
+        found.append(replace(image, occurs=occurs))
+    without = [image.path for image in found if image.occurs is None]
+    if len(without) == len(found):
+        raise DataError("no row has the name of an image", where=table, mend="The column image holds file names")
+    if without:
+        logger.warning("%s has no row for %d images, such as %s", table, len(without), without[0].name)
+    return found
+
+
+def _read(table: Path, *, what: str, mend: str) -> tuple[list[str], list[Row]]:
+    """Return the names of the columns and the rows; cells that are cut off are empty."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            rows = list(reader)
+            return list(reader.fieldnames or ()), rows
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(what, where=table, mend=mend) from error
+
+
+def _row_of(image: SourceImage, rows: dict[str, Row]) -> Row | None:
+    return rows.get(image.name) or rows.get(image.path.name) or rows.get(image.path.stem)

@@ -1,0 +1,205 @@
+"""Weights that were trained elsewhere, as a beginning: read as data only, fitted by name, and accounted for."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from wsiseg.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+_SAFE: Final = ".safetensors"
+_MODEL: Final = "model.safetensors"
+# Files of a classifier know nothing of the network that it is now a part of.
+_PREFIXES: Final = ("", "backbone.", "encoder.", "backbone.encoder.")
+# Names in a line of the log.
+_SHOWN: Final = 4
+# A counter that no network here looks at, and that old files lack.
+_COUNTER: Final = "num_batches_tracked"
+
+_MXNET: Final = re.compile(r"(?:arg|aux):")
+_MXNET_BRANCH: Final = re.compile(r"(res|bn)(\d)(?:a|b(\d+))_(branch\d\w*?)_([a-z_]+)")
+_MXNET_TOP: Final = re.compile(r"bn\d*_([a-z_]+)")
+_MXNET_VALUES: Final = {
+    "weight": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_var": "running_var",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitReport:
+    """What became of weights that a network was given.
+
+    Parameters
+    ----------
+    loaded
+        Names of the network that have a value now.
+    missing
+        Names of the network that the file lacks; they keep what they had.
+    unexpected
+        Names of the file that the network lacks.
+    misshapen
+        Names that both have, with arrays of different shapes; they keep what they had. A
+        classifier of other classes is the usual case.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshapen: tuple[str, ...]
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return tensors by name, on the CPU.
+
+    Parameters
+    ----------
+    path
+        A model of wsiseg, a safetensors file, or a file of torch that holds tensors by name, or
+        such under ``state_dict``. A leading ``module.`` is taken off, and names that MXNet gave
+        to ResNet-38 become ours.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, it is damaged, or it holds anything but data.
+    """
+    if path.is_dir():
+        path /= _MODEL
+    if not path.is_file():
+        raise DataError("there is no such file of weights", where=path)
+    tensors = _read_safe(path) if path.suffix == _SAFE else _read_torch(path)
+    named = {name.removeprefix("module."): value for name, value in tensors.items()}
+    if not any(_MXNET.match(name) for name in named):
+        return named
+    ours = {name: resnet38_name(name) for name in named}
+    return {new: named[old] for old, new in ours.items() if new is not None}
+
+
+def resnet38_name(name: str) -> str | None:
+    """Return our name of a parameter of ResNet-38 that MXNet knows as `name`.
+
+    Returns
+    -------
+    str | None
+        None for what has no place here, such as the classifier of ImageNet.
+
+    References
+    ----------
+    .. [1] Wu et al., "Wider or Deeper: Revisiting the ResNet Model for Visual Recognition",
+       Pattern Recognition 2019.
+
+    Examples
+    --------
+    >>> resnet38_name("aux:bn4b5_branch2b1_moving_var")
+    'b4_5.bn_branch2b1.running_var'
+    """
+    name = _MXNET.sub("", name, count=1)
+    if name == "conv1a_weight":
+        return "conv1a.weight"
+    if found := _MXNET_BRANCH.fullmatch(name):
+        kind, stage, block, branch, value = found.groups()
+        layer = f"{'conv' if kind == 'res' else 'bn'}_{branch}"
+        place = f"b{stage}" if block is None else f"b{stage}_{block}"
+        return f"{place}.{layer}.{_MXNET_VALUES[value]}" if value in _MXNET_VALUES else None
+    if (found := _MXNET_TOP.fullmatch(name)) and found[1] in _MXNET_VALUES:
+        return f"bn7.{_MXNET_VALUES[found[1]]}"
+    return None
+
+
+def initialise(net: nn.Module, weights: Mapping[str, Tensor], *, where: Path) -> InitReport:
+    """Give a network all weights that fit it by name and shape.
+
+    Weights of a backbone alone fit the network around it. What did not fit is logged.
+
+    Parameters
+    ----------
+    net
+        Changed in place; on any device.
+    weights
+        Tensors by name.
+    where
+        Where they come from, for errors.
+
+    Raises
+    ------
+    DataError
+        If nothing fits.
+    """
+    own = {name: value for name, value in net.state_dict().items() if not name.endswith(_COUNTER)}
+
+    def fitting(prefix: str) -> int:
+        return sum(prefix + name in own for name in weights)
+
+    prefix = max(_PREFIXES, key=fitting)
+    given = {prefix + name: value for name, value in weights.items() if not name.endswith(_COUNTER)}
+    common = own.keys() & given.keys()
+    loaded = {name: given[name] for name in sorted(common) if given[name].shape == own[name].shape}
+    if not loaded:
+        raise DataError(
+            "none of these weights fits the network",
+            where=where,
+            mend="Check that the file was made for the same backbone",
+        )
+    net.load_state_dict(loaded, strict=False)
+    report = InitReport(
+        loaded=tuple(loaded),
+        missing=tuple(sorted(own.keys() - given.keys())),
+        unexpected=tuple(sorted(name.removeprefix(prefix) for name in given.keys() - own.keys())),
+        misshapen=tuple(sorted(common - loaded.keys())),
+    )
+    logger.info("%d of %d arrays are taken from %s", len(loaded), len(own), where)
+    for names, what in (
+        (report.missing, "are not in it and begin as they are"),
+        (report.unexpected, "have no place in the network"),
+        (report.misshapen, "have another shape in the network, which keeps its own"),
+    ):
+        if names:
+            shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+            logger.warning("%s: %d arrays %s (%s)", where, len(names), what, shown)
+    return report
+
+
+def _read_safe(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise DataError(f"damaged weights ({error})", where=path, mend="Copy the file again") from error
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=path) from error
+    except Exception as error:  # torch's reader meets rubbish with errors of many kinds
+        raise DataError(
+            "the file is damaged or holds more than data, which could run code when loaded",
+            where=path,
+            mend="If you trust it, store its tensors once as safetensors",
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict):
+        raise DataError("the file holds no tensors by name", where=path)
+    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    if not tensors:
+        raise DataError("the file holds no tensors by name", where=path)
+    return tensors

@@ -1,0 +1,232 @@
+"""The classifier of CRAANet, whose attention is accumulated while it learns."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional
+
+from wsiseg.errors import MethodError
+from wsiseg.initial_weights import initialise, read_weights
+from wsiseg.losses.resampling import nearest
+from wsiseg.methods.accumulation import SATURATED, AttentionAccumulator
+from wsiseg.methods.craanet_options import CLASSIFY, model_card
+from wsiseg.methods.predictor import NetPredictor, normalised
+from wsiseg.nets.attending import build_attending
+from wsiseg.nets.residual_attention import attention_maps
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from wsiseg.checkpoint import ModelCard
+    from wsiseg.methods.base import Batch, Clock, TrainingFacts
+    from wsiseg.methods.craanet_options import CraanetOptions
+    from wsiseg.methods.sgd import Flips, SgdSettings
+    from wsiseg.nets.attending import AttentionMaps
+    from wsiseg.nets.residual_attention import ClassAttention
+
+logger = logging.getLogger(__name__)
+
+# Accumulated attention, beside the weights of the model.
+ATTENTION: Final = "attention.npy"
+_PROBABLE: Final = 0.5
+# Part of the batches in which what was seen already is hidden, as published.
+_HIDDEN: Final = 0.5
+
+
+class AccumulatingNet(nn.Module):
+    """A classifier and what it has looked at so far, which is kept with the state of the training.
+
+    Parameters
+    ----------
+    net
+        The classifier.
+    accumulator
+        Of the training patches.
+    """
+
+    def __init__(self, net: AttentionMaps, accumulator: AttentionAccumulator) -> None:
+        super().__init__()
+        self.net = net
+        self.accumulator = accumulator
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """Return maps and counts as tensors."""
+        return {name: torch.from_numpy(value) for name, value in self.accumulator.state().items()}
+
+    def set_extra_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `get_extra_state` returned."""
+        self.accumulator.load_state({name: value.numpy() for name, value in state.items()})
+
+
+class AttendingPredictor(NetPredictor):
+    """A classifier as a predictor that is kept with what it has looked at.
+
+    Parameters
+    ----------
+    card, net
+        As for `NetPredictor`.
+    accumulator
+        Of the training patches.
+    """
+
+    def __init__(self, card: ModelCard, net: nn.Module, accumulator: AttentionAccumulator) -> None:
+        super().__init__(card, net)
+        self._accumulator = accumulator
+
+    def save(self, folder: Path, *, metrics: Mapping[str, float], half: bool = False) -> None:
+        """Write a checkpoint and the attention to `folder`; see `TrainedPredictor`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._accumulator.save(folder / ATTENTION)
+        super().save(folder, metrics=metrics, half=half)
+
+
+class ClassifyLearner:
+    """Learns which classes a patch shows, and keeps where it saw them.
+
+    Parameters
+    ----------
+    card
+        The model to be.
+    module
+        The classifier and its accumulator.
+    options
+        Of the method.
+    """
+
+    def __init__(self, card: ModelCard, module: AccumulatingNet, options: CraanetOptions) -> None:
+        self._card = card
+        self._module = module
+        self._options = options
+        self._settings = options.numbers.classify
+
+    @property
+    def module(self) -> nn.Module:
+        """Return the classifier and its accumulator."""
+        return self._module
+
+    def training_step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """Return ``loss`` and the part of patches whose classes are ``exact``; keep where classes were seen.
+
+        Raises
+        ------
+        MethodError
+            If it is not known which patches these are and what they show.
+        """
+        if not {"present", "index", "symmetry"} <= batch.targets.keys():
+            raise MethodError("the method learns from numbered patches of which is known what they show")
+        present = batch.targets["present"]
+        images = normalised(batch.images, self._card)
+        if self._options.drop and torch.rand(()) < _HIDDEN:
+            images = self._hidden(images, batch)
+        found = self._module.net.classifier.attended(images)
+        loss = functional.binary_cross_entropy_with_logits(found.logits, present)
+        if self._options.accumulate:
+            self._take_in(found, batch, clock)
+        exact = ((found.logits > 0) == (present > _PROBABLE)).all(dim=1).float().mean()
+        return {"loss": loss, "exact": exact.detach()}
+
+    def rate_of(self, name: str) -> float:
+        """Return 10 for the head."""
+        return self._settings.rate_of(name.removeprefix("net.classifier."))
+
+    def after_update(self, clock: Clock) -> None:
+        """Tell at the end of each epoch how far attention has spread."""
+        is_over = (clock.step + 1) % max(1, clock.steps // self._settings.epochs) == 0
+        if not (is_over and self._options.accumulate):
+            return
+        means = self._module.accumulator.class_means()
+        for label, mean in zip(self._card.labels.labels, means, strict=True):
+            if np.isnan(mean):
+                continue
+            logger.info("attention of %s has a mean of %.3f in epoch %d", label.name, mean, self._epoch(clock))
+            if mean > SATURATED:
+                logger.warning(
+                    "attention of %s is nearly everywhere (its mean is %.2f): labels made of it say little; "
+                    "train for fewer epochs, or pass --set options.accumulation.mode=mean",
+                    label.name,
+                    mean,
+                )
+
+    def predictor(self, module: nn.Module) -> NetPredictor:
+        """Return the attention as a predictor."""
+        net = module.get_submodule("net")
+        if not self._options.accumulate:
+            return NetPredictor(self._card, net)
+        # Averages of weights know no attention.
+        return AttendingPredictor(self._card, net, self._module.accumulator)
+
+    def _epoch(self, clock: Clock) -> int:
+        return clock.step * self._settings.epochs // clock.steps + 1
+
+    def _take_in(self, found: ClassAttention, batch: Batch, clock: Clock) -> None:
+        maps = attention_maps(found.scores if self._options.maps == "score" else found.parts)
+        epoch = self._epoch(clock)
+        self._module.accumulator.update(
+            _of_all(batch.targets["index"]).numpy(),
+            _of_all(maps).numpy(),
+            _of_all(found.logits.detach()).numpy(),
+            _of_all(batch.targets["present"]).numpy() > _PROBABLE,
+            symmetries=_of_all(batch.targets["symmetry"]).numpy(),
+            epoch=epoch,
+            is_last=epoch == self._settings.epochs,
+        )
+
+    def _hidden(self, images: Tensor, batch: Batch) -> Tensor:
+        """Return images without what was seen before."""
+        seen = self._module.accumulator.attended(
+            batch.targets["index"].cpu().numpy(), symmetries=batch.targets["symmetry"].cpu().numpy()
+        )
+        mask = nearest(torch.from_numpy(np.ascontiguousarray(seen)), (images.shape[2], images.shape[3]))
+        return images.masked_fill(mask.to(images.device)[:, None], 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifyStage:
+    """Trains the classifier."""
+
+    options: CraanetOptions
+    settings: SgdSettings
+    name: str = CLASSIFY
+    flips: Flips = "both"
+    blur_px: float = 0.0
+    is_best_kept: bool = False
+
+    def build(self, facts: TrainingFacts, done: Mapping[str, Path], layers: tuple[str, ...]) -> ClassifyLearner:  # noqa: ARG002 - the first stage
+        """Return an untrained learner; see `PatchStage`."""
+        options = self.options
+        card = model_card(facts, options, net=options.classifier.model_dump(mode="json"))
+        classes, is_downloaded = len(facts.labels), options.init == "imagenet"
+        net = build_attending(options.classifier, classes, weights="imagenet" if is_downloaded else None)
+        if facts.crop_px % net.stride:
+            raise MethodError(
+                f"the side of patches, {facts.crop_px} px, is no multiple of {net.stride}",
+                mend="Cut patches of another size, or choose another backbone",
+            )
+        if options.init not in ("none", "imagenet"):
+            initialise(net.classifier.trunk, read_weights(Path(options.init)), where=Path(options.init))
+        if options.init == "none":
+            logger.warning("the classifier begins with random weights: nothing of it is frozen, and it learns slowly")
+        else:
+            net.classifier.trunk.freeze()
+        side = facts.crop_px // net.stride
+        accumulator = AttentionAccumulator(
+            facts.patches if options.accumulate else 0, classes, (side, side), options.accumulation
+        )
+        return ClassifyLearner(card, AccumulatingNet(net, accumulator), options)
+
+
+def _of_all(values: Tensor) -> Tensor:
+    """Return values (B, …) of all processes that train together, on the CPU."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values.cpu()
+    whole = values.contiguous()
+    parts = [torch.empty_like(whole) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, whole)
+    return torch.cat(parts).cpu()

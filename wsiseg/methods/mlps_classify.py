@@ -1,0 +1,169 @@
+"""The classifier of multi-layer pseudo-supervision, and the masks that its gradients make."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from torch.nn import functional
+
+from wsiseg.cam import grad_cam, pseudo_masks
+from wsiseg.errors import MethodError
+from wsiseg.initial_weights import initialise, read_weights
+from wsiseg.methods.mlps_options import CLASSIFY, PSEUDO_LABEL, model_card
+from wsiseg.methods.predictor import NetPredictor, load_network, normalised
+from wsiseg.nets.gated import ActivationMaps, build_cam
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from wsiseg.checkpoint import ModelCard
+    from wsiseg.methods.base import Batch, Clock, TrainingFacts
+    from wsiseg.methods.mlps_options import MlpsOptions
+    from wsiseg.methods.mlps_presets import AttentionSettings
+    from wsiseg.methods.sgd import Flips, SgdSettings
+
+logger = logging.getLogger(__name__)
+
+_PROBABLE: Final = 0.5
+
+
+class ClassifyLearner:
+    """Learns which classes a patch shows.
+
+    Parameters
+    ----------
+    card
+        The model to be.
+    net
+        The classifier.
+    settings
+        Numbers of the training.
+    attention
+        Schedule of the dropout attention; None for none.
+    """
+
+    def __init__(
+        self, card: ModelCard, net: ActivationMaps, settings: SgdSettings, attention: AttentionSettings | None
+    ) -> None:
+        self._card = card
+        self._net = net
+        self._settings = settings
+        self._attention = attention
+
+    @property
+    def module(self) -> nn.Module:
+        """Return the network."""
+        return self._net
+
+    def training_step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """Return ``loss``, the part of patches whose classes are ``exact`` and, while it acts, the attention's ``mu``.
+
+        Raises
+        ------
+        MethodError
+            If it is not known what the patches show.
+        """
+        present = _present(batch)
+        epoch = clock.step * self._settings.epochs // clock.steps + 1
+        mu = None if self._attention is None else self._attention.mu(epoch)
+        logits = self._net.classifier(normalised(batch.images, self._card), mu=mu).float()
+        loss = functional.multilabel_soft_margin_loss(logits, present)
+        exact = ((logits > 0) == (present > _PROBABLE)).all(dim=1).float().mean()
+        return {"loss": loss, "exact": exact.detach(), "mu": loss.new_tensor(1.0 if mu is None else mu)}
+
+    def rate_of(self, name: str) -> float:
+        """Return 10 for the last layer, as published."""
+        return self._settings.rate_of(name.removeprefix("classifier."))
+
+    def after_update(self, clock: Clock) -> None:
+        """Do nothing."""
+
+    def predictor(self, module: nn.Module) -> NetPredictor:
+        """Return the activation maps as a predictor."""
+        return NetPredictor(self._card, module)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifyStage:
+    """Trains the classifier."""
+
+    options: MlpsOptions
+    settings: SgdSettings
+    name: str = CLASSIFY
+    flips: Flips = "both"
+    blur_px: float = 0.0
+    is_best_kept: bool = False
+
+    def build(self, facts: TrainingFacts, done: Mapping[str, Path], layers: tuple[str, ...]) -> ClassifyLearner:  # noqa: ARG002 - the first stage
+        """Return an untrained learner; see `PatchStage`."""
+        options = self.options
+        card = model_card(facts, options, net=options.cam.model_dump(mode="json"))
+        net = build_cam(options.cam, len(facts.labels), weights="imagenet" if options.init == "imagenet" else None)
+        if options.init not in ("none", "imagenet"):
+            initialise(net.classifier, read_weights(Path(options.init)), where=Path(options.init))
+        if options.init == "none":
+            logger.warning("the classifier begins with random weights: nothing of it is frozen, and it learns slowly")
+        else:
+            net.classifier.freeze()
+        return ClassifyLearner(card, net, self.settings, options.resolved().attention if options.attention else None)
+
+
+class PseudoMasks:
+    """Labels patches with the gradients of a classifier at its three taps.
+
+    Parameters
+    ----------
+    net
+        The trained classifier, on its device.
+    """
+
+    def __init__(self, net: ActivationMaps) -> None:
+        self._classifier = net.classifier.eval()
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Return the names of the taps, shallow to deep."""
+        return self._classifier.tap_names
+
+    def label(
+        self,
+        images: Tensor,
+        present: Tensor,
+        white: Tensor | None,
+        *,
+        indices: NDArray[np.int64],  # noqa: ARG002 - images say everything
+    ) -> dict[str, Tensor]:
+        """Return a mask of each tap; see `Labeller`."""
+        maps = grad_cam(self._classifier.tapped, images.float() / 255)
+        size = (images.shape[2], images.shape[3])
+        return {
+            name: pseudo_masks(planes, present, size, white) for name, planes in zip(self.layers, maps, strict=True)
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PseudoLabelStage:
+    """Labels the training patches with the classifier."""
+
+    name: str = PSEUDO_LABEL
+
+    def labeller(self, facts: TrainingFacts, done: Mapping[str, Path], device: torch.device) -> PseudoMasks:  # noqa: ARG002 - any patches can be labelled
+        """Return what makes the masks."""
+        net = load_network(done[CLASSIFY])
+        if not isinstance(net, ActivationMaps):
+            raise MethodError("this model is no classifier of the method", where=done[CLASSIFY])
+        return PseudoMasks(net.to(device))
+
+
+def _present(batch: Batch) -> Tensor:
+    if "present" not in batch.targets:
+        raise MethodError("the method learns from patches of which is known what they show")
+    return batch.targets["present"]

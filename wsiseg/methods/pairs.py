@@ -1,0 +1,73 @@
+"""A segmentation network and the classifier before it, as methods with a gate begin, judge and keep them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wsiseg import checkpoint
+from wsiseg.errors import MethodError
+from wsiseg.initial_weights import initialise, read_weights
+from wsiseg.methods.predictor import NetPredictor, normalised
+from wsiseg.nets.gated import GatedDeepLab, build_gated
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from wsiseg.nets.gated import GatedSpec
+
+logger = logging.getLogger(__name__)
+
+
+class UngatedPredictor(NetPredictor):
+    """The pair without its gate, by which models are chosen; it is kept with its gate."""
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Return the segmentation network's own probabilities."""
+        segmenter = self._net.get_submodule("segmenter")
+        maps: Tensor = segmenter(normalised(batch, self.card)).float()
+        return maps.softmax(dim=1)
+
+
+def begun(spec: GatedSpec, classes: int, *, init: str, done: Mapping[str, Path], stage: str) -> GatedDeepLab:
+    """Return a segmentation network to be trained, behind a classifier that has been.
+
+    Parameters
+    ----------
+    spec
+        Of both.
+    classes
+        Number of classes.
+    init
+        Weights that the segmentation network begins with: ``none``, ``imagenet`` for its
+        backbone, or a file.
+    done
+        Folders of the models of earlier stages, by name.
+    stage
+        Name of the one that trains the classifier.
+
+    Raises
+    ------
+    MethodError, DataError
+        If weights cannot be had, or the classifier is another one.
+    """
+    net = build_gated(spec, classes, weights="imagenet" if init == "imagenet" else None)
+    if init == "none":
+        logger.warning("the segmentation network begins with random weights and learns slowly")
+    elif init != "imagenet":
+        initialise(net.segmenter, read_weights(Path(init)), where=Path(init))
+    if net.classifier is not None and spec.classifier is not None:
+        trained = checkpoint.read(done[stage])
+        if trained.card.net != spec.classifier.model_dump(mode="json"):
+            raise MethodError(
+                "the classifier was trained with another backbone or head",
+                where=done[stage],
+                mend=f"Run the stage {stage} again, or choose the same",
+            )
+        weights = {name.removeprefix("classifier."): value for name, value in trained.weights.items()}
+        net.classifier.load_state_dict(weights)
+        net.classifier.requires_grad_(requires_grad=False)
+    return net

@@ -1,0 +1,144 @@
+"""What is asked of a method that knows patches by their classes: stages that train, and stages that label."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from wsiseg.config import Config
+    from wsiseg.methods.base import Learner, TrainingFacts
+    from wsiseg.methods.sgd import Flips, SgdSettings
+
+
+class PatchStage(Protocol):
+    """One step of a method that knows which classes whole patches show: trains one learner."""
+
+    @property
+    def name(self) -> str:
+        """Return a short name, used for the stage's folder."""
+        ...
+
+    @property
+    def settings(self) -> SgdSettings:
+        """Return the numbers of the training."""
+        ...
+
+    @property
+    def flips(self) -> Flips:
+        """Return the symmetries under which patches are seen."""
+        ...
+
+    @property
+    def blur_px(self) -> float:
+        """Return the largest standard deviation of the blur of half of the images."""
+        ...
+
+    @property
+    def is_best_kept(self) -> bool:
+        """Tell whether the model with the best validation is used, or the last one."""
+        ...
+
+    def build(self, facts: TrainingFacts, done: Mapping[str, Path], layers: tuple[str, ...]) -> Learner:
+        """Return a learner.
+
+        Parameters
+        ----------
+        facts
+            What is known of the data.
+        done
+            Folders of the models of earlier stages, by name.
+        layers
+            Layers that earlier stages have labelled, in the order of their labeller.
+
+        Raises
+        ------
+        MethodError, DataError
+            If a network is unknown, weights cannot be had, or the data do not suit the stage.
+        """
+        ...
+
+
+class Labeller(Protocol):
+    """Labels the pixels of patches whose classes are known."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Return the names of what `label` gives."""
+        ...
+
+    def label(
+        self, images: Tensor, present: Tensor, white: Tensor | None, *, indices: NDArray[np.int64]
+    ) -> dict[str, Tensor]:
+        """Return labels, uint8 (B, H, W), by layer: class indices, 255 where there is none.
+
+        Parameters
+        ----------
+        images
+            uint8 RGB (B, 3, H, W) on the labeller's device.
+        present
+            bool (B, C): the classes that each image shows.
+        white
+            bool (B, H, W): pixels without tissue; None where there are none by definition.
+        indices
+            (B,): numbers of the patches among all patches of the stores.
+        """
+        ...
+
+
+@runtime_checkable
+class LabelStage(Protocol):
+    """One step of a method that labels pixels and trains nothing."""
+
+    @property
+    def name(self) -> str:
+        """Return a short name."""
+        ...
+
+    def labeller(self, facts: TrainingFacts, done: Mapping[str, Path], device: torch.device) -> Labeller:
+        """Return what labels patches.
+
+        Parameters
+        ----------
+        facts
+            What is known of the patches to label.
+        done
+            Folders of the models of earlier stages, by name, of which it is made.
+        device
+            Where it is to compute.
+        """
+        ...
+
+
+class PatchMethod(Protocol):
+    """A recipe for those who only know which classes each patch shows."""
+
+    @property
+    def name(self) -> str:
+        """Return the name used on the command line."""
+        ...
+
+    @property
+    def summary(self) -> str:
+        """Return one line on what the method needs and does."""
+        ...
+
+    @property
+    def options(self) -> type[Config]:
+        """Return the type of the method's options.
+
+        Its field ``numbers`` is a dictionary in which the name of a stage that trains leads to what is
+        replaced of the stage's `SgdSettings`.
+        """
+        ...
+
+    def stages(self, options: Config) -> tuple[PatchStage | LabelStage, ...]:
+        """Return the stages in order, for options of the method's own type."""
+        ...

@@ -1,0 +1,155 @@
+"""The job behind ``wsiseg pseudo-label``: masks of patches, made by a trained classifier from what they show."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from wsiseg import checkpoint
+from wsiseg.config import load
+from wsiseg.errors import ConfigError, DataError
+from wsiseg.methods.registry import get_patch_method
+from wsiseg.methods.stages import LabelStage
+from wsiseg.nets.devices import choose_device
+from wsiseg.progress import SILENT
+from wsiseg.stopping import Stop
+from wsiseg.tasks.patch_data import patch_data, validated
+from wsiseg.tasks.patch_masks import COVERAGE, balance, layer_names, write_masks
+from wsiseg.tasks.patch_run import model_of
+from wsiseg.tasks.train_data import fingerprints
+from wsiseg.tasks.train_job import CONFIG, TrainConfig
+from wsiseg.tiling.reading import open_patches
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from wsiseg.methods.stages import PatchStage
+    from wsiseg.progress import Progress
+    from wsiseg.tasks.patch_masks import Balance
+
+# RUN/STAGE/last/model.json: the run is so far above the model.
+_DEPTH: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PseudoLabelJob:
+    """What to do.
+
+    Parameters
+    ----------
+    store
+        Patch store with image labels; gets the layers.
+    checkpoint
+        Folder of a run, or of its stage that trained the classifier.
+    layer
+        Layer of image labels; may be left out where there is only one.
+    device
+        ``auto``, ``cpu``, ``cuda:N`` or ``mps``.
+    with_val
+        Label validation patches too, by the classes in their masks, so that `audit` can compare the two.
+    overwrite
+        Label patches again that have labels of this classifier.
+    """
+
+    store: Path
+    checkpoint: Path
+    layer: str | None = None
+    device: str = "auto"
+    with_val: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PseudoLabelReport:
+    """What was labelled.
+
+    Parameters
+    ----------
+    store
+        The store.
+    names
+        Names of the layers in the store, by the layer of the network that made each.
+    patches, labelled
+        Patches that are labelled now, and those that were not before.
+    shares
+        Coverage and share of each class, by layer.
+    """
+
+    store: Path
+    names: dict[str, str]
+    patches: int
+    labelled: int
+    shares: Balance
+
+    def __str__(self) -> str:
+        done = "already done" if self.labelled == 0 else f"{self.labelled} of them new"
+        layers = "\n".join(
+            f"labels/{name}: {self.shares[layer][COVERAGE]:.1%} of the pixels" for layer, name in self.names.items()
+        )
+        return f"{self.patches} patches labelled in {self.store}, {done}\n{layers}"
+
+
+def pseudo_label(job: PseudoLabelJob, progress: Progress = SILENT, stop: Stop | None = None) -> PseudoLabelReport:
+    """Write the layers that a trained classifier makes into a store.
+
+    Raises
+    ------
+    ConfigError
+        If the method of the run labels nothing.
+    DataError, StoreError
+        If the run, the model or the store cannot be used, or they are of different classes.
+    BusyError
+        If another process writes the same layers.
+    StoppedError
+        If `stop` was requested; what is labelled stays.
+    """
+    stop = stop or Stop()
+    run = _run_of(job.checkpoint)
+    config = load(TrainConfig, options=json.loads((run / CONFIG).read_text(encoding="utf-8")))
+    method = get_patch_method(config.method)
+    stages = () if method is None else method.stages(load(method.options, options=config.options))
+    trained: list[PatchStage] = []
+    for stage in stages:
+        if isinstance(stage, LabelStage):
+            break
+        trained.append(stage)
+    else:
+        raise ConfigError(f"the method {config.method} makes no pseudo-labels", where=run)
+    models = {one.name: model_of(run, one) for one in trained}
+    model = models[trained[-1].name]
+    store = open_patches([job.store])
+    prints = fingerprints([job.store], [store])
+    data = patch_data(store, name=run.name, layer=job.layer, training_data=prints)
+    if checkpoint.read_card(model).labels != data.info.labels:
+        raise DataError(
+            "the classifier knows other classes than the store",
+            where=job.store,
+            mend="Choose another --layer, or the run that was trained on these classes",
+        )
+    device = choose_device(job.device)
+    labeller = stage.labeller(data.facts, models, device)
+    names = layer_names(data, model, labeller.layers)
+    parts = (data, validated(data)) if job.with_val else (data,)
+    labelled = sum(
+        write_masks(part, labeller, names, device=device, overwrite=job.overwrite, progress=progress, stop=stop)
+        for part in parts
+    )
+    return PseudoLabelReport(
+        store=job.store,
+        names=names,
+        patches=sum(len(part.known.indices) for part in parts),
+        labelled=labelled,
+        shares=balance(data, names, progress),
+    )
+
+
+def _run_of(path: Path) -> Path:
+    """Return the folder of the run that a folder belongs to."""
+    folder = path.resolve()
+    for candidate in (folder, *folder.parents[: _DEPTH - 1]):
+        if (candidate / CONFIG).exists():
+            return candidate
+    raise DataError(
+        "this is no run of wsiseg train, nor a part of one", where=path, mend="Pass RUN, or RUN/classify for mlps"
+    )

@@ -1,0 +1,139 @@
+"""What a training is asked to do, and what it reports."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from wsiseg.config import Config
+from wsiseg.training.augmentation import Augmentation
+from wsiseg.training.fit import BEST, LAST, STATE
+from wsiseg.training.log import CURVES, TRAINING, VALIDATION
+from wsiseg.training.settings import FitSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from wsiseg.training.fit import FitReport
+
+CONFIG = "config.json"
+PAGE = "report.html"
+
+
+class TrainConfig(Config):
+    """Settings of a training.
+
+    Parameters
+    ----------
+    method
+        Name of the method.
+    options
+        Options of the method; each method documents its own.
+    layer
+        Layer of labels; may be left out where there is only one.
+    name
+        Name of the model; that of the output folder where None.
+    mpp
+        Micrometres per pixel to train at; None takes the first store's.
+    batch_size
+        Images in a batch, on each device.
+    crop_px
+        Side of the images that are cut from patches.
+    epochs
+        Rounds through the data; None leaves it to `fit.steps`.
+    stages
+        Stages to run of a method that has several; None runs all.
+    val_fraction
+        Share of the labelled patches held out by whole images, where the stores mark none as ``val``.
+    weights
+        Share of the draws of each store, in order; None shares by area.
+    augmentation
+        How images are changed.
+    fit
+        How the network learns.
+    """
+
+    method: str = "supervised"
+    options: dict[str, Any] = Field(default_factory=dict)
+    layer: str | None = None
+    name: str | None = None
+    mpp: float | None = Field(default=None, gt=0)
+    batch_size: int = Field(default=8, gt=0)
+    crop_px: int = Field(default=256, gt=0)
+    epochs: float | None = Field(default=None, gt=0)
+    stages: tuple[str, ...] | None = None
+    val_fraction: float = Field(default=0.2, ge=0, lt=1)
+    weights: tuple[float, ...] | None = None
+    augmentation: Augmentation = Augmentation()
+    fit: FitSettings = FitSettings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainJob:
+    """What to do.
+
+    Parameters
+    ----------
+    stores
+        Patch stores, or folders of them; each is a source of its own.
+    output
+        Folder of the run.
+    config
+        How to train.
+    device
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    overwrite
+        Train from the start even if there is a run to go on with.
+    """
+
+    stores: tuple[Path, ...]
+    output: Path
+    config: TrainConfig
+    device: str = "auto"
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainReport:
+    """What became of a training.
+
+    Parameters
+    ----------
+    fit
+        Steps and metrics.
+    checkpoint
+        Folder of the model to use.
+    is_first
+        Whether this process speaks for all that trained together.
+    is_best
+        Whether the model is the one that was best in validation; else it is the last.
+    """
+
+    fit: FitReport
+    checkpoint: Path
+    is_first: bool
+    is_best: bool
+
+    def __str__(self) -> str:
+        fit = self.fit
+        done = f"nothing to do, all {fit.steps} steps were made before: " if fit.steps_before == fit.steps else ""
+        if math.isnan(fit.best):
+            return f"{done}no validation, model of step {fit.best_step} in {self.checkpoint}"
+        if not self.is_best:
+            best = f"the best {fit.metric} was {fit.best:.4f} at step {fit.best_step}"
+            return f"{done}model of step {fit.steps} in {self.checkpoint}, {best}"
+        return (
+            f"{done}best {fit.metric} {fit.best:.4f} at step {fit.best_step} of {fit.steps}, model in {self.checkpoint}"
+        )
+
+
+def clear(output: Path) -> None:
+    """Remove what an earlier run left in the folder of a run."""
+    for name in (BEST, LAST):
+        shutil.rmtree(output / name, ignore_errors=True)
+    for name in (STATE, TRAINING, VALIDATION, CURVES, CONFIG, PAGE):
+        (output / name).unlink(missing_ok=True)

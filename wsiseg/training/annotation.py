@@ -1,0 +1,126 @@
+"""Labelling the patches of stores by a trained network, going on where an earlier run ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+
+from wsiseg.executors import ordered_map
+from wsiseg.progress import SILENT
+from wsiseg.stopping import Stop
+from wsiseg.white import white_pixels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from wsiseg.labels import LabelMap
+    from wsiseg.methods.stages import Labeller
+    from wsiseg.progress import Progress
+    from wsiseg.training.patch_batches import Known
+    from wsiseg.white import WhiteRule
+
+# Runs of neighbours share shards on disk.
+_RUN: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Read:
+    rows: NDArray[np.int64]
+    images: NDArray[np.uint8]
+    white: NDArray[np.bool_] | None
+
+
+def annotate(
+    known: Known,
+    labeller: Labeller,
+    names: dict[str, str],
+    labels: LabelMap,
+    *,
+    white: WhiteRule | None,
+    batch_size: int,
+    device: torch.device,
+    overwrite: bool = False,
+    progress: Progress = SILENT,
+    stop: Stop | None = None,
+) -> int:
+    """Write the layers of a labeller into the stores, and return how many patches were labelled.
+
+    Parameters
+    ----------
+    known
+        Patches to label, and what they show.
+    labeller
+        On `device`.
+    names
+        Name in the stores of each of the labeller's layers.
+    labels
+        The classes.
+    white
+        What of a patch is without tissue; None where the classes cover all of it.
+    batch_size
+        Images at once.
+    device
+        Where the labeller computes.
+    overwrite
+        Label patches that have all of the layers, too; else they are left alone.
+    progress
+        Told about patches.
+    stop
+        Looked at after each run of patches.
+
+    Raises
+    ------
+    StoppedError
+        If `stop` was requested; what is labelled stays.
+    """
+    stop, patches = stop or Stop(), known.patches
+    for name in names.values():
+        if name not in patches.layers:
+            patches.add_layer(name, "classes", labels)
+    is_done = np.all([patches.is_labelled(name) for name in names.values()], axis=0)
+    rows = np.arange(len(known.indices)) if overwrite else np.flatnonzero(~is_done[known.indices])
+
+    def read(part: NDArray[np.int64]) -> _Read:
+        images = patches.read_images(known.indices[part])
+        found = None if white is None else np.stack([white_pixels(image, white) for image in images])
+        return _Read(rows=part, images=images, white=found)
+
+    runs = [rows[first : first + _RUN] for first in range(0, len(rows), _RUN)]
+    with progress.task("pseudo-labels", total=len(known.indices), unit="patches") as advance:
+        advance(len(known.indices) - len(rows))
+        for run in ordered_map(read, runs, workers=1, ahead=1):
+            masks = _masks(run, known, labeller, batch_size, device)
+            for layer, name in names.items():
+                patches.write_labels(name, known.indices[run.rows], list(masks[layer]))
+            advance(len(run.rows))
+            if stop.is_requested:
+                raise stop.error()
+    return len(rows)
+
+
+def pixel_counts(known: Known, name: str) -> NDArray[np.int64]:
+    """Return how many pixels of the known patches have each label in a layer, (256,); the last are ignored."""
+    counts = np.zeros(256, dtype=np.int64)
+    for first in range(0, len(known.indices), _RUN):
+        counts += np.bincount(
+            known.patches.read_labels(name, known.indices[first : first + _RUN]).ravel(), minlength=256
+        )
+    return counts
+
+
+def _masks(
+    run: _Read, known: Known, labeller: Labeller, batch_size: int, device: torch.device
+) -> dict[str, NDArray[np.uint8]]:
+    parts: dict[str, list[NDArray[np.uint8]]] = {layer: [] for layer in labeller.layers}
+    for first in range(0, len(run.rows), batch_size):
+        part = slice(first, first + batch_size)
+        images = torch.from_numpy(run.images[part]).permute(0, 3, 1, 2).to(device)
+        present = torch.from_numpy(known.present[run.rows[part]] == 1).to(device)
+        white = None if run.white is None else torch.from_numpy(run.white[part]).to(device)
+        indices = known.indices[run.rows[part]]
+        for layer, masks in labeller.label(images, present, white, indices=indices).items():
+            parts[layer].append(masks.cpu().numpy())
+    return {layer: np.concatenate(masks) for layer, masks in parts.items()}

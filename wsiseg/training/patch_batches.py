@@ -1,0 +1,197 @@
+"""Batches of whole patches of which is known what they show, and what was found in them so far."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+import torch
+
+from wsiseg.errors import DataError
+from wsiseg.executors import ordered_map
+from wsiseg.labels import IGNORE
+from wsiseg.training.augmentation import Augmentation, draw_look
+from wsiseg.training.batches import Crops, stacked, turned
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from wsiseg.methods.sgd import Flips
+    from wsiseg.stores.patches import Patches
+
+# By their numbers: see `turned`.
+SYMMETRIES: Final[dict[Flips, tuple[int, ...]]] = {
+    "none": (0,),
+    "horizontal": (0, 4),
+    "both": (0, 2, 4, 6),
+    "square": tuple(range(8)),
+}
+PRESENT: Final = "present"
+INDEX: Final = "index"
+SYMMETRY: Final = "symmetry"
+# Normalisation over a batch has nothing to go by in a single image.
+_SMALLEST: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Known:
+    """Patches of a set and what is known about each.
+
+    Parameters
+    ----------
+    patches
+        The stores.
+    indices
+        Patches that are used, (n,).
+    present
+        Classes that each of them shows, uint8 (n, C) of 0 and 1.
+    layers
+        Layers of labels that go along: the target that each becomes, and its name in the stores.
+    """
+
+    patches: Patches
+    indices: NDArray[np.int64]
+    present: NDArray[np.uint8]
+    layers: Mapping[str, str] = field(default_factory=dict)
+
+
+class PatchBatches:
+    """An endless row of batches of whole patches, each a function of its number and the seed alone.
+
+    Every epoch holds each patch once, in an order of its own. Targets are ``present``, float32
+    (B, C); ``index``, the number of the patch in the set, and ``symmetry``, under which it is
+    seen, both int64 (B,); and each layer by its name, int64 (B, H, W), turned like the image.
+
+    Parameters
+    ----------
+    known
+        Where patches come from.
+    batch_size
+        Images in a batch on each rank.
+    last_batch
+        What becomes of an epoch's incomplete last batch. A single image is always dropped.
+    flips
+        Symmetries under which patches are seen: ``horizontal`` mirrors left and right, ``both``
+        also up and down, ``square`` turns as well.
+    blur_px
+        Largest standard deviation of a Gaussian blur, applied to half of the images.
+    seed
+        Decides everything that is random.
+    rank, world
+        Which part of each large batch is wanted, of how many.
+
+    Raises
+    ------
+    DataError
+        If there are too few patches for a batch.
+    """
+
+    def __init__(
+        self,
+        known: Known,
+        *,
+        batch_size: int,
+        last_batch: Literal["drop", "keep"],
+        flips: Flips,
+        blur_px: float,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._known = known
+        self._batch_size = batch_size
+        self._flips = SYMMETRIES[flips]
+        self._look = Augmentation.none().model_copy(update={"blur_px": blur_px})
+        self._seed = seed
+        self._rank = rank
+        self._world = world
+        count, whole = len(known.indices), self.images_per_batch
+        # Ranks share each batch evenly, so what does not fill one is dropped where there are several.
+        rest = count % whole if last_batch == "keep" and world == 1 else 0
+        self._per_epoch = count // whole + (rest >= _SMALLEST)
+        if self._per_epoch == 0:
+            raise DataError(
+                f"{count} patches do not fill a batch of {whole}", mend="Label more patches, or lower the batch size"
+            )
+
+    @property
+    def images_per_batch(self) -> int:
+        """Return the images of one full batch on all ranks."""
+        return self._batch_size * self._world
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Return the batches of one epoch."""
+        return self._per_epoch
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Return the images of one epoch, as if all batches were full."""
+        return self._per_epoch * self.images_per_batch
+
+    def make(self, number: int) -> Crops:
+        """Return batch `number`, on the CPU."""
+        epoch, place = divmod(number, self._per_epoch)
+        order = np.random.default_rng((self._seed, 5, epoch)).permutation(len(self._known.indices))
+        first = place * self.images_per_batch + self._rank * self._batch_size
+        rows = order[first : first + self._batch_size]
+        rngs = [np.random.default_rng((self._seed, 6, epoch, int(row))) for row in rows]
+        symmetries = [int(rng.choice(self._flips)) for rng in rngs]
+        looks = [draw_look(self._look, rng) for rng in rngs]
+        indices = self._known.indices[rows]
+        images = _turned(self._known.patches.read_images(indices), symmetries)
+        targets = {
+            PRESENT: torch.from_numpy(self._known.present[rows].astype(np.float32)),
+            INDEX: torch.from_numpy(indices),
+            SYMMETRY: torch.tensor(symmetries),
+        }
+        for target, layer in self._known.layers.items():
+            labels = self._known.patches.read_labels(layer, indices)
+            targets[target] = torch.from_numpy(_turned(labels, symmetries).astype(np.int64))
+        return Crops(
+            images=torch.from_numpy(images).permute(0, 3, 1, 2),
+            targets=targets,
+            look=stacked(looks) if self._look.changes_look else {},
+            seed=zlib.crc32(np.array([self._seed, number, self._rank]).tobytes()),
+        )
+
+    def stream(self, start: int, stop: int, *, workers: int) -> Generator[Crops]:
+        """Yield the batches from `start` up to `stop`, made ahead of time by `workers` threads."""
+        return ordered_map(self.make, range(start, stop), workers=workers, ahead=2 * workers)
+
+
+def known_patches(patches: Patches, layer: str, splits: Sequence[str]) -> Known:
+    """Return the patches of some splits whose classes are all known, one at least.
+
+    Parameters
+    ----------
+    patches
+        The stores.
+    layer
+        Layer of image labels.
+    splits
+        Names of splits; an empty one stands for patches of no split.
+
+    Raises
+    ------
+    DataError
+        If there is no such patch.
+    """
+    values = patches.read_image_labels(layer, np.arange(len(patches)))
+    is_known = (values != IGNORE).all(axis=1) & (values == 1).any(axis=1) & np.isin(patches.splits, list(splits))
+    indices = np.flatnonzero(is_known)
+    if len(indices) == 0:
+        raise DataError(
+            "no patch has image labels to train on",
+            where=f"image labels {layer}",
+            mend="Label some with wsiseg label, or check their splits",
+        )
+    return Known(patches=patches, indices=indices, present=values[indices])
+
+
+def _turned(arrays: NDArray[Any], symmetries: Sequence[int]) -> NDArray[Any]:
+    return np.stack([turned(array, symmetry) for array, symmetry in zip(arrays, symmetries, strict=True)])
