@@ -17,8 +17,9 @@ from wsiseg.methods.accumulation import AttentionAccumulator
 from wsiseg.methods.base import Batch, Clock
 from wsiseg.methods.craanet_classify import AccumulatingNet, ClassifyLearner
 from wsiseg.methods.craanet_label import AttentionLabeller
-from wsiseg.methods.craanet_options import PLAIN, CraanetOptions
+from wsiseg.methods.craanet_options import CraanetOptions
 from wsiseg.methods.craanet_segment import ComparingNet, PixelSpace, SegmentLearner
+from wsiseg.methods.pair_options import PLAIN
 from wsiseg.nets.attending import AttendingClassifier, AttentionMaps
 from wsiseg.nets.deeplab import FEATURES, Decoded
 from wsiseg.nets.taps import TapClassifier

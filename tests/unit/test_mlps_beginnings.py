@@ -12,8 +12,9 @@ from wsiseg.errors import DataError, MethodError
 from wsiseg.labels import LabelMap
 from wsiseg.methods.base import TrainingFacts
 from wsiseg.methods.mlps_classify import ClassifyStage
-from wsiseg.methods.mlps_options import CLASSIFY, MlpsOptions
+from wsiseg.methods.mlps_options import MlpsOptions
 from wsiseg.methods.mlps_segment import SegmentStage
+from wsiseg.methods.pair_options import CLASSIFY
 from wsiseg.nets.classifiers import build_classifier
 from wsiseg.nets.gated import ActivationMaps
 

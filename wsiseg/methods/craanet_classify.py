@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -13,16 +12,18 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from wsiseg.errors import MethodError
-from wsiseg.initial_weights import initialise, read_weights
 from wsiseg.losses.resampling import nearest
 from wsiseg.methods.accumulation import SATURATED, AttentionAccumulator
-from wsiseg.methods.craanet_options import CLASSIFY, model_card
+from wsiseg.methods.craanet_options import DESCRIPTION
+from wsiseg.methods.pair_options import CLASSIFY, model_card
+from wsiseg.methods.pairs import begin, downloaded
 from wsiseg.methods.predictor import NetPredictor, normalised
 from wsiseg.nets.attending import build_attending
 from wsiseg.nets.residual_attention import attention_maps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from wsiseg.checkpoint import ModelCard
     from wsiseg.methods.base import Batch, Clock, TrainingFacts
@@ -200,21 +201,15 @@ class ClassifyStage:
 
     def build(self, facts: TrainingFacts, done: Mapping[str, Path], layers: tuple[str, ...]) -> ClassifyLearner:  # noqa: ARG002 - the first stage
         """Return an untrained learner; see `PatchStage`."""
-        options = self.options
-        card = model_card(facts, options, net=options.classifier.model_dump(mode="json"))
-        classes, is_downloaded = len(facts.labels), options.init == "imagenet"
-        net = build_attending(options.classifier, classes, weights="imagenet" if is_downloaded else None)
+        options, classes = self.options, len(facts.labels)
+        card = model_card(facts, options, options.classifier, description=DESCRIPTION)
+        net = build_attending(options.classifier, classes, weights=downloaded(options.init))
         if facts.crop_px % net.stride:
             raise MethodError(
                 f"the side of patches, {facts.crop_px} px, is no multiple of {net.stride}",
                 mend="Cut patches of another size, or choose another backbone",
             )
-        if options.init not in ("none", "imagenet"):
-            initialise(net.classifier.trunk, read_weights(Path(options.init)), where=Path(options.init))
-        if options.init == "none":
-            logger.warning("the classifier begins with random weights: nothing of it is frozen, and it learns slowly")
-        else:
-            net.classifier.trunk.freeze()
+        begin(net.classifier.trunk, init=options.init)
         side = facts.crop_px // net.stride
         accumulator = AttentionAccumulator(
             facts.patches if options.accumulate else 0, classes, (side, side), options.accumulation

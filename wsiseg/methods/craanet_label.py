@@ -12,11 +12,13 @@ import torch
 
 from wsiseg import checkpoint
 from wsiseg.errors import MethodError
+from wsiseg.labels import IGNORE
 from wsiseg.methods.accumulation import AttentionAccumulator
 from wsiseg.methods.attention_labels import attention_labels
 from wsiseg.methods.craanet_classify import ATTENTION
-from wsiseg.methods.craanet_options import CLASSIFY, PSEUDO_LABEL
+from wsiseg.methods.pair_options import CLASSIFY, PSEUDO_LABEL
 from wsiseg.methods.predictor import load_network
+from wsiseg.methods.stages import Labelled
 from wsiseg.nets.attending import AttentionMaps
 from wsiseg.nets.residual_attention import attention_maps
 
@@ -62,7 +64,7 @@ class AttentionLabeller:
 
     def label(
         self, images: Tensor, present: Tensor, white: Tensor | None, *, indices: NDArray[np.int64]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Labelled]:
         """Return all labels, and the reliable ones; see `Labeller`."""
         with torch.inference_mode():
             found = self._classifier.attended(images.float() / 255)
@@ -84,9 +86,13 @@ class AttentionLabeller:
             for row in range(len(maps))
         ]
         complete, reliable = self.layers
+        confidence = torch.from_numpy(np.stack([one.confidence for one in made]))
+        labels, targets = (
+            torch.from_numpy(np.stack(masks)) for masks in zip(*((one.labels, one.targets) for one in made), strict=True)
+        )
         return {
-            complete: torch.from_numpy(np.stack([one.labels for one in made])),
-            reliable: torch.from_numpy(np.stack([one.targets for one in made])),
+            complete: Labelled(labels=labels, confidence=confidence),
+            reliable: Labelled(labels=targets, confidence=confidence.masked_fill(targets == IGNORE, IGNORE)),
         }
 
 

@@ -1,27 +1,19 @@
-"""What can be chosen in CRAANet and PFSCNet, and what all their models have in common."""
+"""What can be chosen in CRAANet and PFSCNet."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
-from wsiseg.checkpoint import ModelCard, Normalisation
 from wsiseg.config import Config
 from wsiseg.methods.accumulation import AccumulationSettings
 from wsiseg.methods.attention_labels import ReliabilitySettings
+from wsiseg.methods.pair_options import PairOptions
 from wsiseg.methods.sgd import SgdSettings
 from wsiseg.nets.attending import AttendingSpec
-from wsiseg.nets.classifiers import RESNET38D
 
-if TYPE_CHECKING:
-    from wsiseg.methods.base import TrainingFacts
-
-CLASSIFY: Final = "classify"
-PSEUDO_LABEL: Final = "pseudo-label"
-SEGMENT: Final = "segment"
-# Both networks get colours as they are.
-PLAIN: Final = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+DESCRIPTION: Final = "Tissue classes, learnt from what patches show by a reconstruction of CRAANet and PFSCNet"
 
 
 class ClassifyNumbers(SgdSettings):
@@ -109,23 +101,13 @@ class ContrastSettings(Config):
     relabel_margin: float | None = Field(default=None, ge=0)
 
 
-class CraanetOptions(Config):
-    """Options of the method; which defaults are reconstructed stands in `wsiseg.methods.craanet`.
+class CraanetOptions(PairOptions):
+    """Options of the method, beside those of `PairOptions`.
+
+    Which defaults are reconstructed stands in `wsiseg.methods.craanet`.
 
     Parameters
     ----------
-    backbone
-        Of the classifier: ``resnet38d``, or an encoder of timm such as ``resnet18``.
-    segmenter
-        Backbone of the segmentation network; None takes ``resnet101`` beside ``resnet38d``, else
-        that of the classifier.
-    output_stride
-        Of a classifier on an encoder of timm: pixels per position of its maps, 8 or 16.
-    init
-        Weights that the backbones begin with: ``none``, ``imagenet`` (downloaded where they can
-        be had), or a file for the classifier.
-    init_segmenter
-        The same for the segmentation network; None takes `init` unless that is a file.
     heads, residual_weight
         Of the classifier; a weight of 0 leaves class residual attention out. See `AttendingSpec`.
     maps
@@ -147,15 +129,8 @@ class CraanetOptions(Config):
         In prediction only the classes that the classifier sees in a tile are let through.
     epsilon
         Probability up to which the classifier rules a class out.
-    licence
-        Kept with the model.
     """
 
-    backbone: str = RESNET38D
-    segmenter: str | None = None
-    output_stride: Literal[8, 16] = 8
-    init: str = "none"
-    init_segmenter: str | None = None
     heads: Literal[1, 2, 4, 6, 8] = 1
     residual_weight: float = Field(default=0.3, ge=0)
     maps: Literal["score", "residual"] = "score"
@@ -168,7 +143,6 @@ class CraanetOptions(Config):
     contrast: ContrastSettings = ContrastSettings()
     gate: bool = False
     epsilon: float = Field(default=0.1, ge=0, lt=1)
-    licence: str = ""
 
     @property
     def classifier(self) -> AttendingSpec:
@@ -179,32 +153,3 @@ class CraanetOptions(Config):
             heads=self.heads,
             residual_weight=self.residual_weight,
         )
-
-
-def model_card(facts: TrainingFacts, options: CraanetOptions, *, net: dict[str, Any]) -> ModelCard:
-    """Return what a model of the method will be.
-
-    Parameters
-    ----------
-    facts
-        What is known of the data.
-    options
-        Of the method.
-    net
-        The network; see `build_described`.
-    """
-    return ModelCard(
-        name=facts.name,
-        description="Tissue classes, learnt from what patches show by a reconstruction of CRAANet and PFSCNet",
-        task="semantic",
-        labels=facts.labels,
-        mpp=facts.mpp,
-        tile_px=facts.crop_px,
-        # The networks see a whole tile at once; blending evens out what its edges lack.
-        halo_px=facts.crop_px // 8,
-        normalisation=PLAIN,
-        net=net,
-        head=None,
-        training_data=facts.training_data,
-        licence=options.licence,
-    )

@@ -14,11 +14,11 @@ from wsiseg.losses.contrast import pixel_clustering
 from wsiseg.losses.dense_energy import dense_energy
 from wsiseg.losses.resampling import nearest
 from wsiseg.losses.semantic import cross_entropy
-from wsiseg.methods.craanet_options import CLASSIFY, SEGMENT, model_card
+from wsiseg.methods.craanet_options import DESCRIPTION
+from wsiseg.methods.pair_options import CLASSIFY, SEGMENT, model_card
 from wsiseg.methods.pairs import UngatedPredictor, begun
 from wsiseg.methods.predictor import normalised
-from wsiseg.nets.classifiers import RESNET38D
-from wsiseg.nets.deeplab import FEATURES, RESNET101
+from wsiseg.nets.deeplab import FEATURES
 from wsiseg.nets.gated import GatedSpec
 from wsiseg.nets.projection import ProjectionHead
 from wsiseg.ramps import late_start
@@ -198,14 +198,13 @@ class SegmentStage:
         """Return an untrained learner; see `PatchStage`."""
         options, classes = self.options, len(facts.labels)
         spec = GatedSpec(
-            backbone=options.segmenter or (RESNET101 if options.backbone == RESNET38D else options.backbone),
+            backbone=options.segmenter_backbone,
             classifier=options.classifier if options.gate else None,
             epsilon=options.epsilon,
         )
-        init = options.init_segmenter or (options.init if options.init == "imagenet" else "none")
-        net = begun(spec, classes, init=init, done=done, stage=CLASSIFY)
+        net = begun(spec, classes, init=options.segmenter_init, done=done, stage=CLASSIFY)
         # After the network, whose first weights do not depend on whether there is a space.
         space = PixelSpace(classes, options.contrast) if options.contrast.weight > 0 else None
-        card = model_card(facts, options, net=spec.model_dump(mode="json"))
+        card = model_card(facts, options, spec, description=DESCRIPTION)
         complete, reliable = layers
         return SegmentLearner(card, ComparingNet(net, space), options, (complete, reliable))

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from torch.nn import functional
 
-from wsiseg.cam import grad_cam, pseudo_masks
+from wsiseg.cam import grad_cam, pseudo_confidence, pseudo_masks
 from wsiseg.errors import MethodError
-from wsiseg.initial_weights import initialise, read_weights
-from wsiseg.methods.mlps_options import CLASSIFY, PSEUDO_LABEL, model_card
+from wsiseg.methods.mlps_options import DESCRIPTION
+from wsiseg.methods.pair_options import CLASSIFY, PSEUDO_LABEL, model_card
+from wsiseg.methods.pairs import begin, downloaded
 from wsiseg.methods.predictor import NetPredictor, load_network, normalised
+from wsiseg.methods.stages import Labelled
 from wsiseg.nets.gated import ActivationMaps, build_cam
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     import numpy as np
     import torch
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from wsiseg.methods.mlps_options import MlpsOptions
     from wsiseg.methods.mlps_presets import AttentionSettings
     from wsiseg.methods.sgd import Flips, SgdSettings
-
-logger = logging.getLogger(__name__)
 
 _PROBABLE: Final = 0.5
 
@@ -105,14 +104,9 @@ class ClassifyStage:
     def build(self, facts: TrainingFacts, done: Mapping[str, Path], layers: tuple[str, ...]) -> ClassifyLearner:  # noqa: ARG002 - the first stage
         """Return an untrained learner; see `PatchStage`."""
         options = self.options
-        card = model_card(facts, options, net=options.cam.model_dump(mode="json"))
-        net = build_cam(options.cam, len(facts.labels), weights="imagenet" if options.init == "imagenet" else None)
-        if options.init not in ("none", "imagenet"):
-            initialise(net.classifier, read_weights(Path(options.init)), where=Path(options.init))
-        if options.init == "none":
-            logger.warning("the classifier begins with random weights: nothing of it is frozen, and it learns slowly")
-        else:
-            net.classifier.freeze()
+        card = model_card(facts, options, options.cam, description=DESCRIPTION)
+        net = build_cam(options.cam, len(facts.labels), weights=downloaded(options.init))
+        begin(net.classifier, init=options.init)
         return ClassifyLearner(card, net, self.settings, options.resolved().attention if options.attention else None)
 
 
@@ -140,12 +134,16 @@ class PseudoMasks:
         white: Tensor | None,
         *,
         indices: NDArray[np.int64],  # noqa: ARG002 - images say everything
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Labelled]:
         """Return a mask of each tap; see `Labeller`."""
         maps = grad_cam(self._classifier.tapped, images.float() / 255)
         size = (images.shape[2], images.shape[3])
         return {
-            name: pseudo_masks(planes, present, size, white) for name, planes in zip(self.layers, maps, strict=True)
+            name: Labelled(
+                labels=pseudo_masks(planes, present, size, white),
+                confidence=pseudo_confidence(planes, present, size, white),
+            )
+            for name, planes in zip(self.layers, maps, strict=True)
         }
 
 

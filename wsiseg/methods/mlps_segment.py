@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from wsiseg.errors import MethodError
 from wsiseg.losses.pseudo import multi_layer
-from wsiseg.methods.mlps_options import CLASSIFY, SEGMENT, model_card
+from wsiseg.methods.mlps_options import DESCRIPTION
+from wsiseg.methods.pair_options import CLASSIFY, SEGMENT, model_card
 from wsiseg.methods.pairs import UngatedPredictor, begun
 from wsiseg.methods.predictor import normalised
-from wsiseg.nets.classifiers import RESNET38D
 from wsiseg.nets.gated import GatedSpec
 
 if TYPE_CHECKING:
@@ -101,11 +101,10 @@ class SegmentStage:
         """Return an untrained learner; see `PatchStage`."""
         options, numbers = self.options, self.options.resolved()
         spec = GatedSpec(
-            backbone=options.segmenter or ("resnet101" if options.backbone == RESNET38D else options.backbone),
+            backbone=options.segmenter_backbone,
             classifier=options.cam if options.gate else None,
             epsilon=numbers.epsilon,
         )
-        given = options.init_segmenter or (options.init if options.init == "imagenet" else "none")
-        net = begun(spec, len(facts.labels), init=given, done=done, stage=CLASSIFY)
-        card = model_card(facts, options, net=spec.model_dump(mode="json"))
+        net = begun(spec, len(facts.labels), init=options.segmenter_init, done=done, stage=CLASSIFY)
+        card = model_card(facts, options, spec, description=DESCRIPTION)
         return SegmentLearner(card, net, numbers, layers)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from wsiseg import checkpoint
 from wsiseg.errors import MethodError
 from wsiseg.initial_weights import initialise, read_weights
+from wsiseg.methods.pair_options import DOWNLOADED, RANDOM
 from wsiseg.methods.predictor import NetPredictor, normalised
 from wsiseg.nets.gated import GatedDeepLab, build_gated
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from wsiseg.nets.encoders import Weights
     from wsiseg.nets.gated import GatedSpec
+    from wsiseg.nets.taps import TapClassifier
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,34 @@ class UngatedPredictor(NetPredictor):
         return maps.softmax(dim=1)
 
 
+def downloaded(init: str) -> Weights | None:
+    """Return the weights that a network to begin with `init` is built with; see `PairOptions.init`."""
+    return DOWNLOADED if init == DOWNLOADED else None
+
+
+def begin(trunk: TapClassifier, *, init: str) -> None:
+    """Give the trunk of a classifier its first weights; early layers that were trained before stay as they are.
+
+    Parameters
+    ----------
+    trunk
+        Built with `downloaded`.
+    init
+        See `PairOptions.init`.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read or does not fit.
+    """
+    if init == RANDOM:
+        logger.warning("the classifier begins with random weights: nothing of it is frozen, and it learns slowly")
+        return
+    if init != DOWNLOADED:
+        initialise(trunk, read_weights(Path(init)), where=Path(init))
+    trunk.freeze()
+
+
 def begun(spec: GatedSpec, classes: int, *, init: str, done: Mapping[str, Path], stage: str) -> GatedDeepLab:
     """Return a segmentation network to be trained, behind a classifier that has been.
 
@@ -42,8 +73,7 @@ def begun(spec: GatedSpec, classes: int, *, init: str, done: Mapping[str, Path],
     classes
         Number of classes.
     init
-        Weights that the segmentation network begins with: ``none``, ``imagenet`` for its
-        backbone, or a file.
+        Weights that the segmentation network begins with; see `PairOptions.segmenter_init`.
     done
         Folders of the models of earlier stages, by name.
     stage
@@ -54,10 +84,10 @@ def begun(spec: GatedSpec, classes: int, *, init: str, done: Mapping[str, Path],
     MethodError, DataError
         If weights cannot be had, or the classifier is another one.
     """
-    net = build_gated(spec, classes, weights="imagenet" if init == "imagenet" else None)
-    if init == "none":
+    net = build_gated(spec, classes, weights=downloaded(init))
+    if init == RANDOM:
         logger.warning("the segmentation network begins with random weights and learns slowly")
-    elif init != "imagenet":
+    elif init != DOWNLOADED:
         initialise(net.segmenter, read_weights(Path(init)), where=Path(init))
     if net.classifier is not None and spec.classifier is not None:
         trained = checkpoint.read(done[stage])
