@@ -2,6 +2,7 @@
 
 from wsiseg.metrics.bootstrap import percentile_interval, resample_images, resampled_means
 from wsiseg.metrics.boundaries import BoundaryTally, hausdorff95, tally_boundaries
+from wsiseg.metrics.calibration import CalibrationTally, count_calibration
 from wsiseg.metrics.confusion import ConfusionMatrix, count_confusion
 from wsiseg.metrics.hausdorff import HausdorffTally, tally_hausdorff
 from wsiseg.metrics.instances import IOU_THRESHOLDS, InstanceTally, match_one_to_one, tally_instances
@@ -11,11 +12,13 @@ from wsiseg.metrics.tally import Tally
 __all__ = [
     "IOU_THRESHOLDS",
     "BoundaryTally",
+    "CalibrationTally",
     "ConfusionMatrix",
     "HausdorffTally",
     "InstanceTally",
     "Overlaps",
     "Tally",
+    "count_calibration",
     "count_confusion",
     "count_overlaps",
     "hausdorff95",
