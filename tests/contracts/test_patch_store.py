@@ -154,6 +154,26 @@ def test_labels_are_unlabelled_until_written(tmp_path: Path, images: NDArray[np.
         store.write_labels("tissue", [0], [np.zeros((3, 3), np.uint8)])
 
 
+def test_confidence_is_kept_like_classes(tmp_path: Path, images: NDArray[np.uint8]) -> None:
+    store = make_store(tmp_path / "s.zarr", images)
+    store.add_layer("tissue-confidence", "confidence", LABELS)
+    store.write_labels("tissue-confidence", [3], [np.full((24, 32), 80, np.uint8)])
+
+    again = PatchStore.open(store.path)
+    assert again.layers == {"tissue-confidence": LayerInfo(kind="confidence", labels=LABELS)}
+    assert again.read_labels("tissue-confidence", [2, 3])[:, 0, 0].tolist() == [IGNORE, 80]
+
+
+def test_a_layer_of_another_kind_is_told(tmp_path: Path, images: NDArray[np.uint8]) -> None:
+    store = make_store(tmp_path / "s.zarr", images)
+    store.add_layer("tissue", "classes", LABELS)
+    metadata = store.path / "labels" / "tissue" / "zarr.json"
+    metadata.write_text(metadata.read_text().replace('"classes"', '"depths"'))
+
+    with pytest.raises(StoreError, match="no valid label map"):
+        _ = PatchStore.open(store.path).layers
+
+
 def test_an_open_store_sees_labels_that_are_replaced(tmp_path: Path, images: NDArray[np.uint8]) -> None:
     writer = make_store(tmp_path / "s.zarr", images)
     writer.add_layer("gt", "instances", LABELS)

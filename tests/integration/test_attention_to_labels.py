@@ -139,7 +139,7 @@ def test_attention_finds_the_textures(seed: int) -> None:
     teach(learner, Batch(images=images, targets=targets), steps=EPOCHS, power=0)
 
     made = AttentionLabeller(net, accumulator, options).label(images, present, None, indices=np.arange(8))
-    labels, reliable = (one.numpy() for one in made.values())
+    labels, reliable = (one.labels.numpy() for one in made.values())
     found = net.classifier(images / 255)
 
     assert torch.equal(found > 0, present)

@@ -45,6 +45,7 @@ def test_labels_are_classes_of_the_patch_or_white(seed: int, present: set[int], 
     np.testing.assert_array_equal(found.labels == 255, np.zeros(SIZE, bool) if white is None else white)
     assert not (found.is_reliable & (found.labels == 255)).any()
     np.testing.assert_array_equal(found.targets, np.where(found.is_reliable, found.labels, 255))
+    np.testing.assert_array_equal(found.confidence == 255, found.labels == 255)
 
 
 def test_the_class_with_the_highest_stretched_map_wins() -> None:
@@ -56,6 +57,8 @@ def test_the_class_with_the_highest_stretched_map_wins() -> None:
 
     expected = np.where(stretched(maps)[1] >= stretched(maps)[2], 1, 2)
     assert (found.labels == expected).mean() > 0.999
+    # Its attention is the confidence, in percent.
+    np.testing.assert_allclose(found.confidence, 100 * stretched(maps)[1:3].max(axis=0), atol=0.51)
 
 
 def test_a_single_class_is_everywhere_and_reliable() -> None:
@@ -63,6 +66,7 @@ def test_a_single_class_is_everywhere_and_reliable() -> None:
 
     assert (found.labels == 2).all()
     assert found.is_reliable.all()
+    assert (found.confidence == 100).all()
 
 
 def test_a_white_square_is_white_and_not_reliable() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from wsiseg.cam import grad_cam, heat_maps, pseudo_masks
+from wsiseg.cam import grad_cam, heat_maps, pseudo_confidence, pseudo_masks
 from wsiseg.errors import DataError
 from wsiseg.nets.classifiers import build_classifier
 from wsiseg.nets.resnet38d import ResNet38d
@@ -187,6 +187,45 @@ def test_maps_are_interpolated_before_they_are_compared() -> None:
 def test_images_without_a_class_are_refused() -> None:
     with pytest.raises(DataError, match="image 1 of the batch shows no class"):
         pseudo_masks(random_maps(0), torch.tensor([[True] * 4, [False] * 4]), (5, 6))
+    with pytest.raises(DataError, match="image 1 of the batch shows no class"):
+        pseudo_confidence(random_maps(0), torch.tensor([[True] * 4, [False] * 4]), (5, 6))
+
+
+def test_confidence_is_half_of_the_lead_and_half_more() -> None:
+    maps = torch.tensor([[[[4.0, 3.0, 2.0, 1.0]], [[0.0, 1.0, 2.0, 3.0]], [[9.0, 9.0, 9.0, -9.0]]]])
+
+    found = pseudo_confidence(maps, torch.tensor([[True, True, False]]), (1, 4))
+
+    assert found[0, 0].tolist() == [100, 75, 50, 75]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 99), st.sampled_from([-8.0, 0.0, 8.0]), st.sampled_from([0.25, 2.0, 64.0]))
+def test_a_constant_or_a_scale_changes_no_confidence(seed: int, constant: float, scale: float) -> None:
+    maps = (random_maps(seed) * 16).round() / 16
+    present = torch.tensor([[True, True, False, True], [False, True, True, False]])
+
+    found = pseudo_confidence(maps * scale + constant, present, (5, 6))
+
+    assert found.equal(pseudo_confidence(maps, present, (5, 6)))
+    assert found.min() >= 50
+    assert found.max() <= 100
+
+
+def test_one_class_alone_is_sure_and_white_is_nothing() -> None:
+    white = torch.zeros(1, 10, 12, dtype=torch.bool)
+    white[:, :4] = True
+    for classes in (1, 4):
+        present = torch.zeros(1, classes, dtype=torch.bool)
+        present[:, -1] = True
+
+        found = pseudo_confidence(random_maps(0, 1)[:, :classes], present, (10, 12), white)
+
+        assert found.equal(torch.where(white, 255, 100).to(torch.uint8))
+
+
+def test_equal_maps_are_as_unsure_as_can_be() -> None:
+    assert (pseudo_confidence(torch.zeros(1, 4, 5, 6), torch.ones(1, 4, dtype=torch.bool), (5, 6)) == 50).all()
 
 
 def test_pictures_run_from_the_lowest_to_the_highest_value_of_all_classes() -> None:

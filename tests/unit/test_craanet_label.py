@@ -48,7 +48,7 @@ def labelled(
     """Return all labels and the reliable ones of patches 2 and 5."""
     labeller = AttentionLabeller(network(), accumulated, options(**changes))
     made = labeller.label(colourful(2), BOTH, white, indices=NUMBERS)
-    complete, reliable = (made[name].numpy() for name in labeller.layers)
+    complete, reliable = (made[name].labels.numpy() for name in labeller.layers)
     return complete, reliable
 
 
@@ -78,6 +78,16 @@ def test_white_has_no_label() -> None:
     white[:, :20, :20] = True
     for labels in labelled(halves(), white):
         assert (labels[white.numpy()] == IGNORE).all()
+
+
+def test_reliable_labels_are_the_surest_of_their_class() -> None:
+    made = AttentionLabeller(network(), halves(), options()).label(colourful(2), BOTH, None, indices=NUMBERS)
+
+    complete, reliable = (one.confidence[1].numpy() for one in made.values())
+    labels, is_reliable = made[next(iter(made))].labels[1].numpy(), reliable != IGNORE
+    np.testing.assert_array_equal(reliable[is_reliable], complete[is_reliable])
+    for label in (0, 1):
+        assert complete[is_reliable & (labels == label)].min() >= complete[~is_reliable & (labels == label)].max()
 
 
 def test_labels_made_in_another_way_have_other_names() -> None:
@@ -114,7 +124,7 @@ def test_attention_is_used_for_the_patches_of_the_training_only(
         others = stage.labeller(facts(patches=6, training_data="5678"), {"classify": classifier}, device)
 
     complete, _ = own.layers
-    made = [it.label(colourful(2), BOTH, None, indices=NUMBERS)[complete].numpy() for it in (own, others)]
+    made = [it.label(colourful(2), BOTH, None, indices=NUMBERS)[complete].labels.numpy() for it in (own, others)]
     assert (made[0][1, :, : SIDE // 2] == 1).all()
     np.testing.assert_array_equal(made[0][0], made[1][0])
     assert (made[0][1] != made[1][1]).any()

@@ -57,10 +57,14 @@ class AttentionLabels:
         uint8 (H, W): class indices, 255 on white.
     is_reliable
         bool (H, W); never on white.
+    confidence
+        uint8 (H, W): attention of the label's class in percent, by which reliable pixels are chosen; 100 in a patch
+        with a single class, and 255 on white. It is no probability.
     """
 
     labels: NDArray[np.uint8]
     is_reliable: NDArray[np.bool_]
+    confidence: NDArray[np.uint8]
 
     @property
     def targets(self) -> NDArray[np.uint8]:
@@ -112,7 +116,10 @@ def attention_labels(
     winner = ranking.argmax(axis=0)
     reliable = tissue if len(classes) == 1 else tissue & _reliable(attention, ranking, winner, tissue, settings)
     labels = np.where(tissue, classes[winner], IGNORE).astype(np.uint8)
-    return AttentionLabels(labels=labels, is_reliable=reliable)
+    # What a patch shows says everything where that is one class.
+    seen = np.ones_like(attention[0]) if len(classes) == 1 else np.take_along_axis(attention, winner[None], axis=0)[0]
+    confidence = np.where(tissue, (100 * seen).round(), IGNORE).astype(np.uint8)
+    return AttentionLabels(labels=labels, is_reliable=reliable, confidence=confidence)
 
 
 def _reliable(

@@ -86,9 +86,9 @@ class AttentionLabeller:
             for row in range(len(maps))
         ]
         complete, reliable = self.layers
-        confidence = torch.from_numpy(np.stack([one.confidence for one in made]))
-        labels, targets = (
-            torch.from_numpy(np.stack(masks)) for masks in zip(*((one.labels, one.targets) for one in made), strict=True)
+        labels, targets, confidence = (
+            torch.from_numpy(np.stack(one))
+            for one in zip(*((each.labels, each.targets, each.confidence) for each in made), strict=True)
         )
         return {
             complete: Labelled(labels=labels, confidence=confidence),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -66,6 +67,23 @@ class PatchStage(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Labelled:
+    """Labels of the pixels of patches.
+
+    Parameters
+    ----------
+    labels
+        uint8 (B, H, W): class indices, 255 where there is none.
+    confidence
+        uint8 (B, H, W): percent, higher where the method is surer, and 255 where there is no label. Whether a label
+        is right so often is for an audit to tell.
+    """
+
+    labels: Tensor
+    confidence: Tensor
+
+
 class Labeller(Protocol):
     """Labels the pixels of patches whose classes are known."""
 
@@ -76,8 +94,8 @@ class Labeller(Protocol):
 
     def label(
         self, images: Tensor, present: Tensor, white: Tensor | None, *, indices: NDArray[np.int64]
-    ) -> dict[str, Tensor]:
-        """Return labels, uint8 (B, H, W), by layer: class indices, 255 where there is none.
+    ) -> dict[str, Labelled]:
+        """Return labels by layer.
 
         Parameters
         ----------

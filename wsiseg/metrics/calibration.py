@@ -1,4 +1,4 @@
-"""Score how sure labels are: are those right more often that are surer, and as often as they say?
+"""Score confidence: surer labels should be right more often, and as often as they say.
 
 References
 ----------

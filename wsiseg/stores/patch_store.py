@@ -10,7 +10,7 @@ Layout of ``<name>.zarr`` (Zarr v3; N patches of H × W pixels)::
     parent, split         (N,) int32, uint8     indices into the attributes `parents` and `splits`
     thumbnail             (h, w, 3) uint8       the slide at a few µm per pixel
     tissue_mask           (h, w) bool           tissue on the thumbnail
-    labels/<layer>        (N, H, W)             int32 instances or uint8 classes
+    labels/<layer>        (N, H, W)             int32 instances, uint8 classes, or uint8 confidence in percent
     image_labels/<layer>  (N, C) uint8          whether a class occurs in a patch: 0, 1, or 255 for unknown
 
 Pixels beyond a patch's extent are background when read here, whatever is stored.
@@ -184,10 +184,10 @@ class PatchStore:
         return images
 
     def read_labels(self, layer: str, indices: Indices) -> NDArray[Any]:
-        """Return labels in the order of `indices`, (n, H, W): int32 instances or uint8 classes.
+        """Return labels in the order of `indices`, (n, H, W): int32 instances, uint8 classes or confidence.
 
-        Patches without labels are 255 (ignored) in layers of classes and 0 in layers of
-        instances; `is_labelled` tells them apart.
+        Patches without labels are 0 in layers of instances and 255 (ignored) in others;
+        `is_labelled` tells them apart.
         """
         return self._layer(layer).read(indices)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
 import numpy as np
 from pydantic import ValidationError
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
     Indices = Sequence[int] | NDArray[np.integer[Any]]
 
-LayerKind = Literal["instances", "classes"]
+LayerKind = Literal["instances", "classes", "confidence"]
+_KINDS: Final[dict[str, LayerKind]] = {
+    "instances": "instances",
+    "classes": "classes",
+    "confidence": "confidence",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +36,8 @@ class LayerInfo:
     Parameters
     ----------
     kind
-        ``instances`` (int32 ids, 0 background) or ``classes`` (uint8 indices, 255 ignored).
+        ``instances`` (int32 ids, 0 background), ``classes`` (uint8 indices, 255 ignored) or ``confidence`` (uint8,
+        percent, 255 where there is no class).
     labels
         The classes.
     """
@@ -50,7 +56,7 @@ class LayerInfo:
         """
         try:
             labels = LabelMap.model_validate(attributes["labels"])
-            return cls(kind="instances" if attributes["kind"] == "instances" else "classes", labels=labels)
+            return cls(kind=_KINDS[attributes["kind"]], labels=labels)
         except (KeyError, ValidationError) as error:
             raise StoreError("the layer has no valid label map", where=where) from error
 
@@ -68,6 +74,11 @@ class LayerInfo:
     def fill(self) -> int:
         """Return the value of patches without labels."""
         return 0 if self.kind == "instances" else IGNORE
+
+
+def confidence_layer(layer: str) -> str:
+    """Return the name of the layer that says how sure a layer of classes is."""
+    return f"{layer}-confidence"
 
 
 class PixelSource(Protocol):

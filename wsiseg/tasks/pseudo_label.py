@@ -47,7 +47,8 @@ class PseudoLabelJob:
     device
         ``auto``, ``cpu``, ``cuda:N`` or ``mps``.
     with_val
-        Label validation patches too, by the classes in their masks, so that `audit` can compare the two.
+        Label validation patches too, by the classes in their masks, and say how sure each label is, so that `audit`
+        can compare the two.
     overwrite
         Label patches again that have labels of this classifier.
     """
@@ -132,7 +133,17 @@ def pseudo_label(job: PseudoLabelJob, progress: Progress = SILENT, stop: Stop | 
     names = layer_names(data, model, labeller.layers)
     parts = (data, validated(data)) if job.with_val else (data,)
     labelled = sum(
-        write_masks(part, labeller, names, device=device, overwrite=job.overwrite, progress=progress, stop=stop)
+        write_masks(
+            part,
+            labeller,
+            names,
+            device=device,
+            # Nothing tells of other patches whether it is deserved.
+            with_confidence=part is not data,
+            overwrite=job.overwrite,
+            progress=progress,
+            stop=stop,
+        )
         for part in parts
     )
     return PseudoLabelReport(

@@ -71,7 +71,7 @@ def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> Train
     seed_all(config.fit.seed)
     facts = TrainingFacts(
         name=config.name or job.output.resolve().name,
-        kind=info.kind,
+        kind="instances" if info.kind == "instances" else "classes",
         labels=info.labels,
         mpp=mpp,
         crop_px=config.crop_px,

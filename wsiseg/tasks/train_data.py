@@ -25,7 +25,8 @@ def fingerprints(paths: Sequence[Path], stores: Sequence[PatchSet]) -> dict[str,
 
 def common_layer(stores: Sequence[PatchSet], name: str | None) -> tuple[str, LayerInfo]:
     """Return the layer to train on, the same in all stores."""
-    known = sorted({layer for store in stores for layer in store.layers})
+    # How sure labels are is nothing to learn.
+    known = sorted({layer for store in stores for layer, info in store.layers.items() if info.kind != "confidence"})
     if not known:
         raise DataError(
             "the stores have no layer of labels", mend="Make them with wsiseg ingest --labels-as, or import labels"
@@ -36,11 +37,11 @@ def common_layer(stores: Sequence[PatchSet], name: str | None) -> tuple[str, Lay
         )
     name = name or known[0]
     for store in stores:
-        if name not in store.layers:
+        if name not in known or name not in store.layers:
             raise DataError(
                 f"a store has no layer {name!r}",
                 where=", ".join(sorted(set(store.parents))[:3]),
-                mend=f"There are: {', '.join(store.layers) or 'none'}",
+                mend=f"There are: {', '.join(layer for layer in known if layer in store.layers) or 'none'}",
             )
     infos = [store.layers[name] for store in stores]
     if any(info != infos[0] for info in infos):

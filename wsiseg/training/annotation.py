@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from wsiseg.executors import ordered_map
+from wsiseg.methods.stages import Labelled
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
+from wsiseg.stores.patches import confidence_layer
 from wsiseg.white import white_pixels
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from wsiseg.labels import LabelMap
     from wsiseg.methods.stages import Labeller
     from wsiseg.progress import Progress
+    from wsiseg.stores.patches import LayerKind
     from wsiseg.training.patch_batches import Known
     from wsiseg.white import WhiteRule
 
@@ -42,6 +45,7 @@ def annotate(
     white: WhiteRule | None,
     batch_size: int,
     device: torch.device,
+    with_confidence: bool = False,
     overwrite: bool = False,
     progress: Progress = SILENT,
     stop: Stop | None = None,
@@ -64,6 +68,9 @@ def annotate(
         Images at once.
     device
         Where the labeller computes.
+    with_confidence
+        Write how sure each label is, too, into the layers that `confidence_layer` names. It takes several times the
+        room of the labels.
     overwrite
         Label patches that have all of the layers, too; else they are left alone.
     progress
@@ -77,10 +84,12 @@ def annotate(
         If `stop` was requested; what is labelled stays.
     """
     stop, patches = stop or Stop(), known.patches
-    for name in names.values():
+    sure = {layer: confidence_layer(name) for layer, name in names.items()} if with_confidence else {}
+    kinds: dict[str, LayerKind] = dict.fromkeys(names.values(), "classes") | dict.fromkeys(sure.values(), "confidence")
+    for name, kind in kinds.items():
         if name not in patches.layers:
-            patches.add_layer(name, "classes", labels)
-    is_done = np.all([patches.is_labelled(name) for name in names.values()], axis=0)
+            patches.add_layer(name, kind, labels)
+    is_done = np.all([patches.is_labelled(name) for name in kinds], axis=0)
     rows = np.arange(len(known.indices)) if overwrite else np.flatnonzero(~is_done[known.indices])
 
     def read(part: NDArray[np.int64]) -> _Read:
@@ -92,9 +101,11 @@ def annotate(
     with progress.task("pseudo-labels", total=len(known.indices), unit="patches") as advance:
         advance(len(known.indices) - len(rows))
         for run in ordered_map(read, runs, workers=1, ahead=1):
-            masks = _masks(run, known, labeller, batch_size, device)
+            found, indices = _labelled(run, known, labeller, batch_size, device), known.indices[run.rows]
             for layer, name in names.items():
-                patches.write_labels(name, known.indices[run.rows], list(masks[layer]))
+                patches.write_labels(name, indices, [mask for part in found[layer] for mask in part.labels.numpy()])
+            for layer, name in sure.items():
+                patches.write_labels(name, indices, [one for part in found[layer] for one in part.confidence.numpy()])
             advance(len(run.rows))
             if stop.is_requested:
                 raise stop.error()
@@ -111,16 +122,17 @@ def pixel_counts(known: Known, name: str) -> NDArray[np.int64]:
     return counts
 
 
-def _masks(
+def _labelled(
     run: _Read, known: Known, labeller: Labeller, batch_size: int, device: torch.device
-) -> dict[str, NDArray[np.uint8]]:
-    parts: dict[str, list[NDArray[np.uint8]]] = {layer: [] for layer in labeller.layers}
+) -> dict[str, list[Labelled]]:
+    """Return what a labeller says of a run, batch by batch, on the CPU."""
+    parts: dict[str, list[Labelled]] = {layer: [] for layer in labeller.layers}
     for first in range(0, len(run.rows), batch_size):
         part = slice(first, first + batch_size)
         images = torch.from_numpy(run.images[part]).permute(0, 3, 1, 2).to(device)
         present = torch.from_numpy(known.present[run.rows[part]] == 1).to(device)
         white = None if run.white is None else torch.from_numpy(run.white[part]).to(device)
         indices = known.indices[run.rows[part]]
-        for layer, masks in labeller.label(images, present, white, indices=indices).items():
-            parts[layer].append(masks.cpu().numpy())
-    return {layer: np.concatenate(masks) for layer, masks in parts.items()}
+        for layer, found in labeller.label(images, present, white, indices=indices).items():
+            parts[layer].append(Labelled(labels=found.labels.cpu(), confidence=found.confidence.cpu()))
+    return parts
