@@ -21,6 +21,7 @@ from wsiseg import __version__
 from wsiseg.atomic import write_bytes
 from wsiseg.errors import DataError
 from wsiseg.labels import LabelMap  # noqa: TC001 - the card is built from it
+from wsiseg.white import WhiteRule  # noqa: TC001 - as above
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +49,11 @@ class Normalisation(BaseModel):
 
     mean: tuple[float, float, float] = (0.70, 0.55, 0.70)
     std: tuple[float, float, float] = (0.20, 0.20, 0.20)
+
+    @classmethod
+    def none(cls) -> Normalisation:
+        """Return what leaves colours as they are, 0 … 1."""
+        return cls(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 class HeadSpec(BaseModel):
@@ -92,14 +98,14 @@ class ModelCard(BaseModel):
         Settings of the network, as the network factory knows them.
     head
         The instance head, for instance models.
+    white
+        What of an image is bare glass and belongs to no class, or None where the classes cover all of it.
     training_data
         Fingerprint of each store the model saw, by name.
     metrics
         Measured values by name, such as ``"AJI": 0.61``.
-    licence
-        SPDX identifier or text.
-    version
-        Version of wsiseg that wrote the model.
+    licence, version
+        SPDX identifier or text, and the version of wsiseg that wrote the model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -115,6 +121,7 @@ class ModelCard(BaseModel):
     normalisation: Normalisation = Normalisation()
     net: dict[str, JsonValue]
     head: HeadSpec | None = None
+    white: WhiteRule | None = None
     training_data: dict[str, str] = {}
     metrics: dict[str, float] = {}
     licence: str = ""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from wsiseg.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -19,8 +20,6 @@ logger = logging.getLogger(__name__)
 
 _SAFE: Final = ".safetensors"
 _MODEL: Final = "model.safetensors"
-# Files of a classifier know nothing of the network that it is now a part of.
-_PREFIXES: Final = ("", "backbone.", "encoder.", "backbone.encoder.")
 # Names in a line of the log.
 _SHOWN: Final = 4
 # A counter that no network here looks at, and that old files lack.
@@ -140,10 +139,7 @@ def initialise(net: nn.Module, weights: Mapping[str, Tensor], *, where: Path) ->
     """
     own = {name: value for name, value in net.state_dict().items() if not name.endswith(_COUNTER)}
 
-    def fitting(prefix: str) -> int:
-        return sum(prefix + name in own for name in weights)
-
-    prefix = max(_PREFIXES, key=fitting)
+    prefix = _prefix(own, weights)
     given = {prefix + name: value for name, value in weights.items() if not name.endswith(_COUNTER)}
     common = own.keys() & given.keys()
     loaded = {name: given[name] for name in sorted(common) if given[name].shape == own[name].shape}
@@ -170,6 +166,22 @@ def initialise(net: nn.Module, weights: Mapping[str, Tensor], *, where: Path) ->
             shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
             logger.warning("%s: %d arrays %s (%s)", where, len(names), what, shown)
     return report
+
+
+def _prefix(own: Iterable[str], given: Iterable[str]) -> str:
+    """Return what must stand before most of the given names to make them names of the network.
+
+    Files of a classifier know nothing of the network that it is now a part of.
+    """
+    known = set(given)
+    found: Counter[str] = Counter()
+    for name in own:
+        parts = name.split(".")
+        for place in range(len(parts)):
+            if ".".join(parts[place:]) in known:
+                found[name.removesuffix(".".join(parts[place:]))] += 1
+    # Of equals the shortest, which is the first to be met in each name.
+    return max(found, key=lambda prefix: (found[prefix], -len(prefix)), default="")
 
 
 def _read_safe(path: Path) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from wsiseg.checkpoint import Normalisation
 from wsiseg.config import load
 from wsiseg.errors import ConfigError, MethodError
 from wsiseg.labels import LabelMap
@@ -46,6 +47,7 @@ CASES = [
     Case("supervised", "instances", {**SMALL, "head": "star"}),
     Case("supervised", "instances", {**SMALL, "head": "semantic"}),
     Case("supervised", "classes", {"arch": "unet", "encoder": "tu-mobilenetv3_small_050"}),
+    Case("supervised", "classes", {"arch": "deeplabv3+", "encoder": "mobilenetv3_small_050"}),
 ]
 
 
@@ -280,6 +282,24 @@ def test_a_slip_of_the_pen_is_met() -> None:
 def test_what_is_unknown_is_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(MethodError, match=message):
         build(Case("supervised", "instances", options))
+
+
+def test_training_begins_with_the_weights_of_a_file(tmp_path: Path) -> None:
+    trained = build(Case("supervised", "classes", SMALL), seed=1)
+    torch.save(trained.module.state_dict(), tmp_path / "weights.pth")
+
+    begun = build(Case("supervised", "instances", {**SMALL, "init": str(tmp_path / "weights.pth")}))
+
+    before, after = trained.module.state_dict(), begun.module.state_dict()
+    same = {name for name, value in after.items() if before[name].shape == value.shape}
+    assert 0 < len(same) < len(after)
+    assert all(torch.equal(before[name], after[name]) for name in same)
+
+
+def test_deeplab_gets_colours_as_they_are() -> None:
+    learner = build(Case("supervised", "classes", {"arch": "deeplabv3+", "encoder": "mobilenetv3_small_050"}))
+
+    assert learner.predictor(learner.module).card.normalisation == Normalisation.none()
 
 
 def test_a_head_for_objects_needs_objects() -> None:

@@ -87,14 +87,14 @@ def test_what_does_not_fit_stays_and_is_named(tmp_path: Path) -> None:
 
 def test_weights_of_a_backbone_alone_find_their_place() -> None:
     net = build_deeplab("resnet18", 3)
-    inside = net.get_submodule("backbone.encoder").state_dict()
+    inside = net.get_submodule("backbone.encoder.features").state_dict()
     weights = {name: torch.full_like(value, 2) for name, value in inside.items()}
 
     report = initialise(net, {**weights, "fc.weight": torch.zeros(9, 9)}, where=Path("weights"))
 
     assert report.unexpected == ("fc.weight",)
     assert {name.partition(".")[0] for name in report.missing} == {"aspp", "decoder"}
-    assert net.state_dict()["backbone.encoder.conv1.weight"].eq(2).all()
+    assert net.state_dict()["backbone.encoder.features.conv1.weight"].eq(2).all()
 
 
 def test_counters_that_old_files_lack_are_not_missed() -> None:

@@ -38,7 +38,8 @@ def train(
         str | None,
         typer.Option(
             "--arch",
-            help="unet-gn, or an architecture of segmentation-models-pytorch (unet, fpn, …). Default unet-gn.",
+            help="unet-gn, deeplabv3+, or an architecture of segmentation-models-pytorch (unet, fpn, …). "
+            "Default unet-gn.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -59,7 +60,7 @@ def train(
         str | None,
         typer.Option(
             "--init",
-            help="Weights that its backbones begin with: none, imagenet (downloaded), or a file. Default none.",
+            help="Weights that its networks begin with: none, imagenet (downloaded), or a file. Default none.",
             rich_help_panel=MODEL,
         ),
     ] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -12,10 +13,11 @@ from wsiseg.checkpoint import HeadSpec, ModelCard, Normalisation
 from wsiseg.config import Config, load
 from wsiseg.errors import MethodError
 from wsiseg.heads.registry import make_head
+from wsiseg.initial_weights import initialise, read_weights
 from wsiseg.labels import IGNORE
 from wsiseg.losses.semantic import combo
 from wsiseg.methods.predictor import NetPredictor, build_network, head_of, normalised
-from wsiseg.nets.factory import NetSpec
+from wsiseg.nets.factory import DEEPLAB, NetSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,9 +37,13 @@ class SupervisedOptions(Config):
     Parameters
     ----------
     arch
-        ``unet-gn``, a small U-Net with group normalisation, or an architecture of segmentation-models-pytorch.
+        ``unet-gn``, a small U-Net with group normalisation; ``deeplabv3+``, the network of methods that learn from
+        patch labels; or an architecture of segmentation-models-pytorch.
     encoder
         A timm or segmentation-models-pytorch encoder, for architectures that take one.
+    init
+        Weights that the network begins with: ``none``, ``imagenet`` for its encoder (downloaded), or a file or
+        model of any part of it.
     net
         Further settings of the network, such as ``widths`` of ``unet-gn``.
     head
@@ -48,7 +54,7 @@ class SupervisedOptions(Config):
     dice_weight
         Weight of the soft Dice loss beside the cross-entropy, for classes of pixels.
     normalisation
-        Mean and standard deviation of the colours, 0 … 1.
+        Mean and standard deviation of the colours, 0 … 1. None takes what suits the network.
     tile_px
         Side of the tiles in prediction; the crop's where None.
     halo_px
@@ -59,11 +65,12 @@ class SupervisedOptions(Config):
 
     arch: str = "unet-gn"
     encoder: str | None = None
+    init: str = "none"
     net: dict[str, JsonValue] = Field(default_factory=dict)
     head: str = "auto"
     head_options: dict[str, JsonValue] = Field(default_factory=dict)
     dice_weight: float = Field(default=1.0, ge=0)
-    normalisation: Normalisation = Normalisation()
+    normalisation: Normalisation | None = None
     tile_px: int | None = Field(default=None, gt=0)
     halo_px: int | None = Field(default=None, ge=0)
     description: str = ""
@@ -190,13 +197,16 @@ class SupervisedStage:
             mpp=facts.mpp,
             tile_px=tile_px,
             halo_px=_halo_px(head, tile_px) if options.halo_px is None else options.halo_px,
-            normalisation=options.normalisation,
+            normalisation=options.normalisation
+            or (Normalisation.none() if options.arch == DEEPLAB else Normalisation()),
             net=_net_spec(options),
             head=head,
             training_data=facts.training_data,
             licence=options.licence,
         )
         learner = SupervisedLearner(card, kind=facts.kind, dice_weight=options.dice_weight)
+        if options.init not in ("none", "imagenet"):
+            initialise(learner.module, read_weights(Path(options.init)), where=Path(options.init))
         stride = getattr(learner.module, "stride", LARGEST_STRIDE)
         if facts.crop_px % stride or tile_px % stride:
             raise MethodError(
@@ -239,6 +249,11 @@ def _head_spec(options: SupervisedOptions, kind: str) -> HeadSpec | None:
     return HeadSpec(kind=name, options=options.head_options)
 
 
+def _normalisation(arch: str) -> Normalisation:
+    # Its encoders know the colours that they were trained on.
+    return Normalisation.none() if arch == DEEPLAB else Normalisation()
+
+
 def _halo_px(head: HeadSpec | None, tile_px: int) -> int:
     if head is None:
         return tile_px // 8
@@ -247,6 +262,7 @@ def _halo_px(head: HeadSpec | None, tile_px: int) -> int:
 
 
 def _net_spec(options: SupervisedOptions) -> dict[str, JsonValue]:
-    given = {"arch": options.arch, "encoder": options.encoder, **options.net}
+    weights = "imagenet" if options.init == "imagenet" else None
+    given = {"arch": options.arch, "encoder": options.encoder, "encoder_weights": weights, **options.net}
     spec: dict[str, JsonValue] = load(NetSpec, options=given).model_dump(mode="json")
     return spec

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from wsiseg.errors import MethodError
-from wsiseg.nets.encoders import timm_features
+from wsiseg.nets.encoders import Encoder
 from wsiseg.nets.resnet38d import ResNet38d
 from wsiseg.nets.taps import TapClassifier
 
@@ -30,19 +30,17 @@ class EncoderClassifier(TapClassifier):
     Parameters
     ----------
     encoder
-        Maps images to a list of features, shallow to deep; with timm's ``feature_info``.
+        Maps images to features.
     num_classes
         Classes that an image may show.
     """
 
-    def __init__(self, encoder: nn.Module, num_classes: int) -> None:
-        # timm has no types for what its encoders tell about themselves.
-        info = getattr(encoder, "feature_info")  # noqa: B009
-        super().__init__(info.channels()[-1], num_classes)
+    def __init__(self, encoder: Encoder, num_classes: int) -> None:
+        super().__init__(encoder.channels[-1], num_classes)
         self.encoder = encoder
-        first, second, third = info.module_name()[-3:]
+        first, second, third = encoder.names[-3:]
         self.tap_names = (first, second, third)
-        self.stride = info.reduction()[-1]
+        self.stride = encoder.strides[-1]
 
     def taps(self, images: Tensor) -> Taps:
         """Return the features of the last three stages; see `TapClassifier`."""
@@ -90,4 +88,4 @@ def build_classifier(
                 "there are no weights of resnet38d to download", mend="Pass a file of its weights, or do without"
             )
         return ResNet38d(num_classes)
-    return EncoderClassifier(timm_features(backbone, output_stride=output_stride, weights=weights), num_classes)
+    return EncoderClassifier(Encoder(backbone, output_stride=output_stride, weights=weights), num_classes)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wsiseg.errors import MethodError
-from wsiseg.nets.encoders import no_weights, timm_features
+from wsiseg.nets.encoders import Encoder, no_weights
 
 if TYPE_CHECKING:
     from wsiseg.nets.encoders import Weights
@@ -96,17 +96,15 @@ class EncoderBackbone(nn.Module):
 
     def __init__(self, name: str, output_stride: OutputStride = 16, *, weights: Weights | None = None) -> None:
         super().__init__()
-        self.encoder = timm_features(name, output_stride=output_stride, weights=weights)
-        # timm has no types for what its encoders tell about themselves.
-        info = getattr(self.encoder, "feature_info")  # noqa: B009
-        if _LOW_STRIDE not in info.reduction():
+        self.encoder = Encoder(name, output_stride=output_stride, weights=weights)
+        if _LOW_STRIDE not in self.encoder.strides:
             raise MethodError(
                 f"the encoder {name} has no features at a quarter of the resolution",
                 mend="Choose another encoder, such as resnet18",
             )
-        self._low = info.reduction().index(_LOW_STRIDE)
-        self.low_channels: int = info.channels()[self._low]
-        self.deep_channels: int = info.channels()[-1]
+        self._low = self.encoder.strides.index(_LOW_STRIDE)
+        self.low_channels: int = self.encoder.channels[self._low]
+        self.deep_channels: int = self.encoder.channels[-1]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return features at a quarter of the resolution and deep ones."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
 
 from wsiseg.errors import MethodError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 Weights = Literal["imagenet"]
 
@@ -29,10 +29,11 @@ def no_weights(name: str, error: Exception) -> MethodError:
     )
 
 
-def timm_features(name: str, *, output_stride: int, weights: Weights | None = None) -> nn.Module:
-    """Return a network that maps images (B, 3, H, W) to a list of features, shallow to deep.
+class Encoder(nn.Module):
+    """An encoder of timm, which maps images to features at several resolutions, shallow to deep.
 
-    The result has timm's ``feature_info``. Only with `weights` is the internet used.
+    Colours 0 … 1 become what the encoder's published weights were trained on: each family has a mean and a standard
+    deviation of its own.
 
     Parameters
     ----------
@@ -42,13 +43,37 @@ def timm_features(name: str, *, output_stride: int, weights: Weights | None = No
         Pixels of the image per position of the deepest features, 8 or 16. Encoders that cannot
         dilate their convolutions keep their own, often 32.
     weights
-        None for random ones.
+        None for random ones; ``imagenet`` downloads trained ones.
+
+    Attributes
+    ----------
+    channels, strides, names
+        Of the features: channels, pixels per position, and modules that they come from.
 
     Raises
     ------
     MethodError
         If there is no such encoder, it gives no features, or its weights cannot be downloaded.
     """
+
+    def __init__(self, name: str, *, output_stride: int, weights: Weights | None = None) -> None:
+        super().__init__()
+        # timm has no types for what its encoders tell about themselves.
+        self.features: Any = _features(name, output_stride=output_stride, weights=weights)
+        info, colours = self.features.feature_info, self.features.pretrained_cfg
+        self.channels: tuple[int, ...] = tuple(info.channels())
+        self.strides: tuple[int, ...] = tuple(info.reduction())
+        self.names: tuple[str, ...] = tuple(info.module_name())
+        for key in ("mean", "std"):
+            self.register_buffer(key, torch.tensor(colours[key]).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return features of RGB images (B, 3, H, W), 0 … 1."""
+        found: list[Tensor] = self.features((images - self.get_buffer("mean")) / self.get_buffer("std"))
+        return found
+
+
+def _features(name: str, *, output_stride: int, weights: Weights | None) -> nn.Module:
     import timm
 
     # A tag after a full stop says which trained weights.

@@ -1,4 +1,4 @@
-"""Networks by name: our own U-Net, and those of segmentation_models_pytorch with encoders of timm."""
+"""Networks by name: our own U-Net and DeepLabV3+, and those of segmentation_models_pytorch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from wsiseg.config import Config
 from wsiseg.errors import MethodError
 from wsiseg.nets.attending import ATTENDING, AttendingSpec, build_attending
+from wsiseg.nets.deeplab import build_deeplab
 from wsiseg.nets.encoders import no_weights, unknown
 from wsiseg.nets.gated import CAM, GATED, CamSpec, GatedSpec, build_cam, build_gated
 from wsiseg.nets.unet import UNet
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 OURS: Final = "unet-gn"
+DEEPLAB: Final = "deeplabv3+"
 # Our name of an architecture, and its name in segmentation_models_pytorch.
 _LIBRARY: Final = {
     "unet": "Unet",
@@ -28,11 +30,10 @@ _LIBRARY: Final = {
     "fpn": "FPN",
     "pan": "PAN",
     "deeplabv3": "DeepLabV3",
-    "deeplabv3+": "DeepLabV3Plus",
     "upernet": "UPerNet",
     "segformer": "Segformer",
 }
-ARCHITECTURES: Final = (OURS, *_LIBRARY)
+ARCHITECTURES: Final = (OURS, DEEPLAB, *_LIBRARY)
 _TIMM: Final = "tu-"
 _GROUPS: Final = 8
 
@@ -44,13 +45,15 @@ class NetSpec(Config):
     ----------
     arch
         One of `ARCHITECTURES`. `widths` and `skip` are settings of ``unet-gn``, our own small
-        U-Net; `encoder` and `encoder_weights` are settings of the others.
+        U-Net; `encoder` and `encoder_weights` are settings of the others. ``deeplabv3+`` is ours,
+        too, and takes colours 0 … 1 as they are.
     widths
         Channels at each level, from full resolution down; multiples of 8.
     skip
         How features of a level meet those from below: ``add`` (cheaper) or ``concat``.
     encoder
-        Encoder of segmentation_models_pytorch, or one of timm's as ``tu-<name>``.
+        Encoder of segmentation_models_pytorch, or one of timm's as ``tu-<name>``; for
+        ``deeplabv3+`` always one of timm's, with or without ``tu-``.
     encoder_weights
         None for random weights; ``imagenet`` downloads trained ones.
     """
@@ -101,7 +104,13 @@ def build_net(spec: NetSpec, in_channels: int, out_channels: int) -> nn.Module:
         cannot be downloaded.
     """
     if spec.arch == OURS:
+        if spec.encoder_weights is not None:
+            raise MethodError(
+                f"there are no weights of {OURS} to download", mend="Pass a file of its weights, or do without"
+            )
         return UNet(in_channels, out_channels, widths=spec.widths, skip=spec.skip, groups=_GROUPS)
+    if spec.arch == DEEPLAB:
+        return build_deeplab(spec.encoder.removeprefix(_TIMM), out_channels, weights=spec.encoder_weights)
     if spec.arch not in _LIBRARY:
         raise unknown("network", spec.arch, list(ARCHITECTURES))
     _check_encoder(spec.encoder)

@@ -11,6 +11,7 @@ from torch import nn
 
 from wsiseg.errors import MethodError
 from wsiseg.nets.classifiers import build_classifier
+from wsiseg.nets.encoders import Encoder
 from wsiseg.nets.resnet38d import ResNet38d
 
 if TYPE_CHECKING:
@@ -153,8 +154,17 @@ def test_the_first_layers_of_an_encoder_are_found_without_their_names() -> None:
     held = {id(value) for norm in norms(net) for value in norm.parameters()}
 
     frozen = {name for name, value in net.named_parameters() if not value.requires_grad and id(value) not in held}
-    assert frozen == {"encoder.conv1.weight"}
+    assert frozen == {"encoder.features.conv1.weight"}
     assert all(norm.num_batches_tracked == 0 for norm in norms(net))
+
+
+def test_encoders_see_colours_as_their_published_weights_did() -> None:
+    encoder = Encoder("tf_efficientnet_lite0", output_stride=16).eval()
+    images = torch.rand(1, 3, 64, 64)
+
+    for found, expected in zip(encoder(images), encoder.features(images * 2 - 1), strict=True):
+        torch.testing.assert_close(found, expected)
+    assert not {"mean", "std"} & set(encoder.state_dict())
 
 
 @pytest.mark.parametrize("backbone", SMALL)

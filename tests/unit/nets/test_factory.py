@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from wsiseg.errors import MethodError
+from wsiseg.nets.deeplab import DeepLabV3Plus
 from wsiseg.nets.factory import ARCHITECTURES, NetSpec, build_net
 from wsiseg.nets.unet import UNet
 
@@ -33,6 +34,19 @@ def test_the_same_random_state_gives_the_same_weights() -> None:
         return build_net(NetSpec(widths=(8, 16)), 3, 2).state_dict()
 
     torch.testing.assert_close(build(), build(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "tu-resnet18"])
+def test_deeplab_is_the_network_of_other_methods_on_an_encoder_of_timm(encoder: str) -> None:
+    net = build_net(NetSpec(arch="deeplabv3+", encoder=encoder), 3, 4)
+
+    assert isinstance(net, DeepLabV3Plus)
+    assert net.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 4, 64, 64)
+
+
+def test_our_own_network_has_no_weights_to_download() -> None:
+    with pytest.raises(MethodError, match="no weights of unet-gn to download"):
+        build_net(NetSpec(encoder_weights="imagenet"), 3, 2)
 
 
 @pytest.mark.slow
