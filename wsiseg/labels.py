@@ -1,8 +1,9 @@
 """Classes: their indices, names and colours.
 
 Two kinds of integers fill arrays of labels. A *class* array holds class
-indices; 255 means ignored in training data and not analysed in predictions. An
-*instance* array holds object ids, 0 being background.
+indices; 255 means ignored in training data and not analysed in predictions, and 254 in
+predictions what belongs to no class, such as glass. An *instance* array holds object ids,
+0 being background.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Annotated, Final, Self, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 IGNORE: Final = 255
+# In predictions, where none of the classes is a background.
+NO_CLASS: Final = 254
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -31,7 +34,7 @@ class Label(BaseModel):
     Parameters
     ----------
     index
-        Value in class arrays, 0 … 254.
+        Value in class arrays, 0 … 253.
     name
         Name shown to people.
     colour
@@ -55,8 +58,8 @@ class LabelMap(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         indices = [label.index for label in self.labels]
-        if len(set(indices)) != len(indices) or any(not 0 <= index < IGNORE for index in indices):
-            raise ValueError(f"class indices must be distinct and within 0 … {IGNORE - 1}, got {indices}")
+        if len(set(indices)) != len(indices) or any(not 0 <= index < NO_CLASS for index in indices):
+            raise ValueError(f"class indices must be distinct and within 0 … {NO_CLASS - 1}, got {indices}")
         if len({label.name for label in self.labels}) != len(indices):
             raise ValueError("class names must be distinct")
         return self
@@ -81,6 +84,12 @@ class LabelMap(BaseModel):
     def names(self) -> tuple[str, ...]:
         """Return the names in order of declaration."""
         return tuple(label.name for label in self.labels)
+
+    @property
+    def no_class(self) -> int:
+        """Return what predictions hold where nothing is: 0 if class 0 is the background, else 254."""
+        has_background = any(label.index == 0 and label.name.casefold() == "background" for label in self.labels)
+        return 0 if has_background else NO_CLASS
 
     def __len__(self) -> int:
         return len(self.labels)

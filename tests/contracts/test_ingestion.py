@@ -147,7 +147,7 @@ def test_labels_that_do_not_fit_are_told(tmp_path: Path, source: Path) -> None:
 
     with pytest.raises(DataError, match="3x3 pixels, its image 50x20"):
         ingest(source, tmp_path / "s.zarr", settings())
-    with pytest.raises(DataError, match="0 to 254"):
+    with pytest.raises(DataError, match="0 to 253"):
         ingest(source, tmp_path / "s.zarr", settings(labels_as="classes"))
     with pytest.raises(DataError, match="holds the class"):
         ingest(source, tmp_path / "s.zarr", settings(labels_as="classes", classes=["a", "b"]))

@@ -16,10 +16,17 @@ def test_names_make_classes_in_order_with_a_white_background() -> None:
     assert LabelMap.model_validate_json(labels.model_dump_json()) == labels
 
 
-@pytest.mark.parametrize("indices", [(0, 0), (0, 255), (-1, 0)])
-def test_indices_are_distinct_and_leave_255_alone(indices: tuple[int, int]) -> None:
+@pytest.mark.parametrize("indices", [(0, 0), (0, 254), (0, 255), (-1, 0)])
+def test_indices_are_distinct_and_leave_what_is_no_class_alone(indices: tuple[int, int]) -> None:
     with pytest.raises(ValidationError, match="distinct"):
         LabelMap(labels=tuple(Label(index=i, name=f"{n}", colour=(0, 0, 0)) for n, i in enumerate(indices)))
+
+
+@pytest.mark.parametrize(
+    ("names", "no_class"), [(("background", "tumour"), 0), (("tumour", "background"), 254), (("tumour", "stroma"), 254)]
+)
+def test_what_is_no_class_is_the_background_where_there_is_one(names: tuple[str, ...], no_class: int) -> None:
+    assert LabelMap.from_names(names).no_class == no_class
 
 
 def test_an_unknown_index_is_a_key_error() -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from wsiseg.stores.mask_store import Layer
+
 LABELS = LabelMap.from_names(("background", "tumour", "stroma"))
 
 
@@ -41,6 +43,10 @@ def fill(store: MaskStore, instances: NDArray[np.uint32]) -> None:
             window = store.shard(band, column)
             store.write("instances", window, instances[window.slices])
             store.write("classes", window, (instances[window.slices] > 0).astype(np.uint8))
+
+
+def _whole(size: Size) -> Window:
+    return Window(0, 0, size.width, size.height)
 
 
 def blobs(size: Size) -> NDArray[np.uint32]:
@@ -85,6 +91,26 @@ def test_the_pyramid_takes_every_other_pixel(tmp_path: Path) -> None:
         np.testing.assert_array_equal(coarse, ids[:: 2**level, :: 2**level])
 
 
+@pytest.mark.parametrize(("names", "fill"), [(("background", "gland"), 0), (("tumour", "stroma"), 254)])
+def test_nothing_written_is_no_class_at_any_resolution(tmp_path: Path, names: tuple[str, ...], fill: int) -> None:
+    canvas = Canvas(SIZE, Scale(1.0), None)
+    layers: tuple[Layer, ...] = ("classes", "uncertainty")
+    labels = LabelMap.from_names(names)
+    store = MaskStore.create(tmp_path / "p.zarr", canvas=canvas, labels=labels, layers=layers, band_px=256)
+    values = np.full((256, SIZE.width), fill, dtype=np.uint8)
+    store.write("classes", store.shard(0, 0), values)
+    values[:, 3] = 1
+    store.write("classes", store.shard(1, 0), values)
+
+    build_pyramid(store, workers=1)
+
+    assert [store.shard_path("classes", store.shard(band, 0)).exists() for band in range(3)] == [False, True, False]
+    for level in range(store.levels):
+        coarse = store.read("classes", _whole(store.level_size(level)), level=level)
+        assert set(np.unique(coarse)) == ({fill, 1} if level == 0 else {fill})
+    assert not store.read("uncertainty", canvas.window).any()
+
+
 @pytest.mark.parametrize("mpp", [0.5, None])
 def test_the_store_is_valid_ome_zarr(tmp_path: Path, mpp: float | None) -> None:
     make(tmp_path / "p.zarr", mpp=mpp)
@@ -97,6 +123,7 @@ def test_the_store_is_valid_ome_zarr(tmp_path: Path, mpp: float | None) -> None:
     assert [axis.unit for axis in axes] == ["micrometer" if mpp else None] * 2
     label = json.loads((tmp_path / "p.zarr/labels/classes/zarr.json").read_text())["attributes"]["ome"]["image-label"]
     assert {"label-value": 1, "class": "tumour"} in label["properties"]
+    assert {"label-value": 254, "class": "No class"} in label["properties"]
     assert {"label-value": 255, "class": "Not analysed"} in label["properties"]
 
 

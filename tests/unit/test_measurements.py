@@ -90,6 +90,18 @@ def test_shares_are_of_the_analysed_tissue(tmp_path: Path) -> None:
     assert of_all["stroma"]["objects"] == ""
 
 
+def test_what_belongs_to_no_class_is_in_the_area_of_none(tmp_path: Path) -> None:
+    classes = np.full((100, 100), 254, dtype=np.uint8)
+    classes[:50] = 1
+    labels = LabelMap.from_names(("tumour", "stroma"))
+
+    rows = _table(tmp_path / "a.csv", classes, labels, None, mpp=1.0)
+
+    assert {name: float(row["area_um2"]) for name, row in rows.items()} == {
+        "tumour": 0, "stroma": 5000, "All": 10_000, "Not analysed": 0,
+    }  # fmt: skip
+
+
 def test_without_a_physical_scale_areas_are_in_level_0_pixels(tmp_path: Path) -> None:
     rows = _table(tmp_path / "m.csv", np.ones((10, 10), dtype=np.uint8), NUCLEI, None, mpp=None)
 

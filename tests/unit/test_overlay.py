@@ -89,6 +89,22 @@ def test_classes_are_tinted_and_what_was_not_analysed_is_grey(tmp_path: Path) ->
     assert _shares(tmp_path / "overlay.png", (178, 178, 178)) > 0.02
 
 
+def test_what_belongs_to_no_class_is_shown_as_it_is(tmp_path: Path) -> None:
+    labels = LabelMap.from_names(("tumour", "stroma"), background=False)
+    classes = np.full((300, 400), 254, dtype=np.uint8)
+    classes[100:200, 100:200] = 1
+
+    write_overlay(
+        tmp_path / "overlay.png", slide=_slide(classes.shape), prediction=_prediction(classes, labels), title="t"
+    )
+
+    with Image.open(tmp_path / "overlay.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    bare = (pixels == 240).all(axis=2).sum()
+    tinted = (pixels == np.rint(np.asarray(labels[1].colour) * 0.35 + 240 * 0.65)).all(axis=2).sum()
+    assert bare == pytest.approx(11 * tinted, rel=0.1)
+
+
 @pytest.mark.parametrize("kind", ["none found", "one pixel", "no scale", "unreadable"])
 def test_odd_slides_have_a_picture_too(tmp_path: Path, kind: str) -> None:
     shape = (1, 1) if kind == "one pixel" else (700, 300)

@@ -136,6 +136,17 @@ def test_a_background_is_not_exported_but_any_other_class_0_is() -> None:
     assert sorted(label for shapes in without for label in shapes.label.tolist()) == [0, 0, 1]
 
 
+def test_what_belongs_to_no_class_is_not_exported() -> None:
+    classes = _with_block()
+    classes[classes == 0] = 254
+    labels = LabelMap.from_names(("tumour", "stroma"))
+
+    found = list(region_shapes(_reader(classes), Frame(canvas=_canvas(classes)), labels=labels))
+
+    assert [(shapes.layer, shapes.label.tolist()) for shapes in found] == [("regions", [1])]
+    assert len(found[0].polygons[0].interiors) == 1
+
+
 def test_what_was_not_analysed_has_its_own_layer() -> None:
     classes = _with_block()
     classes[:, 30:] = 255

@@ -26,8 +26,8 @@ class EvaluateConfig(Config):
         How far apart boundaries may run and still agree, in µm, or in pixels
         where `mpp` is missing. By default 1 µm or 2 pixels.
     ignore_index
-        Class index that does not count in the truth and means "no answer" in
-        predictions. Object ids are never ignored.
+        Class index that does not count in the truth and means "no answer" in predictions, as do
+        254 and 255, which ``wsiseg predict`` gives to what has no class. Object ids are never ignored.
     num_classes
         Number of classes; by default the names, or the highest index found.
     classes

@@ -38,8 +38,8 @@ class Bands:
         self._shards: dict[tuple[Layer, int, int], LabelArray] = {}
 
     def get(self, layer: Layer, window: Window) -> LabelArray:
-        """Return a copy of what is painted in `window`; 0 where nothing is."""
-        values = np.zeros((window.height, window.width), dtype=DTYPES[layer])
+        """Return a copy of what is painted in `window`; what the store holds unwritten where nothing is."""
+        values = np.full((window.height, window.width), self._store.fill(layer), dtype=DTYPES[layer])
         for key, place, part in self._parts(layer, window):
             shard = self._shards.get(key)
             if shard is not None:
@@ -50,12 +50,13 @@ class Bands:
         self, layer: Layer, window: Window, values: LabelArray, *, where: NDArray[np.bool_] | None = None
     ) -> None:
         """Paint `values`, (window.height, window.width), on the pixels `where` says, or on all."""
+        fill = self._store.fill(layer)
         for key, place, part in self._parts(layer, window):
             inner = part.within(window).slices
             if key not in self._shards:
-                if not (values[inner] if where is None else where[inner]).any():
+                if not (values[inner] != fill if where is None else where[inner]).any():
                     continue
-                self._shards[key] = np.zeros((place.height, place.width), dtype=DTYPES[layer])
+                self._shards[key] = np.full((place.height, place.width), fill, dtype=DTYPES[layer])
             target = self._shards[key][part.within(place).slices]
             if where is None:
                 target[:] = values[inner]

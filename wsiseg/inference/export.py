@@ -97,7 +97,7 @@ def export_shapes(
     canvas, labels
         What the layers mean.
     read_classes
-        Gives a window of class indices, uint8 (H, W), 255 = not analysed.
+        Gives a window of class indices, uint8 (H, W), 254 = no class, 255 = not analysed.
     read_instances, objects
         Give a window of object ids, uint32 (H, W), and the table of these objects; both or neither.
     polygons

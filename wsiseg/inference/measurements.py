@@ -11,7 +11,7 @@ import numpy as np
 
 from wsiseg.atomic import atomic_path
 from wsiseg.geometry import Window
-from wsiseg.inference.polygons import NOT_ANALYSED, Frame, has_background, label_of
+from wsiseg.inference.polygons import NOT_ANALYSED, Frame, label_of
 from wsiseg.labels import IGNORE
 
 if TYPE_CHECKING:
@@ -94,8 +94,7 @@ def summarise(
         Canvas pixels that were looked at, such as the tissue; by default all but those of class 255.
     """
     analysed = int(counts.sum() - counts[IGNORE]) if analysed_px is None else analysed_px
-    skipped = 0 if has_background(labels) else None
-    indices = [label.index for label in labels.labels if label.index != skipped]
+    indices = [label.index for label in labels.labels if label.index != labels.no_class]
     rows = [
         ClassRow(
             name=label_of(labels, index).name,

@@ -12,7 +12,7 @@ import wsiseg
 from wsiseg.atomic import atomic_path
 from wsiseg.geometry import Size, Window
 from wsiseg.inference.polygons import GREY
-from wsiseg.labels import IGNORE
+from wsiseg.labels import IGNORE, NO_CLASS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -157,6 +157,7 @@ def _palette(labels: LabelMap) -> NDArray[np.uint16]:
     colours = np.zeros((3, 256), dtype=np.uint16)
     for label in labels.labels:
         colours[:, label.index] = np.asarray(label.colour, dtype=np.uint16) * 257
+    colours[:, NO_CLASS] = np.iinfo(np.uint16).max
     colours[:, IGNORE] = np.asarray(GREY, dtype=np.uint16) * 257
     return colours
 

@@ -18,7 +18,7 @@ from wsiseg.inference.legend import Legend, area_text, density_colours
 from wsiseg.inference.marks import FAINT, INK, draw_scale_bar, draw_tag, frame, hatch, letter, writable
 from wsiseg.inference.measurements import WHOLE
 from wsiseg.inference.overview import density, outlines_in, read_pixels, reduce_classes, reduced, telling_windows
-from wsiseg.inference.polygons import GREY, NOT_ANALYSED, has_background, label_of
+from wsiseg.inference.polygons import GREY, NOT_ANALYSED, label_of
 from wsiseg.labels import IGNORE
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Prediction:
     canvas, labels
         What the layers mean.
     read_classes
-        Gives a window of class indices, uint8 (H, W), 255 = not analysed.
+        Gives a window of class indices, uint8 (H, W), 254 = no class, 255 = not analysed.
     read_instances, objects
         Give a window of object ids and their table, for instance models.
     rows
@@ -225,9 +225,8 @@ class _Picture:
     def _draw_borders(
         self, axes: Axes, classes: NDArray[np.uint8], *, width: float, origin: tuple[int, int] = (0, 0)
     ) -> None:
-        skipped = 0 if has_background(self.prediction.labels) else None
         for index in np.unique(classes).tolist():
-            if index == skipped:
+            if index == self.prediction.labels.no_class:
                 continue
             mask = (classes == index).astype(np.uint8)
             loops = outlines_in(_reader(mask), Window(0, 0, mask.shape[1], mask.shape[0]))
@@ -238,12 +237,12 @@ class _Picture:
             )
 
     def _colours(self, *, alpha: float) -> NDArray[np.float64]:
-        """Return RGBA 0 … 1 of each class, (256, 4); the background of instance models and others is clear."""
+        """Return RGBA 0 … 1 of each class, (256, 4); background, and what belongs to no class, is clear."""
         table = np.zeros((256, 4))
-        skipped = 0 if has_background(self.prediction.labels) else None
+        labels = self.prediction.labels
         if self.prediction.objects is None:
-            for label in self.prediction.labels.labels:
-                if label.index != skipped:
+            for label in labels.labels:
+                if label.index != labels.no_class:
                     table[label.index] = (*(np.asarray(label.colour) / 255), alpha)
         table[IGNORE] = (*(np.asarray(GREY) / 255), 0.55)
         return table

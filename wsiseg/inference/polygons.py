@@ -108,11 +108,6 @@ class Shapes:
     measurements: dict[str, NDArray[np.float64]]
 
 
-def has_background(labels: LabelMap) -> bool:
-    """Tell whether class 0 is what is left over, and so nothing to export."""
-    return any(label.index == 0 and label.name.casefold() == "background" for label in labels.labels)
-
-
 def label_of(labels: LabelMap, index: int) -> Label:
     """Return the name and colour of a class index, 255 included.
 
@@ -144,11 +139,11 @@ def region_shapes(
     Parameters
     ----------
     read
-        Gives class indices, uint8 (H, W), 255 = not analysed.
+        Gives class indices, uint8 (H, W), 254 = no class, 255 = not analysed.
     frame
         Where they lie.
     labels
-        The classes; class 0 is left out if it is the background. None: only what was not analysed.
+        The classes; what belongs to none of them and the background are left out. None: only what was not analysed.
     tolerance
         Smoothing in canvas px; 0 keeps the sides of the pixels.
     band_rows
@@ -159,7 +154,7 @@ def region_shapes(
     values[IGNORE] = IGNORE + 1
     if labels is not None:
         values[:IGNORE] = np.arange(1, IGNORE + 1)
-        values[0] = 0 if has_background(labels) else 1
+        values[labels.no_class] = 0
     smoothing = tolerance if labels is not None else 0.0
     for rings in trace(
         lambda window: values[read(window)], frame.canvas.size, shares_borders=smoothing > 0, band_rows=band_rows

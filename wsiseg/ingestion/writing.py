@@ -14,7 +14,7 @@ from wsiseg.geometry import Size, Window
 from wsiseg.grid import overlap_px, patch_windows
 from wsiseg.ingestion.layouts import LAYOUTS
 from wsiseg.ingestion.search import source_fingerprint
-from wsiseg.labels import IGNORE, LabelMap
+from wsiseg.labels import IGNORE, NO_CLASS, LabelMap
 from wsiseg.manifest import SPLITS
 from wsiseg.rasters import read_labels
 from wsiseg.slides.images import ImageSlide
@@ -117,8 +117,8 @@ def _layer(images: list[SourceImage], settings: IngestSettings) -> LayerInfo | N
             int(value) for image in images if image.labels is not None for value in np.unique(read_labels(image.labels))
         }
         names = ("background", *(f"class {index}" for index in range(1, max(found - {IGNORE}, default=0) + 1)))
-        if len(names) > IGNORE:
-            raise DataError("label images of classes hold 0 to 254, and 255 for ignored", where=images[0].labels)
+        if len(names) > NO_CLASS:
+            raise DataError("label images of classes hold 0 to 253, and 255 for ignored", where=images[0].labels)
     return LayerInfo(kind=settings.kind, labels=LabelMap.from_names(names))
 
 

@@ -5,11 +5,11 @@
     prediction.zarr/         an image of its own, the uncertainty
      ├─ s0, s1, …            uint8, entropy 0 … 1 as 0 … 255, each level half the one before
      └─ labels/
-         ├─ classes/s0 …     uint8, class indices; 255 = not analysed
+         ├─ classes/s0 …     uint8, class indices; 254 = no class (where none is a background), 255 = not analysed
          └─ instances/s0 …   uint32, object ids; 0 = background (instance models only)
 
 A *band* is one row of shards as high as one chunk; a shard has one writer and is written
-once and whole. Shards that hold nothing but background are not written.
+once and whole. Shards that hold nothing but background, or no class, are not written.
 """
 
 from __future__ import annotations
@@ -158,6 +158,10 @@ class MaskStore:
         """Return the width of a shard in pixels."""
         return _shard_width(self.band_px)
 
+    def fill(self, layer: Layer) -> int:
+        """Return what a layer holds where nothing was written."""
+        return int(self._arrays[layer][0].fill_value)
+
     def level_size(self, level: int) -> Size:
         """Return the pixels of one resolution; each is half the one before, rounded up."""
         return _level_size(self.canvas.size, level)
@@ -249,6 +253,7 @@ def _make(path: Path, canvas: Canvas, labels: LabelMap, about: dict[str, Any]) -
     for layer in layers:
         for level in range(count):
             size = _level_size(canvas.size, level)
+            is_map = layer == "classes" and "instances" not in layers
             root.create_array(
                 f"{_place(layer)}s{level}",
                 shape=(size.height, size.width),
@@ -256,7 +261,7 @@ def _make(path: Path, canvas: Canvas, labels: LabelMap, about: dict[str, Any]) -
                 chunks=(band, band),
                 shards=(band, _shard_width(band)),
                 compressors=ZstdCodec(level=3),
-                fill_value=0,
+                fill_value=labels.no_class if is_map else 0,
                 dimension_names=("y", "x"),
             )
 

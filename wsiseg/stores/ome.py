@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from wsiseg.labels import IGNORE
+from wsiseg.labels import IGNORE, NO_CLASS
 
 if TYPE_CHECKING:
     from wsiseg.geometry import Canvas
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 VERSION: Final = "0.5"
 NOT_ANALYSED: Final = "Not analysed"
+_NO_CLASS_NAME: Final = "No class"
 _NOT_ANALYSED_RGBA: Final = [128, 128, 128, 255]
 
 # JSON as the specification lays it down.
@@ -46,18 +47,20 @@ def multiscales(name: str, canvas: Canvas, levels: int) -> Json:
 
 
 def class_label(labels: LabelMap) -> Json:
-    """Return the ``image-label`` of a class layer: colours and names, the ignore value included."""
+    """Return the ``image-label`` of a class layer: colours and names of its classes and of what is none of them."""
     return {
         "version": VERSION,
         "colors": [
             *(
-                {"label-value": label.index, "rgba": [*label.colour, 255 if label.index else 0]}
+                {"label-value": label.index, "rgba": [*label.colour, 0 if label.index == labels.no_class else 255]}
                 for label in labels.labels
             ),
+            {"label-value": NO_CLASS, "rgba": [255, 255, 255, 0]},
             {"label-value": IGNORE, "rgba": _NOT_ANALYSED_RGBA},
         ],
         "properties": [
             *({"label-value": label.index, "class": label.name} for label in labels.labels),
+            {"label-value": NO_CLASS, "class": _NO_CLASS_NAME},
             {"label-value": IGNORE, "class": NOT_ANALYSED},
         ],
         "source": {"image": "../../"},

@@ -11,7 +11,7 @@ from wsiseg.errors import DataError
 from wsiseg.evaluation.pairs import common_mpp, find_pairs
 from wsiseg.evaluation.report import Estimate, EvaluateReport, ImageResult
 from wsiseg.evaluation.scorers import DISTANCES, InstanceScorer, Scorer, SemanticScorer
-from wsiseg.labels import IGNORE
+from wsiseg.labels import IGNORE, NO_CLASS
 from wsiseg.metrics import percentile_interval, resample_images, resampled_means
 from wsiseg.progress import SILENT, track
 
@@ -109,7 +109,8 @@ def _class_names(config: EvaluateConfig, pairs: Sequence[LabelPair]) -> tuple[st
         return tuple(map(str, range(config.num_classes)))
     highest = 0
     for pair in pairs:
-        for path, labels in zip((pair.pred, pair.truth), pair.read(), strict=True):
+        pred, truth = pair.read()
+        for path, labels in ((pair.pred, _unanswered(pred, config, classes=0)), (pair.truth, truth)):
             found = int(labels[labels != config.ignore_index].max(initial=0))
             if found >= IGNORE:
                 raise DataError(
@@ -124,8 +125,10 @@ def _class_names(config: EvaluateConfig, pairs: Sequence[LabelPair]) -> tuple[st
 def _read(
     pair: LabelPair, config: EvaluateConfig, names: Sequence[str]
 ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    pred: NDArray[np.integer]
     pred, truth = pair.read()
     if config.task == "semantic":
+        pred = _unanswered(pred, config, classes=len(names))
         for path, labels in ((pair.pred, pred), (pair.truth, truth)):
             highest = int(labels[labels != config.ignore_index].max(initial=0))
             if highest >= len(names):
@@ -135,6 +138,12 @@ def _read(
                     mend="Give --num-classes or --classes in full, or --ignore-index",
                 )
     return pred, truth
+
+
+def _unanswered(pred: NDArray[np.integer], config: EvaluateConfig, *, classes: int) -> NDArray[np.integer]:
+    """Return a class map in which what `wsiseg predict` leaves without a class has no answer, whatever is ignored."""
+    is_none = np.isin(pred, (NO_CLASS, IGNORE)) & (pred >= classes)
+    return np.where(is_none, config.ignore_index, pred)
 
 
 def _units(config: EvaluateConfig, scorer: Scorer) -> dict[str, str]:
