@@ -1,11 +1,17 @@
-"""Cut patches with image labels out of images with masks of tumour, stroma and normal lung.
+r"""Cut patches with image labels out of images with masks of tumour, stroma and normal lung.
 
     python luad_patches.py SRC -o OUT --fold 0
-    wsiseg ingest OUT -o patches.zarr --layout wsss4luad
+    wsiseg ingest OUT/weak -o weak.zarr --layout wsss4luad
+    wsiseg ingest OUT/full -o full.zarr --labels-as classes --classes tumour,stroma,normal --mpp 1 \
+        --split OUT/full/split.csv
 
 SRC has images/*.png and masks/<same name>.png, palette images of 0 tumour, 1 stroma, 2 normal and 3 white, such as
-the validation part of WSSS4LUAD. What a patch to train on shows goes into its name, and its mask is not written.
-Whole images go to train, val or test; over all folds each is in test once and in val once.
+the validation part of WSSS4LUAD. Whole images go to train, val or test; over all folds each is in test once and in
+val once.
+
+OUT/weak has patches to train on, whose names say what they show and whose masks stay away, and patches to validate
+on. OUT/full has the same patches with their masks, for a network that may see them. OUT/test has whole images, with
+label images in which white is 255.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ from wsiseg.atomic import atomic_path
 from wsiseg.geometry import Size, Window
 from wsiseg.grid import patch_windows
 from wsiseg.ingestion.layouts import LAYOUTS
+from wsiseg.labels import IGNORE
 from wsiseg.rasters import read_labels
 
 if TYPE_CHECKING:
@@ -99,11 +106,12 @@ def patches(tissue: Tissue, *, side: int, stride: int, is_padded: bool) -> Itera
 
 
 def write(folder: Path, split: str, tissues: list[Tissue], *, side: int, stride: int) -> str:
-    """Write the patches of a split and return a line about them."""
+    """Write the patches of a split, train or val, with and without what they hide, and return a line about them."""
     is_train = split == "train"
-    for part in (split,) if is_train else (f"{split}/img", f"{split}/mask"):
-        (folder / part).mkdir(parents=True)
-    counts, total = np.zeros(len(LABELS), dtype=int), 0
+    weak = folder / "weak" / split
+    for part in (weak,) if is_train else (weak / "img", weak / "mask"):
+        part.mkdir(parents=True)
+    counts, rows = np.zeros(len(LABELS), dtype=int), []
     for tissue in tissues:
         # Each pixel is scored once; to learn from, overlap is welcome and made-up white is not.
         for patch in patches(tissue, side=side, stride=stride if is_train else side, is_padded=not is_train):
@@ -112,16 +120,26 @@ def write(folder: Path, split: str, tissues: list[Tissue], *, side: int, stride:
                 if not any(label):
                     continue
                 digits = " ".join(map(str, label))
-                Image.fromarray(patch.rgb).save(folder / split / f"{patch.name}-[{digits}].png")
+                Image.fromarray(patch.rgb).save(weak / f"{patch.name}-[{digits}].png")
             else:
-                Image.fromarray(patch.rgb).save(folder / split / "img" / f"{patch.name}.png")
+                Image.fromarray(patch.rgb).save(weak / "img" / f"{patch.name}.png")
                 mask = Image.fromarray(patch.mask)
                 mask.putpalette(PALETTE)
-                mask.save(folder / split / "mask" / f"{patch.name}.png")
+                mask.save(weak / "mask" / f"{patch.name}.png")
+            write_whole(folder / "full", patch)
             counts += label
-            total += 1
+            rows.append(f"{patch.name}.png,{split}\n")
+    with (folder / "full" / "split.csv").open("a") as file:
+        file.writelines(rows)
     shown = ", ".join(f"{count} {name}" for count, name in zip(counts, LABELS.names, strict=True))
-    return f"{split}: {len(tissues)} images, {total} patches ({shown})"
+    return f"{split}: {len(tissues)} images, {len(rows)} patches ({shown})"
+
+
+def write_whole(folder: Path, tissue: Tissue) -> None:
+    """Write an image and its labels."""
+    Image.fromarray(tissue.rgb).save(folder / "images" / f"{tissue.name}.png")
+    labels = np.where(tissue.mask == WHITE, IGNORE, tissue.mask).astype(np.uint8)
+    Image.fromarray(labels).save(folder / "labels" / f"{tissue.name}.png")
 
 
 def main() -> None:
@@ -146,8 +164,15 @@ def main() -> None:
     tissues = [Tissue.read(args.source, name) for name in names]
     splits = deal(tissues, folds=args.folds, fold=args.fold, seed=args.seed)
     with atomic_path(args.output) as folder:
-        for split, part in splits.items():
-            print(write(folder, split, part, side=args.patch_size, stride=stride))
+        for part in ("full", "test"):
+            (folder / part / "images").mkdir(parents=True)
+            (folder / part / "labels").mkdir()
+        (folder / "full" / "split.csv").write_text("image,split\n")
+        for split in ("train", "val"):
+            print(write(folder, split, splits[split], side=args.patch_size, stride=stride))
+        for tissue in splits["test"]:
+            write_whole(folder / "test", tissue)
+        print(f"test: {len(splits['test'])} images")
 
 
 if __name__ == "__main__":

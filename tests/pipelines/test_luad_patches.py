@@ -71,7 +71,7 @@ def source(tmp_path: Path) -> Path:
 def test_names_say_what_the_masks_show(tmp_path: Path, source: Path, run: Callable[..., None]) -> None:
     run(source, "-o", tmp_path / "out", "--patch-size", SIDE, "--stride", 16, "--folds", 3)
 
-    files = sorted((tmp_path / "out" / "train").iterdir())
+    files = sorted((tmp_path / "out" / "weak" / "train").iterdir())
     assert len(files) > 20
     for file in files:
         name, _, label = file.stem.partition("-")
@@ -85,17 +85,49 @@ def test_names_say_what_the_masks_show(tmp_path: Path, source: Path, run: Callab
         assert "1" in label
 
 
-def test_every_pixel_of_the_other_splits_is_scored_once(tmp_path: Path, source: Path, run: Callable[..., None]) -> None:
+def test_every_pixel_of_validation_is_scored_once(tmp_path: Path, source: Path, run: Callable[..., None]) -> None:
     run(source, "-o", tmp_path / "out", "--patch-size", SIDE, "--folds", 3)
 
-    for split in ("val", "test"):
-        images = sorted(file.name for file in (tmp_path / "out" / split / "img").iterdir())
-        assert images == sorted(file.name for file in (tmp_path / "out" / split / "mask").iterdir())
-        stems = {name.split("_")[0] for name in images}
-        cut = [read_labels(tmp_path / "out" / split / "mask" / name) for name in images]
-        whole = [read_labels(source / "masks" / f"{stem}.png") for stem in stems]
-        for index in range(3):
-            assert sum((mask == index).sum() for mask in cut) == sum((mask == index).sum() for mask in whole)
+    folder = tmp_path / "out" / "weak" / "val"
+    images = sorted(file.name for file in (folder / "img").iterdir())
+    assert images == sorted(file.name for file in (folder / "mask").iterdir())
+    stems = {name.split("_")[0] for name in images}
+    cut = [read_labels(folder / "mask" / name) for name in images]
+    whole = [read_labels(source / "masks" / f"{stem}.png") for stem in stems]
+    for index in range(3):
+        assert sum((mask == index).sum() for mask in cut) == sum((mask == index).sum() for mask in whole)
+
+
+def test_images_to_test_on_are_whole(tmp_path: Path, source: Path, run: Callable[..., None]) -> None:
+    run(source, "-o", tmp_path / "out", "--patch-size", SIDE, "--folds", 3)
+
+    for file in (tmp_path / "out" / "test" / "images").iterdir():
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(file)), np.asarray(Image.open(source / "images" / file.name))
+        )
+        mask, labels = (
+            read_labels(folder / file.name) for folder in (source / "masks", tmp_path / "out" / "test" / "labels")
+        )
+        np.testing.assert_array_equal(np.where(mask == 3, IGNORE, mask), labels)
+
+
+def test_the_network_that_sees_masks_sees_the_same_patches(
+    tmp_path: Path, source: Path, run: Callable[..., None]
+) -> None:
+    run(source, "-o", tmp_path / "out", "--patch-size", SIDE, "--folds", 3)
+
+    weak, full = tmp_path / "out" / "weak", tmp_path / "out" / "full"
+    rows = dict(line.split(",") for line in (full / "split.csv").read_text().splitlines()[1:])
+    trained = {file.name.partition("-[")[0] + ".png": file for file in (weak / "train").iterdir()}
+    assert {name for name, split in rows.items() if split == "train"} == set(trained)
+    assert {name for name, split in rows.items() if split == "val"} == {
+        file.name for file in (weak / "val/img").iterdir()
+    }
+    for name, file in trained.items():
+        np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(Image.open(full / "images" / name)))
+        labels = read_labels(full / "labels" / name)
+        shares = np.bincount(labels.ravel(), minlength=3)[:3] / labels.size
+        assert file.stem.endswith("[" + " ".join(str(int(share >= 0.05)) for share in shares) + "]")
 
 
 def test_each_image_is_tested_on_once_and_every_fold_tests_every_class(
@@ -105,8 +137,8 @@ def test_each_image_is_tested_on_once_and_every_fold_tests_every_class(
     for fold in range(3):
         run(source, "-o", tmp_path / str(fold), "--patch-size", SIDE, "--folds", 3, "--fold", fold)
         parts = {
-            split: {file.name.split("_")[0] for file in (tmp_path / str(fold) / folder).iterdir()}
-            for split, folder in (("train", "train"), ("val", "val/img"), ("test", "test/img"))
+            split: {file.stem.split("_")[0] for file in (tmp_path / str(fold) / folder).iterdir()}
+            for split, folder in (("train", "weak/train"), ("val", "weak/val/img"), ("test", "test/images"))
         }
         assert not parts["train"] & parts["val"]
         assert not (parts["train"] | parts["val"]) & parts["test"]
@@ -128,18 +160,24 @@ def test_the_seed_decides(tmp_path: Path, source: Path, run: Callable[..., None]
 
 def test_the_patches_can_be_ingested(tmp_path: Path, source: Path, run: Callable[..., None]) -> None:
     run(source, "-o", tmp_path / "out", "--patch-size", SIDE, "--folds", 3)
+    full = {
+        "labels_as": "classes", "classes": ["tumour", "stroma", "normal"], "mpp": 1.0,
+        "split": str(tmp_path / "out/full/split.csv"),
+    }  # fmt: skip
 
-    ingest(tmp_path / "out", tmp_path / "s.zarr", IngestSettings.model_validate({"layout": "wsss4luad"}))
+    ingest(tmp_path / "out/weak", tmp_path / "weak.zarr", IngestSettings.model_validate({"layout": "wsss4luad"}))
+    ingest(tmp_path / "out/full", tmp_path / "full.zarr", IngestSettings.model_validate(full))
 
-    store = PatchStore.open(tmp_path / "s.zarr")
-    train = np.flatnonzero(store.splits == "train")
-    assert store.image_shape == (SIDE, SIDE)
-    assert set(np.unique(store.read_image_labels("labels", train))) == {0, 1}
-    assert store.is_labelled("labels").tolist() == (store.splits != "train").tolist()
-    assert set(np.unique(store.read_labels("labels", np.flatnonzero(store.splits == "test")))) == {0, 1, 2, IGNORE}
-    groups = {split: set(store.groups[store.splits == split]) for split in ("train", "val", "test")}
-    assert set.union(*groups.values()) == {f"{number:02}" for number in range(9)}
-    assert sum(map(len, groups.values())) == 9
+    weak, whole = PatchStore.open(tmp_path / "weak.zarr"), PatchStore.open(tmp_path / "full.zarr")
+    train = np.flatnonzero(weak.splits == "train")
+    assert weak.image_shape == (SIDE, SIDE)
+    assert set(np.unique(weak.read_image_labels("labels", train))) == {0, 1}
+    assert weak.is_labelled("labels").tolist() == (weak.splits == "val").tolist()
+    assert sorted(weak.splits) == sorted(whole.splits)
+    val = np.flatnonzero(whole.splits == "val")
+    assert set(np.unique(whole.read_labels("labels", val))) == {0, 1, 2, IGNORE}
+    groups = {split: set(weak.groups[weak.splits == split]) for split in ("train", "val")}
+    assert not groups["train"] & groups["val"]
 
 
 def test_wrong_options_are_told(tmp_path: Path, source: Path, run: Callable[..., None]) -> None:
