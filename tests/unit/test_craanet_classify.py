@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn import functional
 
-from tests.craanet_makers import BACKBONE, SIDE, batch, classify_learner, colourful, facts, options
+from tests.craanet_makers import BACKBONE, batch, classify_learner, colourful, facts, options
 from wsiseg.checkpoint import load_state, save_state
 from wsiseg.errors import DataError, MethodError
 from wsiseg.heads.symmetry import turned
@@ -213,12 +213,3 @@ def test_patches_of_an_odd_size_are_refused() -> None:
     stage = ClassifyStage(options=options(), settings=options().numbers.classify)
     with pytest.raises(MethodError, match="60 px, is no multiple of 8"):
         stage.build(facts(crop_px=60), {}, ())
-
-
-def test_processes_share_what_they_saw(tmp_path: Path) -> None:
-    values = torch.arange(2 * 3 * SIDE).view(2, SIDE, 3).movedim(2, 1)
-    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
-    try:
-        assert torch.equal(craanet_classify._of_all(values), values)
-    finally:
-        distributed.destroy_process_group()

@@ -150,6 +150,14 @@ class TrainedPredictor(Predictor, Protocol):
         """Write a checkpoint to `folder` with measured values; `half` stores weights in 16 bits."""
         ...
 
+    def epoch(self, epochs: int) -> int:
+        """Return the number of the epoch, from 1, of a training that has so many."""
+        return self.step * epochs // self.steps + 1
+
+    def ends_epoch(self, epochs: int) -> bool:
+        """Tell whether the update with this number is the last of its epoch."""
+        return (self.step + 1) % max(1, self.steps // epochs) == 0
+
 
 class Learner(Protocol):
     """One trainable stage: gives a loss; owns neither data, time, optimiser nor backward."""

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from wsiseg.errors import MethodError
 from wsiseg.losses.resampling import nearest
 from wsiseg.methods.accumulation import SATURATED, AttentionAccumulator
+from wsiseg.methods.classifier_watch import ClassifierWatch
 from wsiseg.methods.craanet_options import DESCRIPTION
 from wsiseg.methods.pair_options import CLASSIFY, model_card
 from wsiseg.methods.pairs import begin, downloaded
 from wsiseg.methods.predictor import NetPredictor, normalised
+from wsiseg.methods.processes import gathered, is_first
 from wsiseg.nets.attending import build_attending
 from wsiseg.nets.residual_attention import attention_maps
 
@@ -106,6 +108,7 @@ class ClassifyLearner:
         self._module = module
         self._options = options
         self._settings = options.numbers.classify
+        self._watch = ClassifierWatch(card.labels, self._settings)
 
     @property
     def module(self) -> nn.Module:
@@ -130,23 +133,23 @@ class ClassifyLearner:
         loss = functional.binary_cross_entropy_with_logits(found.logits, present)
         if self._options.accumulate:
             self._take_in(found, batch, clock)
-        exact = ((found.logits > 0) == (present > _PROBABLE)).all(dim=1).float().mean()
-        return {"loss": loss, "exact": exact.detach()}
+        return {"loss": loss, "exact": self._watch.note(found.logits, present, loss)}
 
     def rate_of(self, name: str) -> float:
         """Return 10 for the head."""
         return self._settings.rate_of(name.removeprefix("net.classifier."))
 
     def after_update(self, clock: Clock) -> None:
-        """Tell at the end of each epoch how far attention has spread."""
-        is_over = (clock.step + 1) % max(1, clock.steps // self._settings.epochs) == 0
-        if not (is_over and self._options.accumulate):
+        """Tell at the end of each epoch how far attention has spread, and what has gone wrong."""
+        self._watch.tell(clock)
+        epochs = self._settings.epochs
+        if not (self._options.accumulate and clock.ends_epoch(epochs) and is_first()):
             return
         means = self._module.accumulator.class_means()
         for label, mean in zip(self._card.labels.labels, means, strict=True):
             if np.isnan(mean):
                 continue
-            logger.info("attention of %s has a mean of %.3f in epoch %d", label.name, mean, self._epoch(clock))
+            logger.info("attention of %s has a mean of %.3f in epoch %d", label.name, mean, clock.epoch(epochs))
             if mean > SATURATED:
                 logger.warning(
                     "attention of %s is nearly everywhere (its mean is %.2f): labels made of it say little; "
@@ -163,18 +166,15 @@ class ClassifyLearner:
         # Averages of weights know no attention.
         return AttendingPredictor(self._card, net, self._module.accumulator)
 
-    def _epoch(self, clock: Clock) -> int:
-        return clock.step * self._settings.epochs // clock.steps + 1
-
     def _take_in(self, found: ClassAttention, batch: Batch, clock: Clock) -> None:
         maps = attention_maps(found.scores if self._options.maps == "score" else found.parts)
-        epoch = self._epoch(clock)
+        epoch = clock.epoch(self._settings.epochs)
         self._module.accumulator.update(
-            _of_all(batch.targets["index"]).numpy(),
-            _of_all(maps).numpy(),
-            _of_all(found.logits.detach()).numpy(),
-            _of_all(batch.targets["present"]).numpy() > _PROBABLE,
-            symmetries=_of_all(batch.targets["symmetry"]).numpy(),
+            gathered(batch.targets["index"]).numpy(),
+            gathered(maps).numpy(),
+            gathered(found.logits.detach()).numpy(),
+            gathered(batch.targets["present"]).numpy() > _PROBABLE,
+            symmetries=gathered(batch.targets["symmetry"]).numpy(),
             epoch=epoch,
             is_last=epoch == self._settings.epochs,
         )
@@ -215,13 +215,3 @@ class ClassifyStage:
             facts.patches if options.accumulate else 0, classes, (side, side), options.accumulation
         )
         return ClassifyLearner(card, AccumulatingNet(net, accumulator), options)
-
-
-def _of_all(values: Tensor) -> Tensor:
-    """Return values (B, …) of all processes that train together, on the CPU."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return values.cpu()
-    whole = values.contiguous()
-    parts = [torch.empty_like(whole) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(parts, whole)
-    return torch.cat(parts).cpu()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from torch.nn import functional
 
 from wsiseg.cam import grad_cam, pseudo_confidence, pseudo_masks
 from wsiseg.errors import MethodError
+from wsiseg.methods.classifier_watch import ClassifierWatch
 from wsiseg.methods.mlps_options import DESCRIPTION
 from wsiseg.methods.pair_options import CLASSIFY, PSEUDO_LABEL, model_card
 from wsiseg.methods.pairs import begin, downloaded
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from wsiseg.methods.mlps_options import MlpsOptions
     from wsiseg.methods.mlps_presets import AttentionSettings
     from wsiseg.methods.sgd import Flips, SgdSettings
-
-_PROBABLE: Final = 0.5
 
 
 class ClassifyLearner:
@@ -56,6 +55,7 @@ class ClassifyLearner:
         self._net = net
         self._settings = settings
         self._attention = attention
+        self._watch = ClassifierWatch(card.labels, settings)
 
     @property
     def module(self) -> nn.Module:
@@ -63,7 +63,11 @@ class ClassifyLearner:
         return self._net
 
     def training_step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """Return ``loss``, the part of patches whose classes are ``exact`` and, while it acts, the attention's ``mu``.
+        """Return ``loss``, the part of patches whose classes are ``exact``, and ``mu`` of the attention.
+
+        ``switched_off`` is the part of positions at which the attention leaves nothing of any class.
+        Both stay at 1 and 0 while it does not act. Features that have died, or are the same
+        everywhere, are switched off at all positions, and nothing is learnt from there on.
 
         Raises
         ------
@@ -71,19 +75,23 @@ class ClassifyLearner:
             If it is not known what the patches show.
         """
         present = _present(batch)
-        epoch = clock.step * self._settings.epochs // clock.steps + 1
-        mu = None if self._attention is None else self._attention.mu(epoch)
-        logits = self._net.classifier(normalised(batch.images, self._card), mu=mu).float()
-        loss = functional.multilabel_soft_margin_loss(logits, present)
-        exact = ((logits > 0) == (present > _PROBABLE)).all(dim=1).float().mean()
-        return {"loss": loss, "exact": exact.detach(), "mu": loss.new_tensor(1.0 if mu is None else mu)}
+        mu = None if self._attention is None else self._attention.mu(clock.epoch(self._settings.epochs))
+        logits, attention = self._net.classifier.attended(normalised(batch.images, self._card), mu=mu)
+        loss = functional.multilabel_soft_margin_loss(logits.float(), present)
+        return {
+            "loss": loss,
+            "exact": self._watch.note(logits, present, loss),
+            "mu": loss.new_tensor(1.0 if mu is None else mu),
+            "switched_off": loss.new_zeros(()) if attention is None else (attention == 0).float().mean(),
+        }
 
     def rate_of(self, name: str) -> float:
         """Return 10 for the last layer, as published."""
         return self._settings.rate_of(name.removeprefix("classifier."))
 
     def after_update(self, clock: Clock) -> None:
-        """Do nothing."""
+        """Tell at the end of each epoch what has gone wrong."""
+        self._watch.tell(clock)
 
     def predictor(self, module: nn.Module) -> NetPredictor:
         """Return the activation maps as a predictor."""

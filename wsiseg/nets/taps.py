@@ -64,10 +64,18 @@ class TapClassifier(nn.Module, ABC):
             In training, part of its peak above which a class's activation is switched off;
             None switches nothing off. Without meaning in evaluation.
         """
+        return self.attended(images, mu=mu)[0]
+
+    def attended(self, images: Tensor, *, mu: float | None) -> tuple[Tensor, Tensor | None]:
+        """Return the logits, and the dropout attention (B, 1, h, w) behind them; see `forward`.
+
+        The attention has no gradient here; it is None where nothing is switched off.
+        """
         deepest = self.taps(images)[-1]
-        if self.training and mu is not None:
-            deepest = attention(deepest, self.fc8.weight, mu) * deepest
-        return self._classified(deepest)
+        if not self.training or mu is None:
+            return self._classified(deepest), None
+        weights = attention(deepest, self.fc8.weight, mu)
+        return self._classified(weights * deepest), weights.detach()
 
     def tapped(self, images: Tensor) -> tuple[Taps, Tensor]:
         """Return the three taps and the logits that follow from them; see `taps` and `forward`."""
