@@ -142,14 +142,6 @@ class Clock:
         """Return the part of the training that has passed, 0 … 1."""
         return self.step / self.steps
 
-
-class TrainedPredictor(Predictor, Protocol):
-    """A predictor that can be kept."""
-
-    def save(self, folder: Path, *, metrics: Mapping[str, float], half: bool = False) -> None:
-        """Write a checkpoint to `folder` with measured values; `half` stores weights in 16 bits."""
-        ...
-
     def epoch(self, epochs: int) -> int:
         """Return the number of the epoch, from 1, of a training that has so many."""
         return self.step * epochs // self.steps + 1
@@ -157,6 +149,14 @@ class TrainedPredictor(Predictor, Protocol):
     def ends_epoch(self, epochs: int) -> bool:
         """Tell whether the update with this number is the last of its epoch."""
         return (self.step + 1) % max(1, self.steps // epochs) == 0
+
+
+class TrainedPredictor(Predictor, Protocol):
+    """A predictor that can be kept."""
+
+    def save(self, folder: Path, *, metrics: Mapping[str, float], half: bool = False) -> None:
+        """Write a checkpoint to `folder` with measured values; `half` stores weights in 16 bits."""
+        ...
 
 
 class Learner(Protocol):
