@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from wsiseg.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -121,7 +121,8 @@ def resnet38_name(name: str) -> str | None:
 def initialise(net: nn.Module, weights: Mapping[str, Tensor], *, where: Path) -> InitReport:
     """Give a network all weights that fit it by name and shape.
 
-    Weights of a backbone alone fit the network around it. What did not fit is logged.
+    Weights of a backbone alone fit the network around it, and those of a network around a backbone fit the
+    backbone, be it alone or inside another network. What did not fit is logged.
 
     Parameters
     ----------
@@ -139,8 +140,10 @@ def initialise(net: nn.Module, weights: Mapping[str, Tensor], *, where: Path) ->
     """
     own = {name: value for name, value in net.state_dict().items() if not name.endswith(_COUNTER)}
 
-    prefix = _prefix(own, weights)
-    given = {prefix + name: value for name, value in weights.items() if not name.endswith(_COUNTER)}
+    theirs = {name: value for name, value in weights.items() if not name.endswith(_COUNTER)}
+    before, after = _prefixes(own, theirs)
+    inside = {name for name in theirs if name.startswith(before)}
+    given = {after + name.removeprefix(before): theirs[name] for name in inside}
     common = own.keys() & given.keys()
     loaded = {name: given[name] for name in sorted(common) if given[name].shape == own[name].shape}
     if not loaded:
@@ -153,7 +156,9 @@ def initialise(net: nn.Module, weights: Mapping[str, Tensor], *, where: Path) ->
     report = InitReport(
         loaded=tuple(loaded),
         missing=tuple(sorted(own.keys() - given.keys())),
-        unexpected=tuple(sorted(name.removeprefix(prefix) for name in given.keys() - own.keys())),
+        unexpected=tuple(
+            sorted(name for name in theirs if name not in inside or after + name.removeprefix(before) not in own)
+        ),
         misshapen=tuple(sorted(common - loaded.keys())),
     )
     logger.info("%d of %d arrays are taken from %s", len(loaded), len(own), where)
@@ -168,20 +173,30 @@ def initialise(net: nn.Module, weights: Mapping[str, Tensor], *, where: Path) ->
     return report
 
 
-def _prefix(own: Iterable[str], given: Iterable[str]) -> str:
-    """Return what must stand before most of the given names to make them names of the network.
+def _prefixes(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> tuple[str, str]:
+    """Return what stands before most of the given names that fit, and what must stand there to make them ours.
 
-    Files of a classifier know nothing of the network that it is now a part of.
+    Files of a classifier know nothing of the network that it is now a part of, and the other way round.
     """
-    known = set(given)
-    found: Counter[str] = Counter()
-    for name in own:
-        parts = name.split(".")
-        for place in range(len(parts)):
-            if ".".join(parts[place:]) in known:
-                found[name.removesuffix(".".join(parts[place:]))] += 1
-    # Of equals the shortest, which is the first to be met in each name.
-    return max(found, key=lambda prefix: (found[prefix], -len(prefix)), default="")
+    by_tail = defaultdict(list)
+    for name in given:
+        for before, tail in _parted(name):
+            by_tail[tail].append(before)
+    found: Counter[tuple[str, str]] = Counter()
+    for name, value in own.items():
+        for after, tail in _parted(name):
+            found.update((before, after) for before in by_tail[tail] if given[before + tail].shape == value.shape)
+    # Names that end alike say little where both are changed: any two networks have some.
+    likely = {pair: count for pair, count in found.items() if 2 * count >= len(own) or not all(pair)}
+    # Of equals the shortest, as the parts of a network fit where the whole does.
+    return max(likely, key=lambda pair: (likely[pair], -sum(map(len, pair))), default=("", ""))
+
+
+def _parted(name: str) -> list[tuple[str, str]]:
+    """Return all ways to part a name at its dots, ("", name) among them."""
+    parts = name.split(".")
+    tails = [".".join(parts[place:]) for place in range(len(parts))]
+    return [(name.removesuffix(tail), tail) for tail in tails]
 
 
 def _read_safe(path: Path) -> dict[str, Tensor]:

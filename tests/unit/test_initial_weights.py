@@ -12,8 +12,13 @@ from torch import nn
 from tests.tiny_models import save_tiny_model
 from wsiseg.errors import DataError
 from wsiseg.initial_weights import initialise, read_weights, resnet38_name
+from wsiseg.nets.attending import AttendingSpec, build_attending
+from wsiseg.nets.classifiers import build_classifier
 from wsiseg.nets.deeplab import build_deeplab
+from wsiseg.nets.gated import CamSpec, GatedSpec, build_cam, build_gated
 from wsiseg.nets.resnet38d import ResNet38d
+
+BACKBONE = "mobilenetv3_small_050"
 
 
 def classifier(num_classes: int = 4, seed: int = 0) -> ResNet38d:
@@ -97,6 +102,35 @@ def test_weights_of_a_backbone_alone_find_their_place() -> None:
     assert net.state_dict()["backbone.encoder.features.conv1.weight"].eq(2).all()
 
 
+@pytest.mark.parametrize("kept_as", ["mlps classify", "mlps segment", "craanet classify", "craanet segment"])
+@pytest.mark.parametrize("begun", ["classifier", "segmenter"])
+def test_models_of_every_stage_are_a_beginning_for_the_networks_of_every_stage(
+    kept_as: str, begun: str, tmp_path: Path
+) -> None:
+    cam, attending = CamSpec(backbone=BACKBONE), AttendingSpec(backbone=BACKBONE)
+    torch.manual_seed(0)
+    source = {
+        "mlps classify": lambda: build_cam(cam, 3),
+        "mlps segment": lambda: build_gated(GatedSpec(backbone=BACKBONE, classifier=cam), 3),
+        "craanet classify": lambda: build_attending(attending, 3),
+        "craanet segment": lambda: build_gated(GatedSpec(backbone=BACKBONE, classifier=attending), 3),
+    }[kept_as]()
+    save_file(source.state_dict(), tmp_path / "model.safetensors")
+    target = build_classifier(BACKBONE, 3) if begun == "classifier" else build_deeplab(BACKBONE, 3)
+
+    report = initialise(target, read_weights(tmp_path), where=tmp_path)
+
+    assert not [name for name in report.missing if "encoder" in name]
+    assert report.misshapen == ()
+    part = begun if kept_as.endswith("segment") else "classifier"
+    kept = {name: value for name, value in source.state_dict().items() if name.startswith(part)}
+    for name in report.loaded:
+        if "encoder" in name:
+            tail = name[name.index("encoder") :]
+            (theirs,) = (value for name, value in kept.items() if name.endswith(tail))
+            assert target.state_dict()[name].equal(theirs)
+
+
 def test_counters_that_old_files_lack_are_not_missed() -> None:
     weights = {name: value for name, value in classifier().state_dict().items() if "num_batches" not in name}
 
@@ -104,8 +138,10 @@ def test_counters_that_old_files_lack_are_not_missed() -> None:
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    net = classifier()
+    alike = next(value for name, value in net.state_dict().items() if name.endswith(".weight"))
     with pytest.raises(DataError, match="none of these weights fits the network"):
-        initialise(classifier(), {"layer1.weight": torch.zeros(3)}, where=tmp_path)
+        initialise(net, {"layer1.weight": torch.zeros_like(alike)}, where=tmp_path)
 
 
 def test_every_parameter_of_resnet38_has_a_name_in_mxnet() -> None:
