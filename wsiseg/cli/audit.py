@@ -34,7 +34,11 @@ def audit(
         ),
     ] = None,
 ) -> None:
-    """Tell how far pseudo-labels can be trusted: coverage, agreement, accuracy where masks exist, worst patches."""
+    """Tell how far pseudo-labels can be trusted: coverage, balance, agreement, and the worst patches as pictures.
+
+    Where true masks exist, also accuracy, and whether labels are right as often as they are sure. For that, label the
+    patches that have masks, with wsiseg pseudo-label --val.
+    """
     from wsiseg.tasks.audit import AuditJob
     from wsiseg.tasks.audit import audit as run
 
