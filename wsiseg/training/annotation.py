@@ -63,7 +63,7 @@ def annotate(
     labels
         The classes.
     white
-        What of a patch is without tissue; None where the classes cover all of it.
+        What of a patch is without tissue, beside its padding; None where the classes cover all of it.
     batch_size
         Images at once.
     device
@@ -94,8 +94,9 @@ def annotate(
 
     def read(part: NDArray[np.int64]) -> _Read:
         images = patches.read_images(known.indices[part])
-        found = None if white is None else np.stack([white_pixels(image, white) for image in images])
-        return _Read(rows=part, images=images, white=found)
+        return _Read(
+            rows=part, images=images, white=_without_tissue(images, patches.extents[known.indices[part]], white)
+        )
 
     runs = [rows[first : first + _RUN] for first in range(0, len(rows), _RUN)]
     with progress.task("pseudo-labels", total=len(known.indices), unit="patches") as advance:
@@ -120,6 +121,22 @@ def pixel_counts(known: Known, name: str) -> NDArray[np.int64]:
             known.patches.read_labels(name, known.indices[first : first + _RUN]).ravel(), minlength=256
         )
     return counts
+
+
+def _without_tissue(
+    images: NDArray[np.uint8], extents: NDArray[np.int32], white: WhiteRule | None
+) -> NDArray[np.bool_] | None:
+    """Return where patches are white or padding, (n, H, W), or None where there is neither by definition."""
+    height, width = images.shape[1:3]
+    if white is None and (extents == (width, height)).all():
+        return None
+    found = np.zeros((len(images), height, width), dtype=np.bool_)
+    for own, image, (right, bottom) in zip(found, images, extents.tolist(), strict=True):
+        if white is not None:
+            own[:] = white_pixels(image, white)
+        own[bottom:] = True
+        own[:, right:] = True
+    return found
 
 
 def _labelled(
