@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from tests.craanet_makers import BACKBONE, LAYERS, SIDE, classify_learner, colourful, segment_learner
+from tests.craanet_makers import BACKBONE, LAYERS, SIDE, classify_learner, colourful, options, segment_learner
 from wsiseg.checkpoint import read
 from wsiseg.errors import MethodError
 from wsiseg.labels import IGNORE
@@ -15,7 +15,8 @@ from wsiseg.losses.contrast import pixel_clustering
 from wsiseg.losses.semantic import cross_entropy
 from wsiseg.methods import craanet_segment
 from wsiseg.methods.base import Batch, Clock
-from wsiseg.methods.craanet_segment import ComparingNet
+from wsiseg.methods.craanet import METHOD
+from wsiseg.methods.craanet_segment import ComparingNet, SegmentStage
 from wsiseg.methods.predictor import load_predictor
 from wsiseg.nets.gated import GatedDeepLab, GatedSpec, build_gated
 
@@ -225,14 +226,60 @@ def test_a_gate_of_another_classifier_is_refused(tmp_path: Path) -> None:
         segment_learner(classifier=tmp_path, gate=True)
 
 
-def test_new_layers_learn_faster() -> None:
-    learner = segment_learner()
+@pytest.mark.parametrize("decoder", ["v3plus", "none"])
+def test_new_layers_learn_faster(decoder: str) -> None:
+    learner = segment_learner(decoder=decoder)
     rates = {name: learner.rate_of(name) for name, _ in learner.module.named_parameters()}
 
     fast = {name for name, rate in rates.items() if rate == 10}
     assert fast == {name for name in rates if "backbone" not in name}
     assert any("projection" in name for name in fast)
     assert {rate for name, rate in rates.items() if name not in fast} == {1}
+
+
+def test_without_a_decoder_it_learns_and_is_kept(tmp_path: Path) -> None:
+    learner = segment_learner(decoder="none", contrast={"max_views": 2})
+    assert learner.module.get_submodule("net.segmenter").stride == 8
+    # Centres exist from the first step on that pixels are compared in.
+    losses(learner, STEPS - 1)
+    assert min(losses(learner, STEPS - 1).values()) > 0
+
+    predictor = learner.predictor(learner.module)
+    predictor.save(tmp_path, metrics={})
+    with torch.inference_mode():
+        found = predictor.forward(colourful())
+        torch.testing.assert_close(load_predictor(tmp_path).forward(colourful()), found)
+    assert not any("decoder" in name for name in read(tmp_path).weights)
+
+
+def test_patches_may_be_mirrored_up_and_down() -> None:
+    stages = [METHOD.stages(options(vertical_flips=flag))[-1] for flag in (False, True)]
+
+    assert [stage.flips for stage in stages if isinstance(stage, SegmentStage)] == ["horizontal", "both"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "changes", "is_told"),
+    [
+        (120, {}, True),
+        (800, {}, False),
+        (120, {"contrast": {"start": 0.9}}, False),
+        (120, {"contrast": {"weight": 0}}, False),
+    ],
+)
+def test_contrast_that_does_not_wait_for_the_network_is_warned_of_once(
+    steps: int,
+    changes: dict[str, Any],
+    is_told: bool,  # noqa: FBT001
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    learner = segment_learner(**changes)
+    caplog.clear()
+    for step in range(3):
+        learner.after_update(Clock(step=step, steps=steps))
+
+    said = [record.getMessage() for record in caplog.records]
+    assert [message.partition(",")[0] for message in said] == is_told * ["contrast begins after 15 of 120 updates"]
 
 
 def test_a_batch_without_labels_is_refused() -> None:

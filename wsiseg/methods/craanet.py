@@ -10,7 +10,8 @@ here follows the abstract of [1]_. For each element that it names stands the pub
 words point to. Chosen here, and not known from the article, are
 
 - the backbones: ResNet-38d for the classifier; for the segmentation network ResNet-101 at output
-  stride 16 with the decoder of DeepLabV3+; colours as they are, not normalised; first weights;
+  stride 16 with the decoder of DeepLabV3+ (without one, at 8, is nearer to the wording of the abstract);
+  colours as they are, not normalised; first weights;
 - class residual attention [2]_: 1 head of temperature 1, residual weight 0.3;
 - accumulation [3]_, whose rule is the published one: rectified scores by their maximum, positions keep
   the highest value (or mean, or average of decay 0.9), maps count from epoch 2 where the class is among
@@ -69,7 +70,11 @@ class Craanet:
         return (
             ClassifyStage(options=options, settings=options.numbers.classify),
             PseudoLabelStage(options=options),
-            SegmentStage(options=options, settings=options.numbers.segment),
+            SegmentStage(
+                options=options,
+                settings=options.numbers.segment,
+                flips="both" if options.vertical_flips else "horizontal",
+            ),
         )
 
 

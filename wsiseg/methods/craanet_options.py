@@ -33,7 +33,7 @@ class SegmentNumbers(SgdSettings):
     epochs: int = Field(default=30, gt=0)
     last_batch: Literal["drop", "keep"] = "keep"
     lr: float = Field(default=0.001, gt=0)
-    heads: tuple[str, ...] = ("aspp", "decoder", "projection")
+    heads: tuple[str, ...] = ("aspp", "decoder", "classifier", "projection")
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0005, ge=0)
 
@@ -77,7 +77,9 @@ class ContrastSettings(Config):
     weight
         Beside a cross-entropy of weight 1; 0 leaves contrast, projection and centres out.
     start
-        Part of the updates, 0 … 1, that it waits, until the network has learnt something.
+        Part of the updates, 0 … 1, that it waits, until the network has learnt something. An eighth
+        is published, of 40,000 updates. Of few updates that is too early: vectors of a network that
+        knows nothing gather around nothing, and the training can collapse. Then take a half.
     temperature, base_temperature, max_samples, max_views
         Of the contrast.
     channels
@@ -121,6 +123,11 @@ class CraanetOptions(PairOptions):
         In half of the batches, hide from the classifier where it has seen a class already.
     reliability
         Which labels are learnt from.
+    decoder
+        Of the segmentation network: ``v3plus`` at output stride 16, or ``none``, which is DeepLabV3 at
+        output stride 8.
+    vertical_flips
+        Mirror patches up and down, too, in training of the segmentation network.
     numbers
         Of the trainings, by stage.
     energy, contrast
@@ -138,6 +145,8 @@ class CraanetOptions(PairOptions):
     accumulation: AccumulationSettings = AccumulationSettings()
     drop: bool = False
     reliability: ReliabilitySettings = ReliabilitySettings()
+    decoder: Literal["v3plus", "none"] = "v3plus"
+    vertical_flips: bool = False
     numbers: StageNumbers = StageNumbers()
     energy: EnergySettings = EnergySettings()
     contrast: ContrastSettings = ContrastSettings()

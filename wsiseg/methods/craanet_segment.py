@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from wsiseg.methods.craanet_options import DESCRIPTION
 from wsiseg.methods.pair_options import CLASSIFY, SEGMENT, model_card
 from wsiseg.methods.pairs import UngatedPredictor, begun
 from wsiseg.methods.predictor import normalised
+from wsiseg.methods.processes import is_first
 from wsiseg.nets.deeplab import FEATURES
 from wsiseg.nets.gated import GatedSpec
 from wsiseg.nets.projection import ProjectionHead
@@ -35,7 +37,12 @@ if TYPE_CHECKING:
     from wsiseg.nets.deeplab import Decoded
     from wsiseg.nets.gated import GatedDeepLab
 
+logger = logging.getLogger(__name__)
+
+_OPTIONS: Final = {"decoder", "vertical_flips", "energy", "contrast", "gate", "epsilon", "licence"}
 _PROBABLE: Final = 0.5
+# Updates in which a network has mostly learnt what contrast can build on.
+_FEW: Final = 100
 
 
 class PixelSpace(nn.Module):
@@ -141,7 +148,15 @@ class SegmentLearner:
         return self._settings.rate_of(name.removeprefix("net.segmenter.").removeprefix("space."))
 
     def after_update(self, clock: Clock) -> None:
-        """Do nothing."""
+        """Warn after the first update of a contrast that does not wait for the network."""
+        start = self._options.contrast.start
+        if clock.step == 0 and self._module.space is not None and start * clock.steps < _FEW and is_first():
+            logger.warning(
+                "contrast begins after %.0f of %d updates, when the network may know too little, and the training "
+                "can collapse; train for more epochs, or pass --set options.contrast.start=0.5",
+                start * clock.steps,
+                clock.steps,
+            )
 
     def predictor(self, module: nn.Module) -> NetPredictor:
         """Return the network alone as a predictor that is judged without its gate."""
@@ -194,11 +209,24 @@ class SegmentStage:
     blur_px: float = 1.0
     is_best_kept: bool = True
 
+    @property
+    def depends_on(self) -> dict[str, Any]:
+        """Return the options of the segmentation network, of its losses and of the gate; see `PatchStage`."""
+        options = self.options
+        return {
+            **options.model_dump(mode="json", include=_OPTIONS),
+            "segmenter": options.segmenter_backbone,
+            "init_segmenter": options.segmenter_init,
+            "numbers": {self.name: self.settings.model_dump(mode="json")},
+        }
+
     def build(self, facts: TrainingFacts, done: Mapping[str, Path], layers: tuple[str, ...]) -> SegmentLearner:
         """Return an untrained learner; see `PatchStage`."""
         options, classes = self.options, len(facts.labels)
         spec = GatedSpec(
             backbone=options.segmenter_backbone,
+            output_stride=16 if options.decoder == "v3plus" else 8,
+            decoder=options.decoder,
             classifier=options.classifier if options.gate else None,
             epsilon=options.epsilon,
         )

@@ -15,6 +15,7 @@ from wsiseg.config import Config
 from wsiseg.nets.attending import AttendingClassifier, AttendingSpec, build_attending
 from wsiseg.nets.classifiers import build_classifier
 from wsiseg.nets.deeplab import build_deeplab
+from wsiseg.nets.deeplabv3 import DeepLabV3
 from wsiseg.nets.gate import gated, shared_out
 
 if TYPE_CHECKING:
@@ -48,16 +49,18 @@ class CamSpec(Config):
 
 
 class GatedSpec(Config):
-    """DeepLabV3+ whose classes a classifier of the same image lets through.
+    """DeepLab whose classes a classifier of the same image lets through.
 
     Parameters
     ----------
     arch
         ``gated-deeplabv3+``.
     backbone
-        Of DeepLabV3+; see `build_deeplab`.
+        Of DeepLab; see `build_deeplab`.
     output_stride
-        Of DeepLabV3+.
+        Of DeepLab.
+    decoder
+        ``v3plus``, or ``none`` for DeepLabV3, whose maps are as coarse as its deep features.
     classifier
         The classifier; None leaves the gate out.
     epsilon
@@ -67,6 +70,7 @@ class GatedSpec(Config):
     arch: Literal["gated-deeplabv3+"] = GATED
     backbone: str
     output_stride: Literal[8, 16] = 16
+    decoder: Literal["v3plus", "none"] = "v3plus"
     classifier: CamSpec | AttendingSpec | None
     epsilon: float = Field(default=0.1, ge=0, lt=1)
 
@@ -111,7 +115,11 @@ class GatedDeepLab(nn.Module):
     """
 
     def __init__(
-        self, segmenter: DeepLabV3Plus, classifier: TapClassifier | AttendingClassifier | None, *, epsilon: float
+        self,
+        segmenter: DeepLabV3Plus | DeepLabV3,
+        classifier: TapClassifier | AttendingClassifier | None,
+        *,
+        epsilon: float,
     ) -> None:
         super().__init__()
         self.segmenter = segmenter
@@ -135,7 +143,8 @@ def build_cam(spec: CamSpec, num_classes: int, *, weights: Weights | None = None
 
 def build_gated(spec: GatedSpec, num_classes: int, *, weights: Weights | None = None) -> GatedDeepLab:
     """Return a pair, where `weights` are those of the segmenter's backbone; see `build_deeplab`."""
-    segmenter = build_deeplab(spec.backbone, num_classes, output_stride=spec.output_stride, weights=weights)
+    whole = build_deeplab(spec.backbone, num_classes, output_stride=spec.output_stride, weights=weights)
+    segmenter = whole if spec.decoder == "v3plus" else DeepLabV3(whole, num_classes)
     classifier: TapClassifier | AttendingClassifier | None = None
     if isinstance(spec.classifier, AttendingSpec):
         classifier = build_attending(spec.classifier, num_classes).classifier

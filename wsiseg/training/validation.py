@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from wsiseg.training.ranks import Ranks
     from wsiseg.training.sources import Patch, Source
 
+logger = logging.getLogger(__name__)
+
+# Validations in a row in which a class may go unfound before it is spoken of.
+_PATIENCE: Final = 3
 # Networks take windows larger than the tiles they were trained on; larger windows waste less on halos.
 WINDOW_PX: Final = 512
 # The first of each is what models are chosen by.
@@ -52,22 +58,47 @@ class Validation:
         self._tally = _tally_objects if spec.task == "instance" else _tally_classes
         self._names = INSTANCE_SCORES if spec.task == "instance" else CLASS_SCORES
         self.metric = self._names[0]
+        self._classes = spec.labels.names
+        self._unfound: Counter[str] = Counter()
 
     def __len__(self) -> int:
         """Return the number of patches."""
         return len(self._items)
 
     def measure(self, predictor: Predictor, ranks: Ranks) -> dict[str, float]:
-        """Return the metrics by name; ranks share the patches and get the same values."""
+        """Return the metrics by name; ranks share the patches and get the same values.
+
+        Warns of classes that go unfound again and again.
+        """
         mine = [
             self._tally(predictor, source, source.whole(index), ranks.device)
             for source, index in self._items[ranks.rank :: ranks.world]
         ]
         everyone = [tally for part in ranks.gather(mine) for tally in part]
         pooled = type(everyone[0]).stack(everyone).pool(np.ones(len(everyone), dtype=np.int64))
+        if isinstance(pooled, ConfusionMatrix) and ranks.is_first:
+            self._tell_unfound(pooled)
         scores = pooled.scores()
         # Where nothing counts there is nothing to be proud of.
         return {name: float(np.nan_to_num(scores[name])) for name in self._names}
+
+    def _tell_unfound(self, pooled: ConfusionMatrix) -> None:
+        """Warn of the classes of which not a pixel was found in the last few validations."""
+        is_unfound = (pooled.counts.sum(axis=1) > 0) & (np.diagonal(pooled.counts) == 0)
+        self._unfound = Counter(
+            {
+                name: self._unfound[name] + 1
+                for name, is_missing in zip(self._classes, is_unfound, strict=True)
+                if is_missing
+            }
+        )
+        if lost := [name for name, times in self._unfound.items() if times >= _PATIENCE]:
+            logger.warning(
+                "not a pixel of %s was found in the last %d validations; if that goes on, lower the learning rate, "
+                "begin with other weights, or add patches that show it",
+                " or of ".join(lost),
+                min(self._unfound[name] for name in lost),
+            )
 
 
 def dense_maps(predictor: Predictor, image: NDArray[np.uint8], device: torch.device) -> NDArray[np.float32]:
