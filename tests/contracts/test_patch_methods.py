@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.patch_makers import write_patches
+from tests.training_logs import repeatable
 from wsiseg.checkpoint import CARD, WEIGHTS
 from wsiseg.config import load
 from wsiseg.errors import ConfigError, DataError, MethodError, StoppedError
@@ -156,7 +157,7 @@ def run(request: pytest.FixtureRequest, patches: Path, tmp_path_factory: pytest.
 def files(folder: Path) -> dict[str, bytes]:
     """Return what lies in a folder, but for the states, which know the time that they were written."""
     found = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.suffix not in (".pt", ".png")]
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in found}
+    return {file.relative_to(folder).as_posix(): repeatable(file) for file in found}
 
 
 def test_every_method_has_small_options() -> None:

@@ -1,10 +1,11 @@
-"""Batches by number: reading, cutting and encoding in threads, looks on the device."""
+"""Batches by number: reading, cutting and encoding in threads, looks on the device; and how long they let wait."""
 
 from __future__ import annotations
 
+import time
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -43,6 +44,63 @@ class Crops:
             )
         targets = {name: _moved(value, device) for name, value in self.targets.items()}
         return Batch(images=images.contiguous(memory_format=torch.channels_last), targets=targets)
+
+
+class BatchStream(Protocol):
+    """An endless row of batches, each a function of its number."""
+
+    @property
+    def images_per_batch(self) -> int:
+        """Return the images of one batch on all ranks."""
+        ...
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Return the images of one epoch."""
+        ...
+
+    def stream(self, start: int, stop: int, *, workers: int) -> Generator[Crops]:
+        """Yield the batches from `start` up to `stop`, made ahead of time by `workers` threads."""
+        ...
+
+
+class Awaited:
+    """A stream of batches that knows for how long it was waited for.
+
+    Time runs from the making of this object. On a GPU it is the processor that waits: the device may
+    still be busy with what it was given before.
+
+    Parameters
+    ----------
+    stream
+        Closed with this object.
+    """
+
+    def __init__(self, stream: Generator[Crops]) -> None:
+        self._stream = stream
+        self._begun = self._told = time.perf_counter()
+        self._waited = self._waited_when_told = 0.0
+
+    def __next__(self) -> Crops:
+        begun = time.perf_counter()
+        crops = next(self._stream)
+        self._waited += time.perf_counter() - begun
+        return crops
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._stream.close()
+
+    def share(self) -> float:
+        """Return the share of all time that was waited, 0 … 1."""
+        return self._waited / (time.perf_counter() - self._begun)
+
+    def share_since_last(self) -> float:
+        """Return the share of the time since the last call that was waited, 0 … 1."""
+        now, waited = time.perf_counter(), self._waited
+        share = (waited - self._waited_when_told) / (now - self._told)
+        self._told, self._waited_when_told = now, waited
+        return share
 
 
 class Batches:

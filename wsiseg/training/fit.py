@@ -6,7 +6,7 @@ import math
 import time
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import nn
@@ -17,13 +17,13 @@ from wsiseg.methods.base import Batch, Clock, Learner
 from wsiseg.nets.devices import choose_dtype
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
+from wsiseg.training.batches import Awaited
 from wsiseg.training.log import TRAINING, VALIDATION, Table, draw_curves
 from wsiseg.training.optimiser import make_optimiser, set_rates
 from wsiseg.training.ranks import Ranks
 from wsiseg.training.state import TrainingState, seed_all
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from wsiseg.checkpoint import State
     from wsiseg.progress import Progress
-    from wsiseg.training.batches import Crops
+    from wsiseg.training.batches import BatchStream
     from wsiseg.training.settings import FitSettings
     from wsiseg.training.validation import Validation
 
@@ -40,24 +40,6 @@ BEST: Final = "best"
 LAST: Final = "last"
 # Ranks on GPUs ask each other this seldom whether to stop: agreeing holds a GPU up.
 AGREE_EVERY: Final = 10
-
-
-class BatchStream(Protocol):
-    """An endless row of batches, each a function of its number."""
-
-    @property
-    def images_per_batch(self) -> int:
-        """Return the images of one batch on all ranks."""
-        ...
-
-    @property
-    def images_per_epoch(self) -> int:
-        """Return the images of one epoch."""
-        ...
-
-    def stream(self, start: int, stop: int, *, workers: int) -> Generator[Crops]:
-        """Yield the batches from `start` up to `stop`, made ahead of time by `workers` threads."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +58,8 @@ class FitReport:
         Its highest value; NaN without validation.
     best_step
         Updates behind the model in ``best``.
+    wait
+        Share of the time of this call that was waited for batches, 0 … 1; NaN without updates.
     """
 
     steps: int
@@ -83,6 +67,7 @@ class FitReport:
     metric: str
     best: float
     best_step: int
+    wait: float
 
 
 def fit(
@@ -102,6 +87,8 @@ def fit(
     Writes to `folder`: checkpoints ``best`` (of the highest validation metric) and ``last``,
     ``log.csv``, ``validation.csv``, ``curves.png``, and ``last.pt`` to go on from. A training
     that was interrupted ends with the same weights as one that was not (on one kind of machine).
+    The column ``wait`` of ``log.csv`` is the share of the time since the row before it that was
+    waited for batches; more ``num_workers`` shorten it.
 
     Parameters
     ----------
@@ -138,7 +125,7 @@ def fit(
     run = _Run(learner, settings, folder, validation=validation, plan=plan or {}, ranks=ranks, stop=stop or Stop())
     state, begun = run.state, run.state.step
     first, last = begun * settings.accumulate, settings.steps * settings.accumulate
-    stream = batches.stream(first, last, workers=settings.num_workers)
+    stream = Awaited(batches.stream(first, last, workers=settings.num_workers))
     with closing(stream), progress.task("training", total=settings.steps, unit="steps") as advance:
         advance(begun, status=run.status)
         while state.step < settings.steps:
@@ -149,11 +136,13 @@ def fit(
             state.step += 1
             # The first loss is what all later ones are compared with.
             if state.step == 1 or run.is_time(settings.log_every):
-                run.log_losses(state.step * settings.accumulate * batches.images_per_batch / batches.images_per_epoch)
+                images = state.step * settings.accumulate * batches.images_per_batch
+                run.log_losses(images / batches.images_per_epoch, stream.share_since_last())
             if run.is_time(settings.validate_every):
                 run.judge()
             advance(status=run.status)
             run.keep()
+        wait = stream.share() if state.step > begun else math.nan
     run.finish()
     return FitReport(
         steps=state.step,
@@ -161,6 +150,7 @@ def fit(
         metric=validation.metric if validation is not None else "",
         best=state.best if validation is not None else math.nan,
         best_step=state.best_step if validation is not None else state.step,
+        wait=wait,
     )
 
 
@@ -196,7 +186,7 @@ class _Run:
         """Tell whether something that is done `every` so many updates, and after the last, is due."""
         return self.state.step % every == 0 or self.state.step == self.settings.steps
 
-    def update(self, stream: Generator[Crops], clock: Clock) -> None:
+    def update(self, stream: Awaited, clock: Clock) -> None:
         """Make one update of the weights."""
         settings, state, device = self.settings, self.state, self.ranks.device
         self.module.train()
@@ -221,9 +211,9 @@ class _Run:
             return self.step_module.no_sync()
         return nullcontext()
 
-    def log_losses(self, epoch: float) -> None:
-        """Write the mean losses since the last time; stop where they are no numbers."""
-        means = self.ranks.gather(self.state.mean_losses())
+    def log_losses(self, epoch: float, wait: float) -> None:
+        """Write the mean losses and the share of waiting since the last time; stop where losses are no numbers."""
+        means = self.ranks.gather({**self.state.mean_losses(), "wait": wait})
         losses = {name: sum(part[name] for part in means) / len(means) for name in means[0]}
         if not math.isfinite(losses["loss"]):
             raise MethodError(

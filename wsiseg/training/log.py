@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from typing import TYPE_CHECKING
 
 from wsiseg.atomic import write_bytes
@@ -40,8 +41,11 @@ class Table:
             write_bytes(path, "".join(self._lines(self.rows, header=True)).encode())
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Add a row; all rows have the same columns."""
+        """Add a row; all rows have the same columns, NaN where an older version wrote rows without them."""
         is_first = not self.rows
+        if self.rows and self.rows[0].keys() != row.keys():
+            self.rows = [{name: before.get(name, math.nan) for name in row} for before in self.rows]
+            write_bytes(self._path, "".join(self._lines(self.rows, header=True)).encode())
         # As they are read again: what follows from them does not depend on whether the training was interrupted.
         self.rows.append({name: float(f"{value:.{DIGITS}g}") for name, value in row.items()})
         self._path.parent.mkdir(parents=True, exist_ok=True)

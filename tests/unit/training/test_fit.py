@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.training_logs import repeatable
 from wsiseg import checkpoint
 from wsiseg.checkpoint import ModelCard
 from wsiseg.errors import DataError, MethodError, StoppedError
@@ -18,7 +19,7 @@ from wsiseg.losses.semantic import combo
 from wsiseg.methods.base import Batch, Clock, PredictorSpec
 from wsiseg.stopping import Stop
 from wsiseg.training.augmentation import Augmentation
-from wsiseg.training.batches import Batches
+from wsiseg.training.batches import Batches, Crops
 from wsiseg.training.fit import FitReport, fit
 from wsiseg.training.log import read_table
 from wsiseg.training.settings import FitSettings
@@ -26,7 +27,7 @@ from wsiseg.training.sources import Source
 from wsiseg.training.validation import Validation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -139,7 +140,7 @@ class StopAfter(Stop):
 
 def outcome(folder: Path) -> dict[str, bytes]:
     names = ("log.csv", "validation.csv", "best/model.safetensors", "best/model.json", "last/model.safetensors")
-    return {name: (folder / name).read_bytes() for name in names}
+    return {name: repeatable(folder / name) for name in names}
 
 
 def test_it_learns_and_tells(source: Source, tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_it_learns_and_tells(source: Source, tmp_path: Path) -> None:
 
     log, validation = read_table(tmp_path / "run" / "log.csv"), read_table(tmp_path / "run" / "validation.csv")
     assert [row["step"] for row in validation] == [20, 40, 60]
-    assert list(log[0]) == ["step", "epoch", "lr", "loss", "cross_entropy", "dice"]
+    assert list(log[0]) == ["step", "epoch", "lr", "loss", "cross_entropy", "dice", "wait"]
     assert log[-1]["loss"] < log[0]["loss"]
     assert report.metric == "miou"
     assert report.best == pytest.approx(max(row["miou"] for row in validation))
@@ -173,7 +174,7 @@ def test_rows_written_after_the_state_are_written_anew(source: Source, tmp_path:
     with pytest.raises(StoppedError):
         run(source, tmp_path / "parts", stop=StopAfter(5))
     with (tmp_path / "parts" / "log.csv").open("a") as file:
-        file.write("6,1,1,1,1,1\n9,1,1,1")
+        file.write("6,1,1,1,1,1,1\n9,1,1,1")
 
     run(source, tmp_path / "parts")
 
@@ -182,12 +183,77 @@ def test_rows_written_after_the_state_are_written_anew(source: Source, tmp_path:
 
 def test_a_finished_training_is_left_alone(source: Source, tmp_path: Path) -> None:
     run(source, tmp_path)
-    before = outcome(tmp_path)
+    before, log = outcome(tmp_path), (tmp_path / "log.csv").read_bytes()
 
     report = run(source, tmp_path)
 
     assert report.steps_before == report.steps == 12
+    assert math.isnan(report.wait)
     assert outcome(tmp_path) == before
+    assert (tmp_path / "log.csv").read_bytes() == log
+
+
+class Hand:
+    """A clock that somebody turns by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds = 0.0
+        monkeypatch.setattr("wsiseg.training.batches.time", self)
+
+    def perf_counter(self) -> float:
+        return self.seconds
+
+
+class SlowBatches:
+    """Batches of which each takes its time, the first ones most of it."""
+
+    images_per_batch = images_per_epoch = 2
+
+    def __init__(self, clock: Hand) -> None:
+        self.clock = clock
+        self.is_closed = False
+
+    def stream(self, start: int, stop: int, *, workers: int) -> Generator[Crops]:  # noqa: ARG002 - a stream's signature
+        try:
+            for number in range(start, stop):
+                self.clock.seconds += 3.0 if number < 6 else 1.0
+                images = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+                yield Crops(images=images, targets={"classes": images[:, 0] > 127}, look={}, seed=number)
+        finally:
+            self.is_closed = True
+
+
+class TimedLearner(ToyLearner):
+    """Learns for a second."""
+
+    def __init__(self, clock: Hand) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def training_step(self, batch: Batch, clock: Clock) -> dict[str, torch.Tensor]:
+        self.clock.seconds += 1.0
+        return super().training_step(batch, clock)
+
+
+def test_the_share_of_time_that_batches_let_wait_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Hand(monkeypatch)
+    settings = SETTINGS.model_copy(update={"log_every": 6})
+
+    report = fit(TimedLearner(clock), SlowBatches(clock), settings, tmp_path)
+
+    told = {int(row["step"]): row["wait"] for row in read_table(tmp_path / "log.csv")}
+    assert told == {1: 0.75, 6: 0.75, 12: 0.5}
+    assert report.wait == pytest.approx((6 * 3 + 6 * 1) / (12 + 6 * 3 + 6 * 1))
+
+
+def test_a_training_that_is_stopped_closes_its_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Hand(monkeypatch)
+    batches = SlowBatches(clock)
+
+    with pytest.raises(StoppedError):
+        fit(TimedLearner(clock), batches, SETTINGS, tmp_path, stop=StopAfter(2))
+
+    assert batches.is_closed
 
 
 def test_gradients_of_several_batches_add_up(source: Source, tmp_path: Path) -> None:

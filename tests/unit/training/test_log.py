@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsiseg.training.log import CURVES, TRAINING, VALIDATION, Table, draw_curves
+from wsiseg.training.log import CURVES, TRAINING, VALIDATION, Table, draw_curves, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,3 +45,15 @@ def test_rows_are_the_same_whether_just_written_or_read_again(tmp_path: Path) ->
     table.append({"step": 1, "loss": 1 / 3})
 
     assert Table(tmp_path / TRAINING, step=1).rows == table.rows
+
+
+def test_rows_that_lack_a_new_column_are_kept(tmp_path: Path) -> None:
+    Table(tmp_path / TRAINING, step=0).append({"step": 1, "loss": 0.5})
+    table = Table(tmp_path / TRAINING, step=1)
+
+    table.append({"step": 2, "loss": 0.25, "wait": 0.125})
+
+    before, after = read_table(tmp_path / TRAINING)
+    assert (before["step"], before["loss"], after["wait"]) == (1, 0.5, 0.125)
+    assert np.isnan(before["wait"])
+    assert table.rows[-1] == after
