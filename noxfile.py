@@ -76,7 +76,7 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure speed and memory on generated slides, as ratios; ``-- --device cuda`` predicts on a GPU."""
+    """Measure speed and memory on generated slides and patches, as ratios; ``-- --device cuda`` predicts on a GPU."""
     install(session, "test")
     folder = Path(session.create_tmp())
     small, large = str(folder / "20k.svs"), str(folder / "40k.svs")
@@ -87,6 +87,8 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/polygons.py")
     session.run("python", "benchmarks/predict.py", "speed", small, *session.posargs)
     session.run("python", "benchmarks/predict.py", "memory", small, large)
+    session.run("python", "benchmarks/pseudo_masks.py")
+    session.run("python", "benchmarks/training_wait.py")
 
 
 @nox.session
