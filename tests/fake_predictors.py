@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from wsiseg.inference.forward import Tta
     from wsiseg.slides.base import Slide
     from wsiseg.stopping import Stop
+    from wsiseg.white import WhiteRule
 
 
 def box_mean(values: Tensor, radius: int) -> Tensor:
@@ -48,7 +49,8 @@ def box_mean(values: Tensor, radius: int) -> Tensor:
 class FakePredictor:
     """Dark is foreground. The output of a pixel depends on pixels up to `radius` away.
 
-    Semantic: two classes. Instance: connected components of the foreground.
+    Semantic: two classes, without a background where there is a rule for what is white. Instance: connected
+    components of the foreground.
     """
 
     task: Literal["semantic", "instance"] = "semantic"
@@ -58,10 +60,12 @@ class FakePredictor:
     mpp: float | None = 0.5
     batches: list[int] = field(default_factory=list)
     fail_beyond: int | None = None
+    white: WhiteRule | None = None
 
     @property
     def spec(self) -> PredictorSpec:
-        names = ("background", "dark") if self.task == "semantic" else ("background", "nucleus")
+        other = "background" if self.white is None else "pale"
+        names = (other, "dark") if self.task == "semantic" else ("background", "nucleus")
         return PredictorSpec(
             task=self.task,
             labels=LabelMap.from_names(names),
@@ -69,6 +73,7 @@ class FakePredictor:
             tile_px=self.tile_px,
             halo_px=self.halo_px,
             channels=2 if self.task == "semantic" else 1,
+            white=self.white,
         )
 
     def to(self, device: torch.device) -> None:
@@ -145,6 +150,7 @@ def job_on(
             store=store,
             journal=journal,
             parts=folder / "parts",
+            white=predictor.white,
         )
 
 

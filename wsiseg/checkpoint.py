@@ -88,10 +88,8 @@ class ModelCard(BaseModel):
         The classes, with colours. For instance models index 0 is background.
     mpp
         Micrometres per pixel that the model was trained at, or None.
-    tile_px
-        Side of the square the network is given, halo included.
-    halo_px
-        Pixels at a tile's edge whose output is not used.
+    tile_px, halo_px
+        Side of the square the network is given, halo included, and pixels at its edge whose output is not used.
     normalisation
         Applied to images inside the predictor.
     net
@@ -100,10 +98,8 @@ class ModelCard(BaseModel):
         The instance head, for instance models.
     white
         What of an image is bare glass and belongs to no class, or None where the classes cover all of it.
-    training_data
-        Fingerprint of each store the model saw, by name.
-    metrics
-        Measured values by name, such as ``"AJI": 0.61``.
+    training_data, metrics
+        Fingerprint of each store the model saw, and measured values such as ``"AJI": 0.61``, by name.
     licence, version
         SPDX identifier or text, and the version of wsiseg that wrote the model.
     """

@@ -56,13 +56,30 @@ def white_pixels(rgb: NDArray[np.uint8], rule: WhiteRule) -> NDArray[np.bool_]:
     .. [1] Han et al., "Multi-Layer Pseudo-Supervision for Histopathology Tissue Semantic Segmentation using
        Patch-level Classification Labels", Medical Image Analysis 80, 2022: air spaces must not be taught as tissue.
     """
+    spots, areas = bright_spots(rgb, rule)
+    is_large = areas >= rule.min_area_px
+    is_large[0] = False
+    white: NDArray[np.bool_] = is_large[spots]
+    return white
+
+
+def bright_spots(rgb: NDArray[np.uint8], rule: WhiteRule) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return the spots of pixels that are bright enough, whatever their size.
+
+    Parameters
+    ----------
+    rgb, rule
+        As for `white_pixels`.
+
+    Returns
+    -------
+    tuple[NDArray[np.int32], NDArray[np.int64]]
+        (H, W), the number of the spot that a pixel belongs to, 0 for none; and (spots + 1,), the pixels of each.
+    """
     from scipy import ndimage
 
     # Luma of ITU-R BT.601 in whole numbers, rounded to 8 bit, so that every platform draws the same line.
     red, green, blue = (rgb[..., channel].astype(np.uint32) for channel in range(3))
     gray = (299 * red + 587 * green + 114 * blue + 500) // 1000
     spots, count = ndimage.label(gray > rule.gray_above)
-    is_large = np.bincount(spots.ravel(), minlength=count + 1) >= rule.min_area_px
-    is_large[0] = False
-    white: NDArray[np.bool_] = is_large[spots]
-    return white
+    return spots, np.bincount(spots.ravel(), minlength=count + 1)

@@ -15,6 +15,7 @@ import pytest
 import zarr
 from ome_zarr_models.v05 import Image as OmeImage
 from PIL import Image
+from shapely.geometry import shape
 
 from tests.slide_makers import Layout, write_slide
 from tests.tiny_models import save_tiny_model
@@ -26,6 +27,7 @@ from wsiseg.inference.prediction import JOURNAL
 from wsiseg.inference.summary import WORK
 from wsiseg.lock import locked
 from wsiseg.stores.mask_store import MaskStore
+from wsiseg.white import WhiteRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,6 +127,31 @@ def test_a_semantic_model_gives_classes(tmp_path: Path, run: Callable[..., Resul
     assert store.layers == ("classes", "uncertainty")
     assert store.read("classes", store.canvas.window).max() <= 2
     assert store.read("uncertainty", store.canvas.window).any()
+
+
+def test_white_belongs_to_no_class_where_the_model_has_a_rule(tmp_path: Path, run: Callable[..., Result]) -> None:
+    model = save_tiny_model(tmp_path / "model", task="semantic", white=WhiteRule())
+    pixels = np.random.default_rng(0).integers(60, 160, (150, 260, 3)).astype(np.uint8)
+    pixels[:, 200:] = 255  # padding
+    pixels[40:60, 40:60] = 230  # a lumen
+    pixels[100:104, 100:110] = 230  # too small for one
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    arguments = (tmp_path / "a.png", "--slide-mpp", 0.5, "--model", model, "--label-png", "--simplify", 0)
+
+    run(*arguments, "-o", tmp_path / "out")
+    run(*arguments, "-o", tmp_path / "all", "--set", "white=false")
+
+    is_white = np.zeros((150, 260), dtype=np.bool_)
+    is_white[:, 200:] = is_white[40:60, 40:60] = True
+    found, everywhere = (np.asarray(Image.open(tmp_path / name / "a/labels.png")) for name in ("out", "all"))
+    np.testing.assert_array_equal(found == 254, is_white)
+    np.testing.assert_array_equal(found[~is_white], everywhere[~is_white])
+    assert everywhere.max() < 3
+    summary = json.loads((tmp_path / "out/a/summary.json").read_text(encoding="utf-8"))
+    assert sum(row["area_px"] for row in summary["classes"][:3]) == (~is_white).sum()
+    assert summary["analysed_px"] == is_white.size
+    features = json.loads((tmp_path / "out/a/polygons.geojson").read_text(encoding="utf-8"))["features"]
+    assert sum(shape(feature["geometry"]).area for feature in features) == (~is_white).sum()
 
 
 def test_a_second_run_does_nothing(tmp_path: Path, run: Callable[..., Result], semantic_model: Path) -> None:

@@ -60,7 +60,8 @@ def test_a_run_predicts_an_image_and_is_evaluated(work: Path, tmp_path: Path) ->
         "-o", tmp_path / "metrics.json")  # fmt: skip
 
     assert classes.shape == (SIDE, SIDE)
-    assert set(np.unique(classes)) <= {0, 1, 2}
+    assert set(np.unique(classes)) <= {0, 1, 2, 254}
+    np.testing.assert_array_equal(classes == 254, mask == 3)
     assert "miou" in (tmp_path / "metrics.json").read_text().lower()
     summary = json.loads((tmp_path / "out" / "slide" / "summary.json").read_text())
     assert "normal" in json.dumps(summary)

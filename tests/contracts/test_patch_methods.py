@@ -225,6 +225,14 @@ def test_a_saved_model_predicts_the_same(run: Run, tmp_path: Path) -> None:
             torch.testing.assert_close(prob.sum(dim=1), torch.ones_like(prob[:, 0]))
 
 
+def test_every_model_knows_what_its_patches_call_white(run: Run) -> None:
+    white = PatchStore.open(run.store).image_layers["labels"].white
+
+    assert white is not None
+    for stage in run.stages:
+        assert load_predictor(run.folder / stage.name / LAST).spec.white == white
+
+
 def test_a_second_run_does_nothing(run: Run) -> None:
     before, labels = files(run.folder), files(run.store)
 

@@ -22,6 +22,7 @@ from wsiseg.journal import Journal
 from wsiseg.objects import Objects
 from wsiseg.slides.array import ArraySlide
 from wsiseg.stores.mask_store import MaskStore
+from wsiseg.white import WhiteRule, white_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,6 +110,47 @@ def test_objects_are_the_same_however_the_slide_is_cut(
         check_table(job.objects(), ids)
 
 
+def glassy(width: int, height: int, *, seed: int) -> NDArray[np.uint8]:
+    """Return tissue with bright spots of all sizes and bright lines as thin and long as the halo of a tile and more."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 150, (height, width, 3)).astype(np.uint8)
+    for _ in range(width * height // 300 + 2):
+        x, y, long = rng.integers(0, width), rng.integers(0, height), rng.integers(1, 40)
+        wide, high = rng.permutation([long, rng.integers(1, 4)])
+        pixels[y : y + high, x : x + wide] = 240
+    return pixels
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.integers(1, 120),
+    st.integers(1, 120),
+    st.integers(16, 48),
+    st.tuples(st.sampled_from(BLENDS), st.integers(0, 60)),
+    st.integers(0, 99),
+)
+def test_bare_glass_has_no_class_whatever_the_network_says_and_however_the_slide_is_cut(
+    width: int, height: int, core: int, how: tuple[Blend, int], seed: int
+) -> None:
+    blend, min_area_px = how
+    pixels = glassy(width, height, seed=seed)
+    predictor = FakePredictor(tile_px=core + 16, white=WhiteRule(min_area_px=min_area_px))
+    grid_shape = (-(-height // core), -(-width // core))
+    is_tissue = np.random.default_rng(seed).random(grid_shape) < 0.8
+    inside = np.kron(is_tissue, np.ones((core, core), dtype=np.bool_))[:height, :width]
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        job_on(Path(folder), ArraySlide(pixels), predictor, blend=blend, tissue=is_tissue) as job,
+    ):
+        run(job, predictor, blend=blend, threads=2)
+
+        classes, uncertainty = read(job, "classes"), read(job, "uncertainty")
+    is_bare = white_pixels(pixels, WhiteRule(min_area_px=min_area_px)) | ~inside
+    np.testing.assert_array_equal(classes == 254, is_bare)
+    assert not uncertainty[is_bare].any()
+
+
 class Killed(BaseException):
     """What a kill looks like from inside."""
 
@@ -128,7 +170,9 @@ def test_interrupted_work_ends_in_the_same_bytes(seed: int, tmp_path: Path, monk
     blend, core = random.choice(BLENDS), random.randint(12, 30)
     bands, batch = random.randint(1, 3), random.randint(1, 4)
     pixels = blobs(90, 200, seed=core, count=60, radius=5)
-    predictor = FakePredictor(task=task, tile_px=core + 16, radius=1)
+    white = WhiteRule(min_area_px=20) if task == "semantic" and seed % 2 else None
+    pixels = np.minimum(pixels, glassy(90, 200, seed=core)) if white else pixels
+    predictor = FakePredictor(task=task, tile_px=core + 16, radius=1, white=white)
     slide = ArraySlide(pixels, broken=[Window(70, 100, 3, 3)])
     grid_shape = (-(-200 // core), -(-90 // core))
     tissue = np.random.default_rng(core).random(grid_shape) < 0.8

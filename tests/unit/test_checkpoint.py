@@ -15,6 +15,7 @@ from wsiseg import checkpoint
 from wsiseg.checkpoint import HeadSpec, ModelCard
 from wsiseg.errors import DataError
 from wsiseg.labels import LabelMap
+from wsiseg.white import WhiteRule
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +44,18 @@ def test_a_model_comes_back_as_it_was_written(model: Path) -> None:
     assert torch.equal(read.weights["w"], torch.arange(6.0).reshape(2, 3))
     assert read.weights["n"].dtype == torch.int64
     assert read.fingerprint == checkpoint.fingerprint(model)
+
+
+def test_a_white_rule_comes_back_and_cards_without_one_have_none(tmp_path: Path, model: Path) -> None:
+    rule = WhiteRule(gray_above=210, min_area_px=20)
+    checkpoint.save(tmp_path / "ruled", CARD.model_copy(update={"white": rule}), {})
+    older = json.loads((model / checkpoint.CARD).read_text())
+    del older["white"]
+    (model / checkpoint.CARD).write_text(json.dumps(older))
+
+    assert json.loads((tmp_path / "ruled" / checkpoint.CARD).read_text())["white"] == rule.model_dump()
+    assert checkpoint.read_card(tmp_path / "ruled").white == rule
+    assert checkpoint.read_card(model).white is None
 
 
 def test_half_precision_is_float32_when_read(tmp_path: Path) -> None:

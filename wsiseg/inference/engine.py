@@ -18,6 +18,7 @@ import numpy as np
 
 from wsiseg.executors import ordered_map, run_ahead
 from wsiseg.inference.blending import Blend, Blender
+from wsiseg.inference.glass import Glass
 from wsiseg.inference.holes import not_analysed, read_around_holes
 from wsiseg.inference.instances import Context, Contexts
 from wsiseg.inference.labelling import Step, label_step
@@ -59,7 +60,8 @@ def segment(
 ) -> None:
     """Compute and write what the job lacks.
 
-    What cannot be read becomes 255 in the class layer, with a margin, and is noted in the job.
+    What cannot be read becomes 255 in the class layer, with a margin, and is noted in the job; bare glass gets no
+    class.
 
     Parameters
     ----------
@@ -91,8 +93,11 @@ def segment(
     first = begun // load.batch_size * load.batch_size
     tiles = (job.walk.grid.at(int(row), int(column)) for row, column in order[first:])
     holes: Holes = {}
+    glass = None
+    if job.white is not None:
+        glass = Glass(job.walk, job.white, lambda window: read_around_holes(job.slide, job.canvas, window)[0])
     pixels = ordered_map(
-        partial(_read, job, holes), tiles, workers=load.readers, ahead=2 * load.batch_size + load.readers
+        partial(_read, job, holes, glass), tiles, workers=load.readers, ahead=2 * load.batch_size + load.readers
     )
     trim = (spec.tile_px - job.walk.core_px) // 2 - job.walk.reach_px
     outputs = run_ahead(network.outputs(pixels, batch_size=load.batch_size, trim_px=trim), depth=2)
@@ -100,7 +105,7 @@ def segment(
         advance(begun)
         clock = _Clock(job, begun=begun, advance=advance)
         blender = Blender(job.walk, channels=spec.channels, blend=blend, tile_px=spec.tile_px)
-        steps = _steps(job, outputs, blender, spec=spec, start=start, clock=clock, holes=holes)
+        steps = _steps(job, outputs, blender, spec=spec, start=start, clock=clock, holes=holes, glass=glass)
         labels = ordered_map(
             partial(label_step, predictor=network.predictor), steps, workers=load.finders, ahead=2 * load.finders
         )
@@ -141,8 +146,10 @@ class _Clock:
         return self._done == self._begun or left * seconds_per_tile > _PATIENCE_S
 
 
-def _read(job: Job, holes: Holes, tile: Tile) -> ReadTile:
+def _read(job: Job, holes: Holes, glass: Glass | None, tile: Tile) -> ReadTile:
     pixels, found = read_around_holes(job.slide, job.canvas, tile.read)
+    if glass is not None:
+        glass.look(tile, pixels)
     lost = not_analysed(found, tile.core)
     if not lost:
         return tile, pixels
@@ -160,11 +167,15 @@ def _steps(
     start: Start,
     clock: _Clock,
     holes: Holes,
+    glass: Glass | None,
 ) -> Generator[Step]:
     """Yield what becomes final as tiles come in; places where nothing is are left out but for the ends of rows."""
     walk = job.walk
     contexts = Contexts(walk, channels=spec.channels) if spec.task == "instance" else None
     for row in range(start.tile_row, walk.grid.rows):
+        if glass is not None:
+            # A block reaches into the row above its own and no further.
+            glass.forget(row - 2)
         for column in range(walk.grid.columns):
             output = None
             if job.is_tissue[row, column]:
@@ -174,10 +185,11 @@ def _steps(
                 clock.tick()
             window = walk.block(row, column)
             maps = blender.push(row, column, output)
-            is_analysed = is_unreadable = None
+            is_analysed = is_unreadable = is_labelled = None
             if job.has_tissue(window):
                 is_unreadable = job.unreadable(window)
                 is_analysed = job.cells(job.is_tissue, window) & ~is_unreadable
+                is_labelled = is_analysed if glass is None else is_analysed & ~glass.within(window)
             context = None
             if contexts is not None:
                 around = contexts.push(row, column, maps if is_analysed is not None else None, is_analysed)
@@ -189,7 +201,7 @@ def _steps(
                     column=column,
                     window=window,
                     maps=maps if is_analysed is not None else None,
-                    is_analysed=is_analysed,
+                    is_labelled=is_labelled,
                     is_unreadable=is_unreadable,
                     context=context,
                 )

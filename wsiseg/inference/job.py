@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wsiseg.journal import Journal
     from wsiseg.slides.base import Slide
     from wsiseg.stores.mask_store import MaskStore
+    from wsiseg.white import WhiteRule
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -42,6 +43,8 @@ class Job:
         Where closed bands are noted.
     parts
         Folder for the tables of objects, one for each row of units.
+    white
+        What is bare glass and gets no class, or None for nothing.
     holes
         By row and column of cells, the windows in them that are not analysed because they cannot be read.
     """
@@ -53,6 +56,7 @@ class Job:
     store: MaskStore
     journal: Journal
     parts: Path
+    white: WhiteRule | None = None
     holes: dict[tuple[int, int], list[Window]] = field(init=False)
     _noted: set[tuple[int, int]] = field(init=False)
 

@@ -28,9 +28,9 @@ class Step:
         The block, in canvas pixels.
     maps
         float32 (channels, H, W) over the block, or None where no tile has been.
-    is_analysed, is_unreadable
-        bool (H, W) over the block: pixels that were read, and those that could not be;
-        None where the block touches no cell that is to be analysed.
+    is_labelled, is_unreadable
+        bool (H, W) over the block: pixels that were read and are not bare glass, and those that could
+        not be read; None where the block touches no cell that is to be analysed.
     context
         Where objects are to be found, or None.
     """
@@ -39,7 +39,7 @@ class Step:
     column: int
     window: Window
     maps: NDArray[np.float32] | None
-    is_analysed: NDArray[np.bool_] | None
+    is_labelled: NDArray[np.bool_] | None
     is_unreadable: NDArray[np.bool_] | None
     context: Context | None
 

@@ -50,8 +50,10 @@ def estimate(load: Load, walk: Walk, spec: PredictorSpec, *, on_cpu: bool) -> in
     outputs = 4 * load.batch_size * spec.channels * side**2 * 4
     context = (walk.core_px + 2 * walk.margin_px) ** 2
     found = (3 * load.finders + 2) * context * (spec.channels * 6 + 40)
+    # Rows of cells that are being read, walked and left behind.
+    white = 0 if spec.white is None else 3 * walk.core_px * width
     activations = load.batch_size * tile * _ACTIVATIONS if on_cpu else 0
-    return _BASE + seams + margins + bands + read + outputs + found + activations
+    return _BASE + seams + margins + bands + read + outputs + found + white + activations
 
 
 def fit(load: Load, walk: Walk, spec: PredictorSpec, *, on_cpu: bool, limit: int) -> Load:

@@ -46,9 +46,9 @@ class Painter:
         """Paint the labels of one step; the last of a row ends the row."""
         step, bands = labels.step, self._bands
         if labels.uncertainty is not None:
-            bands.paint("uncertainty", step.window, labels.uncertainty, where=step.is_analysed)
+            bands.paint("uncertainty", step.window, labels.uncertainty, where=step.is_labelled)
         if labels.classes is not None:
-            bands.paint("classes", step.window, labels.classes, where=step.is_analysed)
+            bands.paint("classes", step.window, labels.classes, where=step.is_labelled)
         if step.is_unreadable is not None and step.is_unreadable.any():
             ignored = np.full(step.is_unreadable.shape, IGNORE, dtype=np.uint8)
             bands.paint("classes", step.window, ignored, where=step.is_unreadable)

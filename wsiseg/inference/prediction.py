@@ -113,6 +113,7 @@ def predict_slide(slide: Slide, network: Network, target: Target, *, progress: P
             store=store,
             journal=journal,
             parts=work / "objects",
+            white=spec.white if target.settings.white else None,
         )
         is_resumed = job.closed_bands > 0
         segment(job, network, blend=target.settings.blend, load=load, progress=progress, stop=stop)

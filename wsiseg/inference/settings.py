@@ -72,6 +72,8 @@ class PredictSettings(Config):
         Mixed precision; ``auto`` uses it on CUDA devices.
     margin_px
         Pixels around a unit that its objects are found in; the radius of the largest object and more.
+    white
+        Whether bare glass gets no class, where the model knows what is bare glass.
     tissue
         Where to look; the method ``auto`` is ``otsu`` for slides and ``none`` for plain images.
     outputs
@@ -85,6 +87,7 @@ class PredictSettings(Config):
     tta: Literal["none", "flips", "d4"] = "none"
     amp: Literal["auto", "fp16", "bf16", "off"] = "auto"
     margin_px: int = Field(default=64, ge=8)
+    white: bool = True
     tissue: TissueSettings = TissueSettings(method=AUTO)
     outputs: OutputSettings = OutputSettings()
 

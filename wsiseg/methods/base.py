@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wsiseg.config import Config
     from wsiseg.heads.base import Instances
     from wsiseg.labels import LabelMap
+    from wsiseg.white import WhiteRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,8 @@ class PredictorSpec:
         Pixels at a tile's edge whose output is not used.
     channels
         Channels of the output.
+    white
+        What of an image is bare glass and belongs to no class, whatever `forward` says; None for nothing.
     """
 
     task: Literal["semantic", "instance"]
@@ -47,6 +50,7 @@ class PredictorSpec:
     tile_px: int
     halo_px: int
     channels: int
+    white: WhiteRule | None = None
 
 
 class Predictor(Protocol):
@@ -222,6 +226,8 @@ class TrainingFacts:
         Fingerprint of each store, by name.
     patches
         Patches of all stores, by whose numbers batches know them; 0 where batches hold crops.
+    white
+        What of an image is white and has no label; None where the labels cover all of it.
     """
 
     name: str
@@ -231,6 +237,7 @@ class TrainingFacts:
     crop_px: int
     training_data: dict[str, str]
     patches: int = 0
+    white: WhiteRule | None = None
 
 
 class Stage(Protocol):

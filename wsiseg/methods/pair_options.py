@@ -88,6 +88,7 @@ def model_card(facts: TrainingFacts, options: PairOptions, net: Config, *, descr
         normalisation=PLAIN,
         net=net.model_dump(mode="json"),
         head=None,
+        white=facts.white,
         training_data=facts.training_data,
         licence=options.licence,
     )

@@ -49,6 +49,7 @@ class NetPredictor:
             tile_px=card.tile_px,
             halo_px=card.halo_px,
             channels=channels_of(card),
+            white=card.white,
         )
 
     @property

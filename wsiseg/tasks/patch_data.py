@@ -119,5 +119,6 @@ def patch_data(patches: PatchSet, *, name: str, layer: str | None, training_data
         crop_px=patches.patch_px,
         training_data=training_data,
         patches=len(patches),
+        white=info.white,
     )
     return PatchData(patches=patches, known=known, info=info, validation=validation, facts=facts)
