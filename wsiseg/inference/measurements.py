@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from wsiseg.geometry import Canvas
     from wsiseg.inference.polygons import Shapes
+    from wsiseg.inference.seams import SeamCounter
     from wsiseg.labels import LabelMap
     from wsiseg.objects import Objects
 
@@ -62,14 +63,27 @@ class ClassRow:
     median_area_px: float | None = None
 
 
-def count_classes(read: Callable[[Window], NDArray[np.unsignedinteger]], canvas: Canvas) -> NDArray[np.int64]:
-    """Return the number of canvas pixels of each value of a class layer, int64 (256,)."""
+def count_classes(
+    read: Callable[[Window], NDArray[np.unsignedinteger]], canvas: Canvas, *, seams: SeamCounter | None = None
+) -> NDArray[np.int64]:
+    """Return the number of canvas pixels of each value of a class layer, int64 (256,).
+
+    Parameters
+    ----------
+    read, canvas
+        Gives a window of the layer, and what it is a window of.
+    seams
+        Told all that is read, so that it is read once.
+    """
     counts = np.zeros(256, dtype=np.int64)
     width, height = canvas.size.width, canvas.size.height
     rows = max(1, _BAND_PX // width)
     for top in range(0, height, rows):
-        values = read(Window(0, top, width, min(rows, height - top)))
+        window = Window(0, top, width, min(rows, height - top))
+        values = read(window)
         counts += np.bincount(values.ravel(), minlength=256)
+        if seams is not None:
+            seams.add(window, values)
     return counts
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wsiseg.inference.measurements import ClassRow
+    from wsiseg.inference.seams import SeamCounter
     from wsiseg.inference.settings import OutputSettings
     from wsiseg.objects import Objects
     from wsiseg.progress import Advance, Progress
@@ -82,6 +83,8 @@ class Outputs:
         Told the name of each thing that is made.
     tissue_px
         Canvas pixels of tissue that were analysed, or None where tissue was not looked for.
+    seams
+        Told the class map when it is measured, or None.
     """
 
     slide: Slide
@@ -94,6 +97,7 @@ class Outputs:
     done: Collection[str] = ()
     note: Callable[[str], object] = field(default=lambda _: None)
     tissue_px: float | None = None
+    seams: SeamCounter | None = None
 
     def write(self, analysed_px: int, progress: Progress, stop: Stop) -> list[ClassRow]:
         """Write all that is missing and return the measurements.
@@ -113,7 +117,7 @@ class Outputs:
             If there are too many objects for ``labels.png``.
         """
         store = self.store
-        counts = count_classes(partial(store.read, "classes"), store.canvas)
+        counts = count_classes(partial(store.read, "classes"), store.canvas, seams=self.seams)
         rows = summarise(counts, store.labels, objects=self.objects, analysed_px=analysed_px)
         leash = _Leash(progress, stop)
         steps: list[Step] = [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, get_args
 
 from wsiseg.atomic import sweep
@@ -13,6 +15,7 @@ from wsiseg.inference.export import OBJECTS_FILE, POLYGONS_STEM, PolygonFormat
 from wsiseg.inference.job import Job
 from wsiseg.inference.memory import Load, fit
 from wsiseg.inference.outputs import LABEL_PNG, LABEL_TIFF, MEASUREMENTS, OVERLAY, Outputs, names_of
+from wsiseg.inference.seams import SeamCounter, advice
 from wsiseg.inference.settings import OutputSettings
 from wsiseg.inference.slide_plan import check_outputs, plan_slide
 from wsiseg.inference.summary import SUMMARY, WORK, peak_ram, settled, software, write_summary
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     from wsiseg.slides.base import Slide
     from wsiseg.stopping import Stop
     from wsiseg.stores.mask_store import Layer
+
+logger = logging.getLogger(__name__)
 
 PREDICTION: Final = "prediction.zarr"
 # The table of objects as it is, from which outputs can be made when the work is long done.
@@ -122,6 +127,9 @@ def predict_slide(slide: Slide, network: Network, target: Target, *, progress: P
         if "instances" in store.layers:
             objects = job.objects()
             objects.save(target.folder / OBJECTS)
+        seams = None
+        if spec.task == "semantic":
+            seams = SeamCounter(plan.walk.core_px, partial(job.cells, job.is_tissue))
         outputs = Outputs(
             slide=slide,
             store=store,
@@ -133,12 +141,14 @@ def predict_slide(slide: Slide, network: Network, target: Target, *, progress: P
             done={record["output"] for record in journal.records if "output" in record},
             note=lambda name: journal.append({"output": name}),
             tissue_px=float((plan.tissue_px * job.readable).sum()) if plan.is_searched else None,
+            seams=seams,
         )
         rows = outputs.write(job.analysed_px, progress, stop)
     summary = {
         "plan": target.plan,
         **_about(target, slide, plan),
         **_findings(plan, job, rows, None if objects is None else len(objects)),
+        "seams": None if seams is None else seams.found.told(),
         "software": software(),
         "run": {
             "device": str(network.device),
@@ -150,6 +160,8 @@ def predict_slide(slide: Slide, network: Network, target: Target, *, progress: P
         },
     }
     write_summary(target.folder, summary)
+    if seams is not None and seams.found.are_visible:
+        logger.warning("%s: %s", target.slide_id, advice(seams.found, plan.walk, target.settings.blend))
     shutil.rmtree(work, ignore_errors=True)
     return summary
 
