@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from wsiseg import checkpoint
 from wsiseg.errors import ConfigError, DataError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from torch import nn
+
     from wsiseg.config import Config
     from wsiseg.methods.sgd import SgdSettings
     from wsiseg.methods.stages import PatchMethod, PatchStage
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from wsiseg.tasks.patch_data import PatchData
     from wsiseg.training.ranks import Ranks
     from wsiseg.training.settings import FitSettings
+
+# Updates of its weights from which on a network can be expected to have learnt something.
+_ENOUGH: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +160,8 @@ class PatchRun:
             validation = Validation([data.validation], learner.predictor(learner.module).spec)
         folder.mkdir(parents=True, exist_ok=True)
         if self._ranks.is_first:
-            self._progress.say(_about(stage.name, learner.module, known, batches, numbers))
+            for line in about(stage.name, learner.module, known, batches, numbers):
+                self._progress.say(line)
         report = fit(
             learner,
             batches,
@@ -271,9 +278,20 @@ def fit_settings(given: FitSettings, numbers: SgdSettings, batches_per_epoch: in
     )
 
 
-def _about(name: str, module: Any, known: Known, batches: PatchBatches, numbers: SgdSettings) -> str:  # noqa: ANN401 - a torch module
+def about(name: str, module: nn.Module, known: Known, batches: PatchBatches, numbers: SgdSettings) -> list[str]:
+    """Return what people should know of a stage before it begins, line by line."""
     weights = sum(value.numel() for value in module.parameters() if value.requires_grad)
-    return (
+    updates = numbers.epochs * batches.batches_per_epoch
+    without = f", {batches.left_out} patches left out of each" if batches.left_out else ""
+    told = (
         f"{name}: {weights / 1e6:.2f} M weights to learn, {len(known.indices)} patches, "
-        f"{batches.images_per_batch} images per step, {numbers.epochs} epochs"
+        f"{batches.images_per_batch} images per step, {updates:,} updates in {numbers.epochs} epochs{without}"
     )
+    if updates >= _ENOUGH:
+        return [told]
+    epochs = math.ceil(_ENOUGH / batches.batches_per_epoch)
+    few = (
+        f"warning: {name} learns little in {updates:,} updates. Pass --epochs {epochs} for about {_ENOUGH:,}, "
+        "or a smaller --batch-size"
+    )
+    return [told, few]

@@ -35,6 +35,8 @@ INDEX: Final = "index"
 SYMMETRY: Final = "symmetry"
 # Normalisation over a batch has nothing to go by in a single image.
 _SMALLEST: Final = 2
+# An epoch never goes without a larger share of its patches.
+_LEFT_OUT: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -62,7 +64,7 @@ class Known:
 class PatchBatches:
     """An endless row of batches of whole patches, each a function of its number and the seed alone.
 
-    Every epoch holds each patch once, in an order of its own. Targets are ``present``, float32
+    Every epoch holds each patch once, in an order of its own, but for its last batch. Targets are ``present``, float32
     (B, C); ``index``, the number of the patch in the set, and ``symmetry``, under which it is
     seen, both int64 (B,); and each layer by its name, int64 (B, H, W), turned like the image.
 
@@ -73,7 +75,8 @@ class PatchBatches:
     batch_size
         Images in a batch on each rank.
     last_batch
-        What becomes of an epoch's incomplete last batch. A single image is always dropped.
+        What becomes of an epoch's incomplete last batch. A single image is dropped all the same. Where more than a
+        tenth of all patches would be dropped, the first patches of the epoch fill the batch instead.
     flips
         Symmetries under which patches are seen: ``horizontal`` mirrors left and right, ``both``
         also up and down, ``square`` turns as well.
@@ -110,9 +113,12 @@ class PatchBatches:
         self._rank = rank
         self._world = world
         count, whole = len(known.indices), self.images_per_batch
-        # Ranks share each batch evenly, so what does not fill one is dropped where there are several.
-        rest = count % whole if last_batch == "keep" and world == 1 else 0
-        self._per_epoch = count // whole + (rest >= _SMALLEST)
+        rest = count % whole
+        # Ranks share each batch evenly, so an incomplete one cannot be kept where there are several.
+        is_kept = last_batch == "keep" and world == 1 and rest >= _SMALLEST
+        self._is_filled = not is_kept and count > whole and rest > _LEFT_OUT * count
+        self._left_out = 0 if is_kept or self._is_filled else rest
+        self._per_epoch = count // whole + (is_kept or self._is_filled)
         if self._per_epoch == 0:
             raise DataError(
                 f"{count} patches do not fill a batch of {whole}", mend="Label more patches, or lower the batch size"
@@ -133,10 +139,17 @@ class PatchBatches:
         """Return the images of one epoch, as if all batches were full."""
         return self._per_epoch * self.images_per_batch
 
+    @property
+    def left_out(self) -> int:
+        """Return how many patches each epoch goes without."""
+        return self._left_out
+
     def make(self, number: int) -> Crops:
         """Return batch `number`, on the CPU."""
         epoch, place = divmod(number, self._per_epoch)
         order = np.random.default_rng((self._seed, 5, epoch)).permutation(len(self._known.indices))
+        if self._is_filled:
+            order = np.resize(order, self.images_per_epoch)
         first = place * self.images_per_batch + self._rank * self._batch_size
         rows = order[first : first + self._batch_size]
         rngs = [np.random.default_rng((self._seed, 6, epoch, int(row))) for row in rows]

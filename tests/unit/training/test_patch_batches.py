@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from wsiseg.errors import DataError
 from wsiseg.heads.symmetry import turned_back
@@ -26,7 +28,7 @@ def patches(count: int = 10) -> Any:  # noqa: ANN401 - stands in for a store
     labels: NDArray[np.uint8] = np.random.default_rng(1).integers(0, 2, (count, 2), dtype=np.uint8)
     labels[:, 0] |= ~labels.any(axis=1)
     return SimpleNamespace(
-        splits=np.array(["train", ""] * (count // 2), dtype=np.object_),
+        splits=np.resize(np.array(["train", ""], dtype=np.object_), count),
         read_images=lambda indices: images[np.asarray(indices)],
         read_labels=lambda _, indices: images[np.asarray(indices), ..., 0],
         read_image_labels=lambda _, indices: labels[np.asarray(indices)],
@@ -45,14 +47,16 @@ class Store(SimpleNamespace):
 def batches(count: int = 10, **changes: Any) -> tuple[Any, PatchBatches]:  # noqa: ANN401
     store = Store(**vars(patches(count)))
     known = replace(known_patches(store, "classes", ("train", "")), layers={"red": "in-store"})
-    settings: dict[str, Any] = {"batch_size": 4, "last_batch": "keep", "flips": "square", "blur_px": 0.0, "seed": 0}
-    settings |= changes
-    return store, PatchBatches(known, **settings)
+    chosen: dict[str, Any] = {"batch_size": 4, "last_batch": "keep", "flips": "square", "blur_px": 0.0, "seed": 0}
+    chosen |= changes
+    return store, PatchBatches(known, **chosen)
 
 
-@pytest.mark.parametrize(("last_batch", "sizes"), [("keep", [4, 4, 2]), ("drop", [4, 4])])
-def test_an_epoch_holds_each_patch_at_most_once(last_batch: str, sizes: list[int]) -> None:
-    _, row = batches(last_batch=last_batch)
+@pytest.mark.parametrize(
+    ("count", "last_batch", "sizes"), [(10, "keep", [4, 4, 2]), (21, "keep", [4] * 5), (21, "drop", [4] * 5)]
+)
+def test_an_epoch_holds_each_patch_at_most_once(count: int, last_batch: str, sizes: list[int]) -> None:
+    _, row = batches(count, last_batch=last_batch)
     made = [row.make(number).dressed(torch.device("cpu")).targets["index"] for number in range(len(sizes))]
     assert [len(index) for index in made] == sizes
     indices = torch.cat(made).tolist()
@@ -60,6 +64,32 @@ def test_an_epoch_holds_each_patch_at_most_once(last_batch: str, sizes: list[int
     again = torch.cat([row.make(len(sizes) + number).targets["index"] for number in range(len(sizes))]).tolist()
     assert again != indices
     assert row.images_per_epoch == 4 * len(sizes)
+    assert row.left_out == count - len(indices)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@settings(deadline=None, max_examples=50)
+@given(
+    count=st.integers(1, 60),
+    batch_size=st.integers(1, 12),
+    last_batch=st.sampled_from(["keep", "drop"]),
+)
+def test_no_epoch_goes_without_more_than_a_tenth_of_the_patches(
+    world: int, count: int, batch_size: int, last_batch: str
+) -> None:
+    assume(count >= batch_size * world)
+    rows = [
+        batches(count, batch_size=batch_size, last_batch=last_batch, rank=rank, world=world)[1] for rank in range(world)
+    ]
+
+    made = [
+        np.concatenate([row.make(number).targets["index"].numpy() for row in rows])
+        for number in range(rows[0].batches_per_epoch)
+    ]
+
+    assert all(len(set(batch.tolist())) == len(batch) for batch in made)
+    assert len(np.unique(np.concatenate(made))) == count - rows[0].left_out
+    assert rows[0].left_out <= 0.1 * count
 
 
 def test_a_single_last_image_is_dropped() -> None:
