@@ -73,6 +73,24 @@ def test_a_class_on_neither_side_has_no_score_and_no_weight() -> None:
     assert matrix.scores()["miou"] == 1
 
 
+def test_scores_of_a_small_case_are_those_of_paper_and_pencil() -> None:
+    truth = np.array([[0, 0, 0, 1]])
+    pred = np.array([[0, 0, 1, 1]])
+
+    scores = count_confusion(pred, truth, classes=2).scores()
+
+    assert scores["miou"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert scores["fw_iou"] == pytest.approx(3 / 4 * 2 / 3 + 1 / 4 * 1 / 2)
+    assert scores["pixel_accuracy"] == 3 / 4
+    assert scores["mean_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_where_one_class_is_all_there_is_its_iou_is_the_weighted_one() -> None:
+    matrix = count_confusion(np.array([[0, 0, 1, 1]]), np.zeros((1, 4), dtype=np.int64), classes=2)
+
+    assert matrix.scores()["fw_iou"] == matrix.class_scores()["iou"][0] == 0.5
+
+
 def test_pixels_without_an_answer_count_as_wrong() -> None:
     truth = np.array([[1, 1, 0, 0]])
     pred = np.array([[1, 255, 0, 0]])
