@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from wsiseg.methods.sgd import Flips
     from wsiseg.stores.patches import Patches
+
+logger = logging.getLogger(__name__)
 
 # By their numbers: see `turned`.
 SYMMETRIES: Final[dict[Flips, tuple[int, ...]]] = {
@@ -178,7 +181,9 @@ class PatchBatches:
 
 
 def known_patches(patches: Patches, layer: str, splits: Sequence[str]) -> Known:
-    """Return the patches of some splits whose classes are all known, one at least.
+    """Return the patches of some splits that show a class and of which is known for each class whether they do.
+
+    Warns of patches that are left out although something is known of them.
 
     Parameters
     ----------
@@ -195,14 +200,27 @@ def known_patches(patches: Patches, layer: str, splits: Sequence[str]) -> Known:
         If there is no such patch.
     """
     values = patches.read_image_labels(layer, np.arange(len(patches)))
-    is_known = (values != IGNORE).all(axis=1) & (values == 1).any(axis=1) & np.isin(patches.splits, list(splits))
-    indices = np.flatnonzero(is_known)
-    if len(indices) == 0:
-        raise DataError(
-            "no patch has image labels to train on",
-            where=f"image labels {layer}",
-            mend="Label some with wsiseg label, or check their splits",
+    names = patches.image_layers[layer].labels.names
+    is_wanted = np.isin(patches.splits, list(splits))
+    is_unknown = values == IGNORE
+    is_partial = is_wanted & is_unknown.any(axis=1) & ~is_unknown.all(axis=1)
+    is_empty = is_wanted & (values == 0).all(axis=1)
+    indices = np.flatnonzero(is_wanted & ~is_unknown.any(axis=1) & ~is_empty)
+    where, open_names = f"image labels {layer}", [names[k] for k in np.flatnonzero(is_unknown[is_partial].any(axis=0))]
+    if is_partial.any():
+        logger.warning(
+            "%s: %d patches are left out, as nobody knows whether they show %s; fill in 1 or 0 to use them",
+            where,
+            is_partial.sum(),
+            ", ".join(open_names),
         )
+    if is_empty.any():
+        logger.warning("%s: %d patches are left out, as they show no class", where, is_empty.sum())
+    if len(indices) == 0:
+        mend = "Label some with wsiseg label, or check their splits"
+        if open_names:
+            mend = f"Say of each patch whether it shows {', '.join(open_names)}"
+        raise DataError("no patch has image labels to train on", where=where, mend=mend)
     return Known(patches=patches, indices=indices, present=values[indices])
 
 

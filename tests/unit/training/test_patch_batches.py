@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from wsiseg.errors import DataError
 from wsiseg.heads.symmetry import turned_back
+from wsiseg.labels import LabelMap
+from wsiseg.stores.image_labels import ImageLayerInfo
 from wsiseg.training.patch_batches import Known, PatchBatches, known_patches
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def patches(count: int = 10) -> Any:  # noqa: ANN401 - stands in for a store
         read_images=lambda indices: images[np.asarray(indices)],
         read_labels=lambda _, indices: images[np.asarray(indices), ..., 0],
         read_image_labels=lambda _, indices: labels[np.asarray(indices)],
+        image_layers={"classes": ImageLayerInfo(labels=LabelMap.from_names(("tumour", "stroma"), background=False))},
         images=images,
         labels=labels,
     )
@@ -140,14 +143,31 @@ def test_blur_spares_labels() -> None:
     assert differs
 
 
-def test_unknown_and_empty_labels_are_left_out() -> None:
+def test_unknown_and_empty_labels_are_left_out_with_a_word(caplog: pytest.LogCaptureFixture) -> None:
     store = Store(**vars(patches(10)))
+    known_patches(store, "classes", ("train",))
+    assert caplog.text == ""
     store.labels[2] = (255, 1)
     store.labels[4] = 0
+    # Of another split, and unlabelled on purpose.
+    store.labels[3] = (255, 1)
+    store.labels[6] = 255
+
     known = known_patches(store, "classes", ("train",))
-    assert known.indices.tolist() == [0, 6, 8]
-    store.labels[:] = 255
-    with pytest.raises(DataError, match="no patch has image labels"):
+
+    assert known.indices.tolist() == [0, 8]
+    assert "image labels classes: 1 patches are left out, as nobody knows whether they show tumour" in caplog.text
+    assert "1 patches are left out, as they show no class" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("labels", "mend"), [((255, 255), "Label some with wsiseg label"), ((1, 255), "Say of each patch .* shows stroma")]
+)
+def test_stores_of_unknown_patches_are_refused(labels: tuple[int, int], mend: str) -> None:
+    store = Store(**vars(patches(10)))
+    store.labels[:] = labels
+
+    with pytest.raises(DataError, match=f"no patch has image labels to train on. {mend}"):
         known_patches(store, "classes", ("train",))
 
 
