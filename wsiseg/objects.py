@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from io import BytesIO
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
-from wsiseg.atomic import write_bytes
+from wsiseg.atomic import atomic_path
 from wsiseg.errors import DataError
 
 if TYPE_CHECKING:
@@ -86,8 +85,9 @@ class Objects:
     @classmethod
     def concat(cls, parts: Iterable[Self]) -> Self:
         """Return the tables one below the other."""
-        rows = [part.to_rows() for part in parts]
-        return cls.from_rows(np.concatenate(rows)) if rows else cls.empty()
+        tables = [cls.empty(), *parts]
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: np.concatenate([getattr(table, name) for table in tables]) for name in names})
 
     @classmethod
     def measured(cls, instances: NDArray[np.integer], *, x: int = 0, y: int = 0) -> Self:
@@ -135,9 +135,8 @@ class Objects:
 
     def save(self, path: Path) -> None:
         """Write the table as an ``.npy`` file, whole or not at all; equal tables give equal bytes."""
-        buffer = BytesIO()
-        np.lib.format.write_array(buffer, self.to_rows(), version=(1, 0), allow_pickle=False)
-        write_bytes(path, buffer.getvalue())
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.lib.format.write_array(file, self.to_rows(), version=(1, 0), allow_pickle=False)
 
     @classmethod
     def load(cls, path: Path) -> Self:

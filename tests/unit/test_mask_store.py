@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,6 +68,22 @@ def test_what_is_written_is_read_back_after_opening_anew(tmp_path: Path) -> None
     assert store.read("instances", Window(0, 0, 5, 4)).dtype == np.uint32
     assert store.labels == LABELS
     assert store.canvas == Canvas(Size(2500, 1300), Scale(2.0), 0.5)
+
+
+def test_reading_takes_no_more_memory_beside_its_result_from_wide_canvases(tmp_path: Path) -> None:
+    beside = {}
+    for shards in (1, 4):
+        store = make(tmp_path / f"{shards}.zarr", size=Size(shards * 8192, 256))
+        ids = np.ones((256, shards * 8192), dtype=np.uint32)
+        store.write("instances", store.canvas.window, ids)
+        store.read("instances", Window(0, 0, 1, 1))
+        tracemalloc.start()
+        values = store.read("instances", store.canvas.window)
+        beside[shards] = tracemalloc.get_traced_memory()[1] - values.nbytes
+        tracemalloc.stop()
+        np.testing.assert_array_equal(values, ids)
+
+    assert beside[4] < 1.3 * beside[1]
 
 
 def test_background_shards_leave_no_file(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from wsiseg.errors import DataError
-from wsiseg.objects import Objects
+from wsiseg.objects import ROW, Objects
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,20 @@ def test_a_saved_table_comes_back_and_equal_tables_give_equal_bytes(tmp_path: Pa
 
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
     assert Objects.load(tmp_path / "a.npy").to_rows().tobytes() == objects.to_rows().tobytes()
+
+
+def test_tables_are_joined_without_a_third_copy() -> None:
+    rows = np.zeros(50_000, dtype=ROW)
+    rows["id"] = np.arange(1, len(rows) + 1)
+    parts = [Objects.from_rows(part) for part in np.array_split(rows, 5)]
+
+    tracemalloc.start()
+    joined = Objects.concat(parts)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert joined.to_rows().tobytes() == rows.tobytes()
+    assert peak < 1.2 * rows.nbytes
 
 
 def test_no_objects_are_a_table_too(tmp_path: Path) -> None:

@@ -143,6 +143,23 @@ def test_a_reduced_pixel_has_the_commonest_class_under_it() -> None:
     np.testing.assert_array_equal(small, [[2, 0, 5], [0, 0, 5]])
 
 
+def test_classes_are_reduced_in_pieces_of_bounded_size() -> None:
+    classes = np.random.default_rng(0).integers(0, 4, (1300, 8200)).astype(np.uint8)
+    wide = np.tile(classes, (1, 3))
+    read: list[int] = []
+
+    def window_of(window: Window) -> NDArray[np.uint8]:
+        read.append(window.size.area)
+        return wide[window.slices]
+
+    alone = reduce_classes(lambda window: classes[window.slices], Canvas(Size(8200, 1300), Scale(1.0), None), 25)
+    small = reduce_classes(window_of, Canvas(Size(24_600, 1300), Scale(1.0), None), 25)
+
+    np.testing.assert_array_equal(small, np.tile(alone, (1, 3)))
+    assert sum(read) == wide.size
+    assert max(read) <= 1 << 23
+
+
 def test_an_unreadable_piece_leaves_the_rest_of_the_picture() -> None:
     pixels = np.full((3000, 1500, 3), 7, dtype=np.uint8)
     slide = ArraySlide(pixels, broken=[Window(10, 10, 5, 5)])

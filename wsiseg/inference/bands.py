@@ -56,7 +56,11 @@ class Bands:
             if key not in self._shards:
                 if not (values[inner] != fill if where is None else where[inner]).any():
                     continue
-                self._shards[key] = np.full((place.height, place.width), fill, dtype=DTYPES[layer])
+                # Fresh zeros take no memory until they are painted.
+                blank = np.zeros((place.height, place.width), dtype=DTYPES[layer])
+                if fill:
+                    blank.fill(fill)
+                self._shards[key] = blank
             target = self._shards[key][part.within(place).slices]
             if where is None:
                 target[:] = values[inner]

@@ -248,11 +248,14 @@ class _Picture:
         return table
 
     def _tinted(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        mixed = pixels.copy()
+        """Return RGBA with the colours of the classes, opaque, (H, W, 4)."""
+        # Where alpha is missing, matplotlib adds it, and takes three times the memory for numbers of double precision.
+        mixed = np.full((*pixels.shape[:2], 4), 255, dtype=np.uint8)
+        mixed[:, :, :3] = pixels
         table = self._colours(alpha=0.35)
         is_tinted = (table[:, 3] > 0)[self.classes]
         colours = table[self.classes[is_tinted]]
-        mixed[is_tinted] = np.rint(
+        mixed[is_tinted, :3] = np.rint(
             pixels[is_tinted] * (1 - colours[:, 3:]) + 255 * colours[:, :3] * colours[:, 3:]
         ).astype(np.uint8)
         return mixed

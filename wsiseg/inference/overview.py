@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _SOURCE_PX: Final = 4096
 _SAMPLES: Final = 4
+# Rows and columns of labels that are read at once.
+_BLOCK_PX: Final = (1024, 8192)
 _UNREADABLE: Final = 225
 # What cannot be read is narrowed down to pieces of this many pixels.
 SMALLEST_PX: Final = 16
@@ -67,25 +69,33 @@ def reduce_classes(
     """Return the commonest class under each pixel of the reduced canvas, uint8 (H, W)."""
     small = reduced(canvas, factor).size
     result = np.zeros((small.height, small.width), dtype=np.uint8)
-    step = -(-factor // _SAMPLES)
-    rows = max(1, 1024 // factor)
+    rows, columns = (max(1, side // factor) for side in _BLOCK_PX)
     for top in range(0, small.height, rows):
-        bottom = min(top + rows, small.height)
-        band = Window(0, top * factor, canvas.size.width, (bottom - top) * factor).clipped(canvas.size)
-        # Pixels beyond the canvas repeat its edge, so that they do not outvote what is there.
-        values = np.pad(
-            read(band),
-            ((0, (bottom - top) * factor - band.height), (0, small.width * factor - band.width)),
-            mode="edge",
-        ).reshape(bottom - top, factor, small.width, factor)[:, ::step, :, ::step]
-        most = np.zeros((bottom - top, small.width), dtype=np.uint8)
-        for value in np.flatnonzero(np.bincount(values.ravel())):
-            votes = np.zeros_like(most)
-            # Added sample by sample: numpy is slow where its innermost axis is short.
-            for row, column in np.ndindex(values.shape[1], values.shape[3]):
-                votes += values[:, row, :, column] == value
-            result[top:bottom][votes > most] = value
-            most = np.maximum(votes, most)
+        for left in range(0, small.width, columns):
+            block = Window(left, top, columns, rows).clipped(small)
+            fine = Window(left * factor, top * factor, block.width * factor, block.height * factor)
+            there = fine.clipped(canvas.size)
+            # Pixels beyond the canvas repeat its edge, so that they do not outvote what is there.
+            values = np.pad(
+                read(there), ((0, fine.height - there.height), (0, fine.width - there.width)), mode="edge"
+            ).reshape(block.height, factor, block.width, factor)
+            result[block.slices] = _commonest(values)
+    return result
+
+
+def _commonest(values: NDArray[np.unsignedinteger]) -> NDArray[np.uint8]:
+    """Return the commonest of some samples of each cell, (rows, factor, columns, factor) to (rows, columns)."""
+    step = -(-values.shape[1] // _SAMPLES)
+    samples = values[:, ::step, :, ::step]
+    result = np.zeros((samples.shape[0], samples.shape[2]), dtype=np.uint8)
+    most = np.zeros_like(result)
+    for value in np.flatnonzero(np.bincount(samples.ravel())):
+        votes = np.zeros_like(most)
+        # Added sample by sample: numpy is slow where its innermost axis is short.
+        for row, column in np.ndindex(samples.shape[1], samples.shape[3]):
+            votes += samples[:, row, :, column] == value
+        result[votes > most] = value
+        most = np.maximum(votes, most)
     return result
 
 

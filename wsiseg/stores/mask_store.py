@@ -14,7 +14,7 @@ once and whole. Shards that hold nothing but background, or no class, are not wr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 import zarr
@@ -29,7 +29,7 @@ from wsiseg.labels import LabelMap
 from wsiseg.stores import ome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 Layer = Literal["classes", "instances", "uncertainty"]
@@ -188,13 +188,17 @@ class MaskStore:
         StoreError
             If the layer does not exist or a shard is damaged.
         """
+        values: LabelArray = np.empty((window.height, window.width), dtype=DTYPES[layer])
         try:
-            values = self._arrays[layer][level][window.slices]
+            array = self._arrays[layer][level]
+            # Shard by shard: zarr holds the chunks of a whole request beside what it returns.
+            for part in self._parts(window):
+                values[part.within(window).slices] = array[part.slices]
         except KeyError as error:
             raise StoreError(f"there is no layer {layer}", where=self.path) from error
         except (OSError, RuntimeError, ValueError) as error:
             raise StoreError(f"a shard of {layer} is damaged", where=self.path, mend="Use --overwrite") from error
-        return cast("LabelArray", np.asarray(values, dtype=DTYPES[layer]))
+        return values
 
     def write(self, layer: Layer, window: Window, values: LabelArray, *, level: int = 0) -> None:
         """Write whole shards, each of which appears whole or not at all.
@@ -227,6 +231,13 @@ class MaskStore:
         """Return the place of a shard, clipped at the edge of the canvas."""
         full = Window(column * self.shard_px, band * self.band_px, self.shard_px, self.band_px)
         return full.clipped(self.level_size(level))
+
+    def _parts(self, window: Window) -> Iterator[Window]:
+        """Yield the parts of `window` that lie in one shard each."""
+        height, width = self.band_px, self.shard_px
+        for top in range(window.y // height * height, window.bottom, height):
+            for left in range(window.x // width * width, window.right, width):
+                yield Window(left, top, width, height).intersection(window)
 
 
 def _make(path: Path, canvas: Canvas, labels: LabelMap, about: dict[str, Any]) -> None:  # Any: JSON

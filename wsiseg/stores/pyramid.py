@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from wsiseg.executors import ordered_map
 from wsiseg.geometry import Window
 from wsiseg.progress import SILENT, track
+from wsiseg.stores.mask_store import DTYPES
 
 if TYPE_CHECKING:
     from wsiseg.progress import Progress
@@ -30,9 +33,14 @@ def build_pyramid(store: MaskStore, *, workers: int, progress: Progress = SILENT
         def halve(shard: tuple[Layer, int, int], *, level: int = level) -> None:
             layer, band, column = shard
             target = store.shard(band, column, level=level)
-            source = Window(2 * target.x, 2 * target.y, 2 * target.width, 2 * target.height)
-            fine = store.read(layer, source.clipped(store.level_size(level - 1)), level=level - 1)
-            store.write(layer, target, fine[::2, ::2], level=level)
+            coarse = np.empty((target.height, target.width), dtype=DTYPES[layer])
+            # One shard of the finer level beside the other takes half the memory of both at once.
+            for left in range(target.x, target.right, store.shard_px // 2):
+                part = Window(left, target.y, store.shard_px // 2, target.height).intersection(target)
+                source = Window(2 * part.x, 2 * part.y, 2 * part.width, 2 * part.height)
+                fine = store.read(layer, source.clipped(store.level_size(level - 1)), level=level - 1)
+                coarse[part.within(target).slices] = fine[::2, ::2]
+            store.write(layer, target, coarse, level=level)
 
         done = ordered_map(halve, shards, workers=workers, ahead=workers)
         for _ in track(done, progress, what=f"pyramid level {level}", total=len(shards), unit="shards"):
