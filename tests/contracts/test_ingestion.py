@@ -127,6 +127,9 @@ def test_bad_tables_of_splits_are_told(tmp_path: Path, source: Path, table: str,
 
     with pytest.raises(ConfigError, match=told):
         find_images(source, settings(split=str(tmp_path / "splits.csv")))
+    (tmp_path / "splits.csv").write_text("image,split\na,train\na,val\n")
+    with pytest.raises(DataError, match="rows 2 and 3 are both of the image a"):
+        find_images(source, settings(split=str(tmp_path / "splits.csv")))
 
 
 def test_names_that_do_not_fit_are_told(source: Path, caplog: pytest.LogCaptureFixture) -> None:

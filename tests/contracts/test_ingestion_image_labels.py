@@ -222,11 +222,24 @@ def test_objects_beside_a_table_are_of_no_class(tmp_path: Path, own: Path) -> No
     assert store.image_layers["labels"].labels.names == ("tumour", "stroma")
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_tables_of_spreadsheets_are_read(own: Path, delimiter: str) -> None:
+    rows = (("image", "tumour", '"fat, necrosis; both"'), ("a.png", "1", ""), ("b", "0", "1"), ("", "", ""))
+    (own / "labels.csv").write_text("\n".join(delimiter.join(row) for row in rows))
+
+    images = find_images(own, settings(mpp=0.5, labels=own / "labels.csv"))
+
+    second = "fat, necrosis; both"
+    assert [image.occurs for image in images] == [{"tumour": 1, second: IGNORE}, {"tumour": 0, second: 1}, None]
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "told"),
     [
         ("image,x\na,2\n", DataError, "row 2, column x: '2' is none of 0, 1 and nothing"),
         ("image,x\nz,1\n", DataError, "no row has the name of an image"),
+        ("image,x\na,1\nb,1\na,0\n", DataError, "rows 2 and 4 are both of the image a"),
+        ("image,x\nb.png,1\nb,1\n", DataError, "rows 2 and 3 are both of the image b.png"),
         ("file,x\na,1\n", ConfigError, "no column 'image'"),
         ("image,split\na,train\n", ConfigError, "names no class"),
         ("", ConfigError, "no column 'image'"),

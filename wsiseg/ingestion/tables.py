@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 Row = dict[str, str]
 
 _CELLS: Final = {"1": 1, "0": 0, "": IGNORE}
+# The first row after the names of the columns.
+_FIRST: Final = 2
 # One table may hold both the labels and the splits.
 _NO_CLASSES: Final = frozenset(("image", "split", "patient_id"))
 
@@ -33,21 +36,22 @@ def split_by_table(images: list[SourceImage], table: Path) -> list[SourceImage]:
     ------
     ConfigError
         If it is no such table, or an image is not in it.
+    DataError
+        If an image is in it twice.
     """
     mend = f"Name one of {', '.join(SPLITS)}, or a CSV file with columns image and split"
     columns, rows = _read(table, what="neither a split nor a readable table", mend=mend)
     if not rows or not {"image", "split"} <= set(columns):
         raise ConfigError("the table of splits needs the columns image and split", where=table)
-    given: dict[str, Row] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(rows, start=_FIRST):
         if row["split"] not in SPLITS:
             raise ConfigError(
                 f"row {number}, column split: {row['split']!r} is none of {', '.join(SPLITS)}", where=table
             )
-        given[row["image"]] = row
+    numbers = _numbers(rows, table)
     found = []
     for image in images:
-        own = _row_of(image, given)
+        own = _row_of(image, rows, numbers, table)
         if own is None:
             raise ConfigError(f"the table of splits has no row for the image {image.name}", where=table)
         found.append(replace(image, split=own["split"], group=own.get("patient_id") or image.group))
@@ -73,7 +77,7 @@ def label_by_table(images: list[SourceImage], table: Path, classes: Sequence[str
     ConfigError
         If it is no such table.
     DataError
-        If a cell is something else, or no row belongs to an image.
+        If a cell is something else, an image is in it twice, or no row belongs to an image.
     """
     columns, rows = _read(
         table, what="not a readable table", mend="Write a CSV file with a column image and one of 0 and 1 per class"
@@ -84,10 +88,9 @@ def label_by_table(images: list[SourceImage], table: Path, classes: Sequence[str
         raise ConfigError(
             f"the table of labels has no column {missing!r}" if missing else "the table of labels names no class",
             where=table,
-            mend="It needs a column image, and one for each class",
+            mend="It needs a column image, and one for each class, with commas or semicolons between",
         )
-    given: dict[str, Row] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(rows, start=_FIRST):
         strange = next((name for name in names if row[name].strip() not in _CELLS), None)
         if strange is not None:
             raise DataError(
@@ -95,10 +98,10 @@ def label_by_table(images: list[SourceImage], table: Path, classes: Sequence[str
                 where=table,
                 mend="If the column is no class, name those that are with --classes",
             )
-        given[row["image"]] = row
+    numbers = _numbers(rows, table)
     found = []
     for image in images:
-        own = _row_of(image, given)
+        own = _row_of(image, rows, numbers, table)
         occurs = None if own is None else {name: _CELLS[own[name].strip()] for name in names}
         found.append(replace(image, occurs=occurs))
     without = [image.path for image in found if image.occurs is None]
@@ -113,12 +116,45 @@ def _read(table: Path, *, what: str, mend: str) -> tuple[list[str], list[Row]]:
     """Return the names of the columns and the rows; cells that are cut off are empty."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            rows = list(reader)
-            return list(reader.fieldnames or ()), rows
+            text = file.read()
+        # Spreadsheets write semicolons where the comma is part of a number.
+        delimiter = next((sign for sign in ",;\t" if "image" in (_reader(text, sign).fieldnames or ())), ",")
+        reader = _reader(text, delimiter)
+        rows = list(reader)
+        return list(reader.fieldnames or ()), rows
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(what, where=table, mend=mend) from error
 
 
-def _row_of(image: SourceImage, rows: dict[str, Row]) -> Row | None:
-    return rows.get(image.name) or rows.get(image.path.name) or rows.get(image.path.stem)
+def _reader(text: str, delimiter: str) -> csv.DictReader[str]:
+    return csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=delimiter)
+
+
+def _numbers(rows: Sequence[Row], table: Path) -> dict[str, int]:
+    """Return the number of each image's row, as people count them.
+
+    Raises
+    ------
+    DataError
+        If an image has two.
+    """
+    numbers: dict[str, int] = {}
+    for number, row in enumerate(rows, start=_FIRST):
+        if row["image"] in numbers:
+            raise _twice(row["image"], numbers[row["image"]], number, table)
+        if row["image"]:
+            numbers[row["image"]] = number
+    return numbers
+
+
+def _row_of(image: SourceImage, rows: Sequence[Row], numbers: dict[str, int], table: Path) -> Row | None:
+    """Return the row that names an image in any of the ways to name it."""
+    names = (image.name, image.path.name, image.path.stem)
+    found = sorted({numbers[name] for name in names if name in numbers})
+    if len(found) > 1:
+        raise _twice(image.path.name, found[0], found[1], table)
+    return rows[found[0] - _FIRST] if found else None
+
+
+def _twice(image: str, first: int, second: int, table: Path) -> DataError:
+    return DataError(f"rows {first} and {second} are both of the image {image}", where=table, mend="Remove one of them")
