@@ -151,7 +151,8 @@ def _names(feature: Any) -> tuple[str, ...]:  # noqa: ANN401 - whatever JSON say
     if not isinstance(classification, dict):
         names = [] if classification is None else [classification]
     elif "names" in classification:
-        names = classification["names"]
+        given = classification["names"]
+        names = [given] if isinstance(given, str) else given
     else:
         names = [classification.get("name") or ""]
     parts = (part.strip() for name in names for part in name.split(":"))

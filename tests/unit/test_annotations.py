@@ -52,6 +52,7 @@ def test_every_container_is_read(tmp_path: Path, name: str) -> None:
         (TUMOUR, ("Tumour",)),
         ("Tumour", ("Tumour",)),
         ({"names": ["Tumour", "Stroma"]}, ("Tumour", "Stroma")),
+        ({"names": "Tumour"}, ("Tumour",)),
         ({"name": "Tumour: Stroma", "colorRGB": -3670016}, ("Tumour", "Stroma")),
         ({"name": "Ignore*"}, ("Ignore*",)),
     ],
