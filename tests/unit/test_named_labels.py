@@ -38,7 +38,18 @@ def test_any_label_comes_back(label: list[int], between: str, before: str, after
 
 
 @pytest.mark.parametrize(
-    "name", ["a.png", "a[101.png", "a[10].png", "a[1010].png", "a[].png", "a[1 0 2].png", "]1 0 1["]
+    "name",
+    [
+        "a.png",
+        "a[101.png",
+        "a[10].png",
+        "a[1010].png",
+        "a[].png",
+        "a[1 0 2].png",
+        "a[1 0 2 1].png",
+        "a[1 0 -1].png",
+        "]1 0 1[",
+    ],
 )
 def test_anything_else_is_told_with_the_name(name: str) -> None:
     with pytest.raises(DataError, match=r"no label of 3 classes") as told:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PARTS: Final = {"train": ("train", "training"), "val": ("val",), "test": ("test",)}
+# A 2 or a minus is no separator: what else the label says must not be passed over.
+_DIGITS: Final = re.compile(r"[01 ,;_]*")
 # A patient's TCGA barcode, or whatever stands before two coordinates.
 _ORIGIN: Final = re.compile(r"(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})|(.+?)[-_]\d+[-_]\d+(?:[-+_ ]*\[.*)?$")
 
@@ -47,7 +49,7 @@ def label_in_name(path: Path, count: int) -> tuple[int, ...]:
     _, bracket, rest = path.name.rpartition("[")
     text, closing, _ = rest.partition("]")
     digits = tuple(int(sign) for sign in text if sign in "01")
-    if not bracket or not closing or len(digits) != count:
+    if not bracket or not closing or len(digits) != count or not _DIGITS.fullmatch(text):
         example = " ".join("1" * count)
         raise DataError(
             f"the name carries no label of {count} classes",
