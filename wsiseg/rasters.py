@@ -115,6 +115,25 @@ def write_labels(path: Path, labels: NDArray[np.integer]) -> None:
         Image.fromarray(np.ascontiguousarray(labels, dtype=depth)).save(temporary, format=kind, **options)
 
 
+def write_palette(path: Path, labels: NDArray[np.uint8], palette: NDArray[np.uint8]) -> None:
+    """Write labels as a PNG that shows colours, and holds the labels as their indices.
+
+    Parameters
+    ----------
+    path
+        Appears whole or not at all.
+    labels
+        uint8 (H, W).
+    palette
+        RGB of each label, uint8 (256, 3).
+    """
+    image = Image.fromarray(np.ascontiguousarray(labels))
+    image.putpalette(palette.tobytes())
+    with atomic_path(path) as temporary:
+        # A byte for each pixel, however few labels there are: some readers know nothing else.
+        image.save(temporary, format="PNG", bits=8)
+
+
 def _unsigned(pixels: NDArray[Any], path: Path) -> LabelImage:  # Any: whatever Pillow decoded
     if pixels.dtype.kind == "i" and pixels.min(initial=0) < 0:
         raise DataError("a label image must not hold negative values", where=path)

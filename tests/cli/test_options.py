@@ -19,7 +19,7 @@ OPTIONS = {
     "train": """--accumulate --amp --arch --backbone --batch-size --config --crop-px --device --ema --encoder --epochs
         --head --init --layer --lr --method --mpp --num-workers --output --overwrite --seed --set --stages
         --steps --time-limit --val-fraction -o stores""",
-    "pseudo-label": "--checkpoint --device --layer --overwrite --time-limit --val store",
+    "pseudo-label": "--checkpoint --device --export --layer --overwrite --time-limit --val store",
     "audit": "--layer --output --truth -o store",
     "models": "--json action model",
     "predict": """--amp --batch-size --blend --compile --config --device --dry-run --fail-fast --format --label-png

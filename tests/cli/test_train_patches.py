@@ -151,9 +151,14 @@ def test_pseudo_labels_of_validation_patches_are_audited(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = work / "patches.zarr"
-    run("pseudo-label", store, "--checkpoint", work / "run", "--val", "--device=cpu")
+    masks = ("--export", tmp_path / "masks")
+    run("pseudo-label", store, "--checkpoint", work / "run", "--val", "--device=cpu", *masks)
     assert "8 patches labelled" in (said := capsys.readouterr().out)
     assert "2 of them new" in said
+    assert "18 new masks as PNG" in said
+    folders = sorted((tmp_path / "masks").glob("PM_*"))
+    assert len(folders) == 3
+    assert all(min(path.stem for path in folder.iterdir()) == "0-0-0-[1, 0, 0]" for folder in folders)
 
     run("audit", store, "-o", tmp_path / "audit")
 
@@ -161,3 +166,15 @@ def test_pseudo_labels_of_validation_patches_are_audited(
     assert figures["truth"] == "labels"
     assert len(figures["layers"]) == len(figures["agreement"]) == 3
     assert all(one["patches"] == 8 and one["truth"]["patches"] == 2 for one in figures["layers"].values())
+    made, layers = PatchStore.open(store), list(figures["layers"])
+    for name, one in figures["layers"].items():
+        # Nothing tells of training patches what their confidence is worth.
+        assert made.is_labelled(f"{name}-confidence").tolist() == (made.splits == "val").tolist()
+        assert one["confidence"]["accuracy"] == pytest.approx(one["truth"]["accuracy"])
+        assert [row["share"] for row in one["confidence"]["bins"][:5]] == [0] * 5
+    capsys.readouterr()
+    run("pseudo-label", store, "--checkpoint", work / "run", "--val", "--device=cpu")
+    assert "already done" in capsys.readouterr().out
+    shutil.rmtree(store / "labels" / f"{layers[0]}-confidence")
+    run("pseudo-label", store, "--checkpoint", work / "run", "--val", "--device=cpu")
+    assert "2 of them new" in capsys.readouterr().out

@@ -26,14 +26,24 @@ def pseudo_label(
         bool,
         typer.Option(
             "--val",
-            help="Label validation patches too, by the classes in their masks, for wsiseg audit.",
+            help="Label validation patches too, by the classes in their masks, and keep how sure each label is, "
+            "for wsiseg audit.",
             rich_help_panel=LABELS,
         ),
     ] = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            "--export",
+            help="Folder for the masks of the training patches as palette PNGs, too: PM_<layer>/<patch>.png.",
+            rich_help_panel=LABELS,
+        ),
+    ] = None,
     device: Device = "auto",
     time_limit: TimeLimit = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Label patches again that are done.", rich_help_panel=RUN)
+        bool,
+        typer.Option("--overwrite", help="Label and export patches again that are done.", rich_help_panel=RUN),
     ] = False,
 ) -> None:
     """Write masks into a store, made by a trained classifier from what its patches show.
@@ -44,7 +54,13 @@ def pseudo_label(
     from wsiseg.tasks.pseudo_label import pseudo_label as run
 
     job = PseudoLabelJob(
-        store=store, checkpoint=checkpoint, layer=layer, device=device, with_val=with_val, overwrite=overwrite
+        store=store,
+        checkpoint=checkpoint,
+        layer=layer,
+        device=device,
+        with_val=with_val,
+        export=export,
+        overwrite=overwrite,
     )
     with console.progress_bar() as progress, console.graceful(seconds(time_limit)) as stop:
         report = run(job, progress, stop)

@@ -14,6 +14,7 @@ from wsiseg.methods.stages import LabelStage
 from wsiseg.nets.devices import choose_device
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
+from wsiseg.tasks.mask_export import export_masks
 from wsiseg.tasks.patch_data import patch_data, validated
 from wsiseg.tasks.patch_masks import COVERAGE, balance, layer_names, write_masks
 from wsiseg.tasks.patch_run import model_of
@@ -49,8 +50,10 @@ class PseudoLabelJob:
     with_val
         Label validation patches too, by the classes in their masks, and say how sure each label is, so that `audit`
         can compare the two.
+    export
+        Folder that gets the masks of the training patches as palette PNGs, too; None for none.
     overwrite
-        Label patches again that have labels of this classifier.
+        Label patches again that have labels of this classifier, and write their PNGs again.
     """
 
     store: Path
@@ -58,6 +61,7 @@ class PseudoLabelJob:
     layer: str | None = None
     device: str = "auto"
     with_val: bool = False
+    export: Path | None = None
     overwrite: bool = False
 
 
@@ -75,6 +79,8 @@ class PseudoLabelReport:
         Patches that are labelled now, and those that were not before.
     shares
         Coverage and share of each class, by layer.
+    exported
+        Folder of the masks as PNGs, and how many of them are new; None where none were asked for.
     """
 
     store: Path
@@ -82,13 +88,15 @@ class PseudoLabelReport:
     patches: int
     labelled: int
     shares: Balance
+    exported: tuple[Path, int] | None = None
 
     def __str__(self) -> str:
         done = "already done" if self.labelled == 0 else f"{self.labelled} of them new"
         layers = "\n".join(
             f"labels/{name}: {self.shares[layer][COVERAGE]:.1%} of the pixels" for layer, name in self.names.items()
         )
-        return f"{self.patches} patches labelled in {self.store}, {done}\n{layers}"
+        files = "" if self.exported is None else f"\n{self.exported[0]}: {self.exported[1]} new masks as PNG"
+        return f"{self.patches} patches labelled in {self.store}, {done}\n{layers}{files}"
 
 
 def pseudo_label(job: PseudoLabelJob, progress: Progress = SILENT, stop: Stop | None = None) -> PseudoLabelReport:
@@ -99,7 +107,8 @@ def pseudo_label(job: PseudoLabelJob, progress: Progress = SILENT, stop: Stop | 
     ConfigError
         If the method of the run labels nothing.
     DataError, StoreError
-        If the run, the model or the store cannot be used, or they are of different classes.
+        If the run, the model or the store cannot be used, they are of different classes, or masks of another classifier
+        lie where they are to be exported.
     BusyError
         If another process writes the same layers.
     StoppedError
@@ -146,12 +155,18 @@ def pseudo_label(job: PseudoLabelJob, progress: Progress = SILENT, stop: Stop | 
         )
         for part in parts
     )
+    exported = None
+    if job.export is not None:
+        labels, known = data.info.labels, data.known
+        written = export_masks(known, names, labels, job.export, overwrite=job.overwrite, progress=progress, stop=stop)
+        exported = (job.export, written)
     return PseudoLabelReport(
         store=job.store,
         names=names,
         patches=sum(len(part.known.indices) for part in parts),
         labelled=labelled,
         shares=balance(data, names, progress),
+        exported=exported,
     )
 
 

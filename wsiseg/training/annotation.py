@@ -85,7 +85,8 @@ def annotate(
     """
     stop, patches = stop or Stop(), known.patches
     sure = {layer: confidence_layer(name) for layer, name in names.items()} if with_confidence else {}
-    kinds: dict[str, LayerKind] = dict.fromkeys(names.values(), "classes") | dict.fromkeys(sure.values(), "confidence")
+    kinds: dict[str, LayerKind] = dict.fromkeys(names.values(), "classes")
+    kinds.update(dict.fromkeys(sure.values(), "confidence"))
     for name, kind in kinds.items():
         if name not in patches.layers:
             patches.add_layer(name, kind, labels)
