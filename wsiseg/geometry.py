@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,12 @@ class Window(_Box):
     def within(self, outer: Window) -> Window:
         """Return the same window counted from the corner of `outer`."""
         return Window(self.x - outer.x, self.y - outer.y, self.width, self.height)
+
+    def split(self, cell: Size) -> Iterator[Window]:
+        """Yield the parts of the window, row by row, that lie in one cell each of the grid of such cells."""
+        for top in range(self.y // cell.height * cell.height, self.bottom, cell.height):
+            for left in range(self.x // cell.width * cell.width, self.right, cell.width):
+                yield Window(left, top, cell.width, cell.height).intersection(self)
 
     def clipped(self, size: Size) -> Window:
         """Return the part of the window that lies on a grid of `size`."""

@@ -29,7 +29,7 @@ from wsiseg.labels import LabelMap
 from wsiseg.stores import ome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 Layer = Literal["classes", "instances", "uncertainty"]
@@ -190,10 +190,9 @@ class MaskStore:
         """
         values: LabelArray = np.empty((window.height, window.width), dtype=DTYPES[layer])
         try:
-            array = self._arrays[layer][level]
             # Shard by shard: zarr holds the chunks of a whole request beside what it returns.
-            for part in self._parts(window):
-                values[part.within(window).slices] = array[part.slices]
+            for part in window.split(Size(self.shard_px, self.band_px)):
+                values[part.within(window).slices] = self._arrays[layer][level][part.slices]
         except KeyError as error:
             raise StoreError(f"there is no layer {layer}", where=self.path) from error
         except (OSError, RuntimeError, ValueError) as error:
@@ -231,13 +230,6 @@ class MaskStore:
         """Return the place of a shard, clipped at the edge of the canvas."""
         full = Window(column * self.shard_px, band * self.band_px, self.shard_px, self.band_px)
         return full.clipped(self.level_size(level))
-
-    def _parts(self, window: Window) -> Iterator[Window]:
-        """Yield the parts of `window` that lie in one shard each."""
-        height, width = self.band_px, self.shard_px
-        for top in range(window.y // height * height, window.bottom, height):
-            for left in range(window.x // width * width, window.right, width):
-                yield Window(left, top, width, height).intersection(window)
 
 
 def _make(path: Path, canvas: Canvas, labels: LabelMap, about: dict[str, Any]) -> None:  # Any: JSON
