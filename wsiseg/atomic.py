@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import uuid
@@ -21,7 +22,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Parameters
     ----------
     path
-        File or folder to write. A folder must not exist yet.
+        File or folder to write; one of the same kind that is there is replaced.
 
     Yields
     ------
@@ -33,13 +34,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         sync(temporary)
-        temporary.replace(path)
-        sync_names(path.parent)
+        if temporary.is_dir():
+            put_folder(temporary, path)
+        else:
+            temporary.replace(path)
+            sync_names(path.parent)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def put_folder(new: Path, path: Path) -> None:
+    """Give a finished folder the name `path`; a folder that has the name is removed once the new one is there.
+
+    A kill in between leaves the old folder beside it, under a hidden name that ends in ``.old``.
+    """
+    if path.exists():
+        path.rename(path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old"))
+    new.rename(path)
+    sync_names(path.parent)
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.old"):
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:

@@ -32,6 +32,36 @@ def test_a_folder_appears_at_once(tmp_path: Path) -> None:
     assert (tmp_path / "folder" / "inside").read_bytes() == b"x"
 
 
+def test_a_folder_is_replaced_and_never_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(content: bytes) -> None:
+        with atomic_path(tmp_path / "folder") as temporary:
+            temporary.mkdir()
+            (temporary / "inside").write_bytes(content)
+
+    def found() -> list[bytes]:
+        return sorted(file.read_bytes() for file in tmp_path.glob("**/inside"))
+
+    write(b"first")
+    write(b"second")
+    assert found() == [b"second"]
+
+    rename = type(tmp_path).rename
+
+    def killed(path: Path, target: Path) -> Path:
+        if target.name == "folder":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write(b"third")
+    assert found() == [b"second"]
+    write(b"fourth")
+    assert found() == [b"fourth"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
 def test_sweeping_removes_what_a_killed_writer_left_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / ".file.0123.part").write_bytes(b"half")
     (tmp_path / ".folder.4567.part").mkdir()

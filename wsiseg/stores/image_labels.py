@@ -7,7 +7,6 @@ attributes name the classes and say what of a patch is white and belongs to none
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -115,7 +114,6 @@ def write_image_layer(
     }
     with atomic_path(folder) as temporary:
         write_array(temporary, values.astype(np.uint8), fill=IGNORE, attributes=attributes)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _info(folder: Path) -> ImageLayerInfo:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsiseg.atomic import sync
+from wsiseg.atomic import put_folder, sync
 from wsiseg.errors import StoreError
 from wsiseg.stores.chunk_codecs import Jpeg, Zstd
 from wsiseg.stores.image_labels import write_image_layer
@@ -151,9 +151,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         sync(temporary)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
+        put_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
