@@ -63,7 +63,7 @@ def white_pixels(rgb: NDArray[np.uint8], rule: WhiteRule) -> NDArray[np.bool_]:
     return white
 
 
-def bright_spots(rgb: NDArray[np.uint8], rule: WhiteRule) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def bright_spots(rgb: NDArray[np.uint8], rule: WhiteRule) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     """Return the spots of pixels that are bright enough, whatever their size.
 
     Parameters
@@ -73,7 +73,7 @@ def bright_spots(rgb: NDArray[np.uint8], rule: WhiteRule) -> tuple[NDArray[np.in
 
     Returns
     -------
-    tuple[NDArray[np.int32], NDArray[np.int64]]
+    tuple[NDArray[np.integer], NDArray[np.integer]]
         (H, W), the number of the spot that a pixel belongs to, 0 for none; and (spots + 1,), the pixels of each.
     """
     from scipy import ndimage
