@@ -86,37 +86,56 @@ def train(
     ] = None,
     mpp: Annotated[
         float | None,
-        typer.Option("--mpp", help="µm per pixel to train at. Default: the first store's.", rich_help_panel=DATA),
+        typer.Option(
+            "--mpp", help="µm per pixel to train at, if supervised. Default: the first store's.", rich_help_panel=DATA
+        ),
     ] = None,
     crop_px: Annotated[
-        int | None, typer.Option("--crop-px", help="Edge of training images. Default 256.", rich_help_panel=DATA)
+        int | None,
+        typer.Option("--crop-px", help="Edge of training images, if supervised. Default 256.", rich_help_panel=DATA),
     ] = None,
     val_fraction: Annotated[
         float | None,
         typer.Option(
             "--val-fraction",
-            help="Share held out by whole images, unless the stores mark splits; 0 for none. Default 0.2.",
+            help="Share held out by whole images, if supervised and stores mark no splits; 0 for none. Default 0.2.",
             rich_help_panel=DATA,
         ),
     ] = None,
     epochs: Annotated[
-        float | None, typer.Option("--epochs", help="Rounds through the data.", rich_help_panel=LEARNING)
+        float | None,
+        typer.Option(
+            "--epochs",
+            help="Rounds through the data. Default by --steps; from patch labels 20 to classify and 30 to segment.",
+            rich_help_panel=LEARNING,
+        ),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", help="Updates of the weights. Default 5000.", rich_help_panel=LEARNING),
+        typer.Option("--steps", help="Updates of the weights, if supervised. Default 5000.", rich_help_panel=LEARNING),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", help="Images in a batch, per device. Default 8.", rich_help_panel=LEARNING),
+        typer.Option(
+            "--batch-size",
+            help="Images in a batch, per device. Default 8; from patch labels 20.",
+            rich_help_panel=LEARNING,
+        ),
     ] = None,
     accumulate: Annotated[
         int | None,
-        typer.Option("--accumulate", help="Batches for one update. Default 1.", rich_help_panel=LEARNING),
+        typer.Option(
+            "--accumulate", help="Batches for one update, if supervised. Default 1.", rich_help_panel=LEARNING
+        ),
     ] = None,
     lr: Annotated[
         float | None,
-        typer.Option("--lr", help="Highest learning rate. Default 0.0003.", rich_help_panel=LEARNING),
+        typer.Option(
+            "--lr",
+            help="Highest learning rate, if supervised. Default 0.0003. From patch labels: --set "
+            "options.numbers.STAGE.lr=….",
+            rich_help_panel=LEARNING,
+        ),
     ] = None,
     ema: Annotated[
         float | None,
