@@ -16,6 +16,8 @@ from wsiseg.labels import IGNORE
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 
 def box(x: float, y: float, side: float, classification: object, **properties: object) -> dict[str, Any]:
     corners = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
@@ -25,6 +27,12 @@ def box(x: float, y: float, side: float, classification: object, **properties: o
         "geometry": {"type": "Polygon", "coordinates": [corners]},
         "properties": {"objectType": "annotation", "classification": classification} | properties,
     }
+
+
+def around(points: list[list[float]]) -> NDArray[np.float64]:
+    """Return small boxes around points."""
+    centres = np.array(points, dtype=np.float64)
+    return np.concatenate((centres - 0.01, centres + 0.01), axis=1)
 
 
 def write(path: Path, content: object) -> Path:
@@ -71,7 +79,7 @@ def test_what_is_no_region_with_a_class_is_counted(tmp_path: Path) -> None:
     found = read_annotations(write(tmp_path / "a.json", [point, nowhere, *others]))
 
     assert (len(found.regions), found.skipped, found.classes) == (0, 5, ())
-    assert (found.occurring(np.array([[3.0, 4.0]]), ("Tumour",)) == IGNORE).all()
+    assert (found.occurring(around([[3.0, 4.0]]), ("Tumour",)) == IGNORE).all()
 
 
 def test_a_point_has_the_classes_drawn_over_it_and_no_others(tmp_path: Path) -> None:
@@ -82,9 +90,9 @@ def test_a_point_has_the_classes_drawn_over_it_and_no_others(tmp_path: Path) -> 
         box(28, 0, 10, {"name": "Ignore*"}),
     ]
     found = read_annotations(write(tmp_path / "a.json", features))
-    points = np.array([[2, 5], [7, 5], [12, 5], [17, 5], [22, 5], [29, 5], [35, 5], [0, 0]], float)
+    boxes = around([[2, 5], [7, 5], [12, 5], [17, 5], [22, 5], [29, 5], [35, 5], [0, 0]])
 
-    occurring = found.occurring(points, ("Stroma", "Tumour", "Fat"))
+    occurring = found.occurring(boxes, ("Stroma", "Tumour", "Fat"))
 
     none = [IGNORE] * 3
     assert found.classes == ("Stroma", "Tumour")
@@ -99,15 +107,27 @@ def test_holes_are_outside_and_crossed_outlines_are_mended(tmp_path: Path) -> No
 
     found = read_annotations(write(tmp_path / "a.json", [ring, bow]))
 
-    points = np.array([[1, 1], [5, 5], [21, 5], [25, 1]], float)
-    assert found.occurring(points, ("Tumour",))[:, 0].tolist() == [1, IGNORE, 1, IGNORE]
+    boxes = around([[1, 1], [5, 5], [21, 5], [25, 1]])
+    assert found.occurring(boxes, ("Tumour",))[:, 0].tolist() == [1, IGNORE, 1, IGNORE]
+
+
+@pytest.mark.parametrize(("left", "stroma"), [(50.0, 1), (90.0, 1), (91.0, IGNORE), (98.0, IGNORE), (99.5, 0)])
+def test_a_class_beside_the_centre_counts_by_its_share(tmp_path: Path, left: float, stroma: int) -> None:
+    tumour, other = box(-100, -100, 100 + left, TUMOUR), box(left, -50, 200, STROMA)
+    # Drawn twice, a region counts once.
+    features = [tumour, other, other, box(0, 300, 100, STROMA)]
+    found = read_annotations(write(tmp_path / "a.json", features))
+
+    occurring = found.occurring(np.array([[0.0, 0, 100, 100], [0, 500, 100, 600]]), ("Stroma", "Tumour", "Fat"))
+
+    assert occurring.tolist() == [[stroma, 1, 0], [IGNORE] * 3]
 
 
 def test_another_class_is_told(tmp_path: Path) -> None:
     found = read_annotations(write(tmp_path / "a.json", [box(0, 0, 9, STROMA)]))
 
     with pytest.raises(DataError, match=r"a\.json: a region is of the class 'Stroma', which is none of Tumour"):
-        found.occurring(np.zeros((1, 2)), ("Tumour",))
+        found.occurring(around([[0, 0]]), ("Tumour",))
 
 
 @pytest.mark.parametrize("name", ["a.geojson", "a.geojson.gz"])

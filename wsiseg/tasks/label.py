@@ -59,6 +59,8 @@ class LabelReport:
         Numbers of all patches and of those with a label.
     counts
         In how many patches each class occurs.
+    uncertain
+        Number of labelled patches of which is not known whether they show each class.
     skipped
         Objects in the file that were left out.
     was_done
@@ -69,21 +71,25 @@ class LabelReport:
     patches: int
     labelled: int
     counts: dict[str, int]
+    uncertain: int
     skipped: int
     was_done: bool
 
     def __str__(self) -> str:
         found = ", ".join(f"{count:,} {name}" for name, count in self.counts.items())
+        uncertain = f"; {self.uncertain:,} with little of another class, which stays unknown" if self.uncertain else ""
         left_out = f"; {self.skipped:,} objects left out, without class or area" if self.skipped else ""
         done = ", already done" if self.was_done else ""
-        return f"{self.labelled:,} of {self.patches:,} patches labelled in {self.store}: {found}{left_out}{done}"
+        labelled = f"{self.labelled:,} of {self.patches:,} patches labelled in {self.store}"
+        return f"{labelled}: {found}{uncertain}{left_out}{done}"
 
 
 def label(path: Path, annotations: Path, config: LabelConfig, *, overwrite: bool = False) -> LabelReport:
     """Label the patches of a slide by the annotations that cover their centres.
 
-    A patch gets every class that is drawn over its centre and no other; where nothing is
-    drawn, it stays without label.
+    A patch gets every class that is drawn over its centre or over a tenth of it, and no other. Of a class
+    of which it has less, it stays unknown whether it shows it; where nothing is drawn over its centre, it
+    stays without label.
 
     Parameters
     ----------
@@ -108,7 +114,7 @@ def label(path: Path, annotations: Path, config: LabelConfig, *, overwrite: bool
     found = read_annotations(annotations)
     store = PatchStore.open(path)
     classes = config.classes or found.classes
-    values = found.occurring(_centres(store, config), classes)
+    values = found.occurring(_boxes(store, config), classes)
     is_labelled = (values != IGNORE).any(axis=1)
     if not is_labelled.any():
         raise NothingMatchedError(
@@ -126,13 +132,14 @@ def label(path: Path, annotations: Path, config: LabelConfig, *, overwrite: bool
         patches=len(store),
         labelled=int(is_labelled.sum()),
         counts=dict(zip(classes, (values == 1).sum(axis=0).tolist(), strict=True)),
+        uncertain=int(((values == IGNORE).any(axis=1) & is_labelled).sum()),
         skipped=found.skipped,
         was_done=was_done,
     )
 
 
-def _centres(store: PatchStore, config: LabelConfig) -> NDArray[np.float64]:
-    """Return the centre of what each patch has of the slide, in QuPath's frame, (N, 2)."""
+def _boxes(store: PatchStore, config: LabelConfig) -> NDArray[np.float64]:
+    """Return left, top, right and bottom of what each patch has of the slide, in QuPath's frame, (N, 4)."""
     slide, grid = store.meta.slide, store.meta.grid
     if slide is None or grid is None:
         raise StoreError(
@@ -141,7 +148,8 @@ def _centres(store: PatchStore, config: LabelConfig) -> NDArray[np.float64]:
     corner = (0, 0)
     if config.qupath_origin == "bounds" and slide.bounds is not None:
         corner = slide.bounds[:2]
-    return (store.windows + store.extents / 2) * grid.downsample - np.array(corner, dtype=np.float64)
+    ends = np.concatenate((store.windows, store.windows + store.extents), axis=1) * grid.downsample
+    return ends - np.array((*corner, *corner), dtype=np.float64)
 
 
 def _is_done(store: PatchStore, layer: str, info: ImageLayerInfo, values: NDArray[np.uint8]) -> bool:
