@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsiseg.checkpoint import ModelCard
+from wsiseg.checkpoint import ModelCard, Normalisation
 from wsiseg.config import load
 from wsiseg.labels import LabelMap
 from wsiseg.methods.accumulation import AttentionAccumulator
@@ -19,7 +19,6 @@ from wsiseg.methods.craanet_classify import AccumulatingNet, ClassifyLearner
 from wsiseg.methods.craanet_label import AttentionLabeller
 from wsiseg.methods.craanet_options import CraanetOptions
 from wsiseg.methods.craanet_segment import ComparingNet, PixelSpace, SegmentLearner
-from wsiseg.methods.pair_options import PLAIN
 from wsiseg.nets.attending import AttendingClassifier, AttentionMaps
 from wsiseg.nets.deeplab import FEATURES, Decoded
 from wsiseg.nets.taps import TapClassifier
@@ -42,7 +41,7 @@ CARD = ModelCard(
     labels=LabelMap.from_names(("striped", "blotched")),
     tile_px=SIDE,
     halo_px=0,
-    normalisation=PLAIN,
+    normalisation=Normalisation.none(),
     net={"arch": "toy"},
 )
 

@@ -19,8 +19,6 @@ SEGMENT: Final = "segment"
 # What `PairOptions.init` may be beside the path of a file.
 RANDOM: Final = "none"
 DOWNLOADED: Final = "imagenet"
-# Both networks get colours as they are.
-PLAIN: Final = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 class PairOptions(Config):
@@ -85,7 +83,8 @@ def model_card(facts: TrainingFacts, options: PairOptions, net: Config, *, descr
         tile_px=facts.crop_px,
         # The networks see a whole tile at once; blending evens out what its edges lack.
         halo_px=facts.crop_px // 8,
-        normalisation=PLAIN,
+        # Both networks get colours as they are.
+        normalisation=Normalisation.none(),
         net=net.model_dump(mode="json"),
         head=None,
         white=facts.white,

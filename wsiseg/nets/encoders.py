@@ -59,8 +59,9 @@ class Encoder(nn.Module):
     def __init__(self, name: str, *, output_stride: int, weights: Weights | None = None) -> None:
         super().__init__()
         # timm has no types for what its encoders tell about themselves.
-        self.features: Any = _features(name, output_stride=output_stride, weights=weights)
-        info, colours = self.features.feature_info, self.features.pretrained_cfg
+        features: Any = _features(name, output_stride=output_stride, weights=weights)
+        info, colours = features.feature_info, features.pretrained_cfg
+        self.features = features
         self.channels: tuple[int, ...] = tuple(info.channels())
         self.strides: tuple[int, ...] = tuple(info.reduction())
         self.names: tuple[str, ...] = tuple(info.module_name())
