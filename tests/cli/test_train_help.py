@@ -18,7 +18,7 @@ OWN = {"mpp": 1.0, "crop_px": 64, "val_fraction": 0.1}
 
 
 def helps() -> dict[str, str]:
-    train = typer.main.get_command(app.app).get_command(None, "train")  # type: ignore[attr-defined, arg-type]
+    train = typer.main.get_command(app.app).get_command(None, "train")  # type: ignore[attr-defined]
     return {option.name: option.help or "" for option in train.params}
 
 

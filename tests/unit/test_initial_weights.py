@@ -109,14 +109,18 @@ def test_models_of_every_stage_are_a_beginning_for_the_networks_of_every_stage(
 ) -> None:
     cam, attending = CamSpec(backbone=BACKBONE), AttendingSpec(backbone=BACKBONE)
     torch.manual_seed(0)
-    source = {
-        "mlps classify": lambda: build_cam(cam, 3),
-        "mlps segment": lambda: build_gated(GatedSpec(backbone=BACKBONE, classifier=cam), 3),
-        "craanet classify": lambda: build_attending(attending, 3),
-        "craanet segment": lambda: build_gated(GatedSpec(backbone=BACKBONE, classifier=attending), 3),
-    }[kept_as]()
+    source: nn.Module
+    match kept_as:
+        case "mlps classify":
+            source = build_cam(cam, 3)
+        case "mlps segment":
+            source = build_gated(GatedSpec(backbone=BACKBONE, classifier=cam), 3)
+        case "craanet classify":
+            source = build_attending(attending, 3)
+        case _:
+            source = build_gated(GatedSpec(backbone=BACKBONE, classifier=attending), 3)
     save_file(source.state_dict(), tmp_path / "model.safetensors")
-    target = build_classifier(BACKBONE, 3) if begun == "classifier" else build_deeplab(BACKBONE, 3)
+    target: nn.Module = build_classifier(BACKBONE, 3) if begun == "classifier" else build_deeplab(BACKBONE, 3)
 
     report = initialise(target, read_weights(tmp_path), where=tmp_path)
 
