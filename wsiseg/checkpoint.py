@@ -90,10 +90,8 @@ class ModelCard(BaseModel):
         Micrometres per pixel that the model was trained at, or None.
     tile_px, halo_px
         Side of the square the network is given, halo included, and pixels at its edge whose output is not used.
-    normalisation
-        Applied to images inside the predictor.
-    net
-        Settings of the network, as the network factory knows them.
+    normalisation, net
+        Applied to images inside the predictor, and settings of the network, as the network factory knows them.
     head
         The instance head, for instance models.
     white
@@ -145,7 +143,7 @@ class Checkpoint:
     folder
         Where it was read from.
     fingerprint
-        Hash of card and weights: equal for equal models wherever they lie.
+        Hash of the weights and of what they mean: equal for models that do the same, wherever they lie.
     """
 
     card: ModelCard
@@ -240,11 +238,13 @@ def read_card(source: Path | str) -> ModelCard:
 
 
 def fingerprint(source: Path | str) -> str:
-    """Return a hash of a model's card and weights."""
+    """Return a hash of a model's weights and of what its card says about their use, whatever its name or version."""
     folder = locate(source)
-    digest = hashlib.sha256()
-    for name in (CARD, WEIGHTS):
-        digest.update(hashlib.sha256(_read_bytes(folder / name)).digest())
+    # Without defaults: fields that later versions add leave the hash as it is.
+    prose = {"name", "description", "training_data", "metrics", "licence", "version"}
+    meaning = read_card(folder).model_dump(mode="json", exclude=prose, exclude_defaults=True)
+    digest = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode())
+    digest.update(_read_bytes(folder / WEIGHTS))
     return digest.hexdigest()[:32]
 
 
@@ -316,8 +316,8 @@ def save_state(path: Path, state: State) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def load_state(path: Path) -> State:
-    """Return the state of an unfinished training, on the CPU.
+def load_state(path: Path, *, is_mapped: bool = False) -> State:
+    """Return the state of a training, on the CPU; if `is_mapped`, tensors are read when they are looked at.
 
     Raises
     ------
@@ -330,7 +330,7 @@ def load_state(path: Path) -> State:
         with path.open("rb") as file:
             is_archive = zipfile.is_zipfile(file)
         # torch would read other pickles, too, and warn of them at length before it refuses them.
-        state = torch.load(path, map_location="cpu", weights_only=True) if is_archive else None
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped) if is_archive else None
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=path) from error
     except Exception as error:  # torch's reader meets rubbish with errors of many kinds

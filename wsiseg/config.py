@@ -63,6 +63,32 @@ def save(config: Config, path: Path) -> None:
     write_bytes(path, json.dumps(config.model_dump(mode="json"), indent=2).encode() + b"\n")
 
 
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested settings with some replaced.
+
+    >>> merged({"numbers": {"lr": 0.1, "epochs": 20}}, {"numbers": {"lr": 0.01}})
+    {'numbers': {'lr': 0.01, 'epochs': 20}}
+    """
+    result = dict(base)
+    for key, value in changes.items():
+        known = result.get(key)
+        result[key] = merged(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return result
+
+
+def flattened(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested settings by their whole names.
+
+    >>> flattened({"numbers": {"lr": 0.1}, "gate": True})
+    {'numbers.lr': 0.1, 'gate': True}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        inner = flattened(value) if isinstance(value, dict) else {"": value}
+        flat |= {f"{key}.{name}" if name else key: one for name, one in inner.items()}
+    return flat
+
+
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))

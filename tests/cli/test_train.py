@@ -114,7 +114,7 @@ def test_a_second_run_does_nothing_and_overwrite_starts_anew(
 
     assert capsys.readouterr().out.startswith("nothing to do, all 4 steps were made before: best miou")
     assert outcome(tmp_path / "run") == before
-    with pytest.raises(WsisegError, match=r"other settings or data \(fit\.steps differ\)"):
+    with pytest.raises(WsisegError, match=r"other settings or data \(fit\.steps was 4 and is 6\)"):
         run(*command, "--steps=6")
     run(*command, "--steps=6", "--overwrite")
     assert capsys.readouterr().out.startswith("best miou")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -244,6 +245,62 @@ def test_a_second_run_does_nothing(run: Run) -> None:
     assert files(run.store) == labels
 
 
+def test_a_stage_that_is_finished_is_not_made_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a finished stage was made again")
+
+    for stage in run.stages:
+        monkeypatch.setattr(type(stage), "build", refuse)
+
+    report = train(job(run.method.name, run.store, run.folder))
+
+    scores = read_table(run.folder / run.stages[-1].name / "validation.csv")
+    assert report.fit.best == pytest.approx(max(row["miou"] for row in scores))
+    assert report.fit.metric == "miou"
+
+
+def test_a_changed_number_of_a_stage_concerns_that_stage_alone(run: Run) -> None:
+    before, labels, last = files(run.folder), files(run.store), run.stages[-1].name
+    options = {**SMALL[run.method.name], "numbers": {last: {"lr": 0.0123}}}
+
+    with pytest.raises(DataError) as caught:
+        train(job(run.method.name, run.store, run.folder, options=options))
+
+    assert str(caught.value).startswith(f"{run.folder / last}: ")
+    assert f"(options.numbers.{last}.lr was " in str(caught.value)
+    assert f"and is 0.0123). Use the same settings or another output folder, or pass --stages {last} --over" in str(
+        caught.value
+    )
+    # The page and the settings wait for a training that is finished.
+    assert files(run.folder) == before
+    assert files(run.store) == labels
+
+
+@pytest.mark.slow
+def test_several_runs_share_a_classifier(run: Run, tmp_path: Path) -> None:
+    first, *_, last = run.stages
+    shutil.copytree(run.store, tmp_path / "store.zarr")
+    shutil.copytree(run.folder / first.name, tmp_path / "run" / first.name)
+    before = files(tmp_path / "run" / first.name)
+
+    report = train(
+        job(
+            run.method.name,
+            tmp_path / "store.zarr",
+            tmp_path / "run",
+            stages=["pseudo-label", last.name],
+            epochs=1,
+            options={"gate": False, "numbers": {last.name: {"lr": 0.0123}}},
+        )
+    )
+
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert report.fit.steps_before == 0
+    assert config["options"]["backbone"] == SMALL[run.method.name]["backbone"]
+    assert config["options"]["numbers"][first.name]["epochs"] == EPOCHS
+    assert files(tmp_path / "run" / first.name) == before
+
+
 @pytest.mark.slow
 def test_a_stopped_stage_goes_on_with_epoch_rate_and_schedule(run: Run, tmp_path: Path) -> None:
     for number, stage in enumerate(run.stages, start=1):
@@ -313,7 +370,10 @@ def test_other_labels_of_the_patches_make_masks_of_their_own(run: Run, tmp_path:
     values[0] = 1
     store.add_image_layer("labels", store.image_layers["labels"], values, overwrite=True)
 
-    with pytest.raises(DataError, match="labels differ"):
+    with pytest.raises(
+        DataError,
+        match=r"\(labels differ\)\. Use the same settings or another output folder, or pass --overwrite to train all",
+    ):
         train(job(run.method.name, tmp_path / "store.zarr", run.folder))
 
 

@@ -6,13 +6,13 @@ import json
 import pickle
 import shutil
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from wsiseg import checkpoint
-from wsiseg.checkpoint import HeadSpec, ModelCard
+from wsiseg.checkpoint import HeadSpec, ModelCard, Normalisation
 from wsiseg.errors import DataError
 from wsiseg.labels import LabelMap
 from wsiseg.white import WhiteRule
@@ -56,6 +56,24 @@ def test_a_white_rule_comes_back_and_cards_without_one_have_none(tmp_path: Path,
     assert json.loads((tmp_path / "ruled" / checkpoint.CARD).read_text())["white"] == rule.model_dump()
     assert checkpoint.read_card(tmp_path / "ruled").white == rule
     assert checkpoint.read_card(model).white is None
+
+
+def test_a_fingerprint_is_of_what_a_model_does(tmp_path: Path, model: Path) -> None:
+    def fingerprint(folder: str, *, weight: float = 0.0, **changes: Any) -> str:  # noqa: ANN401 - fields of the card
+        weights = {"w": torch.arange(6.0).reshape(2, 3) + weight, "n": torch.tensor(3)}
+        checkpoint.save(tmp_path / folder, CARD.model_copy(update=changes), weights)
+        return checkpoint.fingerprint(tmp_path / folder)
+
+    known = checkpoint.fingerprint(model)
+
+    assert fingerprint("same", name="other", version="99.0", metrics={"AJI": 0.5}, training_data={"a": "b"}) == known
+    others = [
+        fingerprint("weights", weight=1.0),
+        fingerprint("classes", labels=LabelMap.from_names(("background", "nucleus"))),
+        fingerprint("net", net={"arch": "deeplabv3+"}),
+        fingerprint("colours", normalisation=Normalisation.none()),
+    ]
+    assert len({known, *others}) == 5
 
 
 def test_half_precision_is_float32_when_read(tmp_path: Path) -> None:

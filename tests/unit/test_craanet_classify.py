@@ -122,6 +122,10 @@ def test_a_state_on_disk_brings_the_attention_back(tmp_path: Path) -> None:
 def test_a_model_is_kept_with_the_attention_of_its_training(tmp_path: Path) -> None:
     learner = classify_learner()
     average = copy.deepcopy(learner.module)
+    assert isinstance(average, AccumulatingNet)
+    assert average.net is not learner.module.get_submodule("net")
+    # Maps of thousands of patches are not copied.
+    assert average.accumulator is accumulator(learner)
     learner.training_step(batch(colourful(), [0, 1, 2, 3], [[1, 1, 1]] * 4), LATER)
     learner.predictor(average).save(tmp_path / "model", metrics={})
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_OPTIONS: Final = {
+    "backbone", "output_stride", "init", "heads", "residual_weight", "maps", "accumulate", "accumulation", "drop",
+    "licence",
+}  # fmt: skip
 # Accumulated attention, beside the weights of the model.
 ATTENTION: Final = "attention.npy"
 _PROBABLE: Final = 0.5
@@ -58,6 +63,10 @@ class AccumulatingNet(nn.Module):
         super().__init__()
         self.net = net
         self.accumulator = accumulator
+
+    def __deepcopy__(self, memo: dict[int, object]) -> AccumulatingNet:
+        """Return a copy that shares the accumulator, as averages of weights know no attention."""
+        return AccumulatingNet(copy.deepcopy(self.net, memo), self.accumulator)
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """Return maps and counts as tensors."""
@@ -163,7 +172,6 @@ class ClassifyLearner:
         net = module.get_submodule("net")
         if not self._options.accumulate:
             return NetPredictor(self._card, net)
-        # Averages of weights know no attention.
         return AttendingPredictor(self._card, net, self._module.accumulator)
 
     def _take_in(self, found: ClassAttention, batch: Batch, clock: Clock) -> None:
@@ -198,6 +206,12 @@ class ClassifyStage:
     flips: Flips = "both"
     blur_px: float = 0.0
     is_best_kept: bool = False
+
+    @property
+    def depends_on(self) -> dict[str, Any]:
+        """Return the options of the classifier and of what it accumulates; see `PatchStage`."""
+        chosen = self.options.model_dump(mode="json", include=_OPTIONS)
+        return {**chosen, "numbers": {self.name: self.settings.model_dump(mode="json")}}
 
     def build(self, facts: TrainingFacts, done: Mapping[str, Path], layers: tuple[str, ...]) -> ClassifyLearner:  # noqa: ARG002 - the first stage
         """Return an untrained learner; see `PatchStage`."""

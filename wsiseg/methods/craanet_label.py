@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_MADE_BY: Final = {"reliability", "maps", "accumulate", "accumulation"}
+
 
 class AttentionLabeller:
     """Labels patches by accumulated attention, and by that of the trained classifier where there is none.
@@ -58,7 +60,7 @@ class AttentionLabeller:
         """Return the names of all labels and of the reliable ones; labels made in other ways have other names."""
         options = self._options
         # None of these changes the weights of the classifier, by which labels are told apart otherwise.
-        made_by = options.model_dump_json(include={"reliability", "maps", "accumulate", "accumulation"})
+        made_by = options.model_dump_json(include=_MADE_BY)
         mark = hashlib.blake2b(made_by.encode(), digest_size=2).hexdigest()
         return f"complete-{mark}", f"reliable-{mark}"
 
@@ -102,6 +104,11 @@ class PseudoLabelStage:
 
     options: CraanetOptions
     name: str = PSEUDO_LABEL
+
+    @property
+    def depends_on(self) -> dict[str, Any]:
+        """Return the options by which labels are made of attention; see `LabelStage`."""
+        return self.options.model_dump(mode="json", include=_MADE_BY)
 
     def labeller(self, facts: TrainingFacts, done: Mapping[str, Path], device: torch.device) -> AttentionLabeller:
         """Return what labels; see `LabelStage`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch.nn import functional
 
@@ -109,6 +109,15 @@ class ClassifyStage:
     blur_px: float = 0.0
     is_best_kept: bool = False
 
+    @property
+    def depends_on(self) -> dict[str, Any]:
+        """Return the options of the classifier; see `PatchStage`."""
+        chosen = self.options.model_dump(
+            mode="json", include={"backbone", "output_stride", "init", "attention", "licence"}
+        )
+        numbers = self.options.resolved().model_dump(mode="json", include={"classify", "attention"})
+        return {**chosen, "numbers": numbers}
+
     def build(self, facts: TrainingFacts, done: Mapping[str, Path], layers: tuple[str, ...]) -> ClassifyLearner:  # noqa: ARG002 - the first stage
         """Return an untrained learner; see `PatchStage`."""
         options = self.options
@@ -160,6 +169,11 @@ class PseudoLabelStage:
     """Labels the training patches with the classifier."""
 
     name: str = PSEUDO_LABEL
+
+    @property
+    def depends_on(self) -> dict[str, Any]:
+        """Return nothing: the classifier says it all."""
+        return {}
 
     def labeller(self, facts: TrainingFacts, done: Mapping[str, Path], device: torch.device) -> PseudoMasks:  # noqa: ARG002 - any patches can be labelled
         """Return what makes the masks."""

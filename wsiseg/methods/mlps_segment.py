@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wsiseg.errors import MethodError
 from wsiseg.losses.pseudo import multi_layer
@@ -96,6 +96,18 @@ class SegmentStage:
     flips: Flips = "horizontal"
     blur_px: float = 1.0
     is_best_kept: bool = True
+
+    @property
+    def depends_on(self) -> dict[str, Any]:
+        """Return the options of the segmentation network, of its losses and of the gate; see `PatchStage`."""
+        options = self.options
+        return {
+            "segmenter": options.segmenter_backbone,
+            "init_segmenter": options.segmenter_init,
+            "gate": options.gate,
+            "licence": options.licence,
+            "numbers": options.resolved().model_dump(mode="json", exclude={"classify", "attention"}),
+        }
 
     def build(self, facts: TrainingFacts, done: Mapping[str, Path], layers: tuple[str, ...]) -> SegmentLearner:
         """Return an untrained learner; see `PatchStage`."""

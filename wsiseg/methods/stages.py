@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +25,14 @@ class PatchStage(Protocol):
     @property
     def name(self) -> str:
         """Return a short name, used for the stage's folder."""
+        ...
+
+    @property
+    def depends_on(self) -> dict[str, Any]:
+        """Return the options that what it learns depends on, as JSON and nested as they are set.
+
+        What earlier stages depend on is left out, and what others are made of is said as it comes out.
+        """
         ...
 
     @property
@@ -118,6 +126,11 @@ class LabelStage(Protocol):
     @property
     def name(self) -> str:
         """Return a short name."""
+        ...
+
+    @property
+    def depends_on(self) -> dict[str, Any]:
+        """Return the options that its labels depend on beside the models of earlier stages; see `PatchStage`."""
         ...
 
     def labeller(self, facts: TrainingFacts, done: Mapping[str, Path], device: torch.device) -> Labeller:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from wsiseg import checkpoint
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.methods.stages import LabelStage
 from wsiseg.tasks.patch_masks import BALANCE, balance, check_masks, layer_names, write_balance, write_masks
-from wsiseg.training.fit import BEST, LAST, FitReport, fit
+from wsiseg.tasks.stage_options import plan_of, remedy, up_to_last
+from wsiseg.training.fit import BEST, LAST, STATE, FitReport, fit
 from wsiseg.training.patch_batches import Known, PatchBatches
-from wsiseg.training.state import seed_all
-from wsiseg.training.validation import Validation
+from wsiseg.training.state import check_plan, read_begun, seed_all
+from wsiseg.training.validation import CLASS_SCORES, Validation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,14 +23,16 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from wsiseg.config import Config
+    from wsiseg.checkpoint import State
     from wsiseg.methods.sgd import SgdSettings
     from wsiseg.methods.stages import PatchMethod, PatchStage
     from wsiseg.progress import Progress
     from wsiseg.stopping import Stop
     from wsiseg.tasks.patch_data import PatchData
+    from wsiseg.tasks.stage_options import Stages
     from wsiseg.training.ranks import Ranks
     from wsiseg.training.settings import FitSettings
+    from wsiseg.training.state import Remedy
 
 # Updates of its weights from which on a network can be expected to have learnt something.
 _ENOUGH: Final = 1000
@@ -65,7 +68,7 @@ class PatchRun:
 
     Parameters
     ----------
-    method, options
+    method, stages
         What to train.
     data
         On what.
@@ -80,7 +83,7 @@ class PatchRun:
     def __init__(
         self,
         method: PatchMethod,
-        options: Config,
+        stages: Stages,
         data: PatchData,
         settings: FitSettings,
         folder: Path,
@@ -89,8 +92,7 @@ class PatchRun:
         progress: Progress,
         stop: Stop,
     ) -> None:
-        self._stages = method.stages(options)
-        self._options = options
+        self._method, self._stages = method, stages
         self._data = data
         self._settings = settings
         self._folder = folder
@@ -109,7 +111,7 @@ class PatchRun:
         DataError
             If a stage that is left out has not been run before.
         """
-        stages = chosen(self._stages, wanted)
+        stages = up_to_last(self._stages, wanted)
         # The last of them is wanted, and what is labelled after the last training has a command of its own.
         if isinstance(stages[-1], LabelStage) and not any(
             stage.name in (wanted or ()) for stage in stages if not isinstance(stage, LabelStage)
@@ -136,8 +138,6 @@ class PatchRun:
 
     def _train(self, stage: PatchStage) -> FitReport:
         numbers, folder, data = stage.settings, self._folder / stage.name, self._data
-        seed_all(self._settings.seed)
-        learner = stage.build(data.facts, self._done, tuple(self._layers))
         known = Known(
             patches=data.patches,
             indices=data.known.indices,
@@ -155,6 +155,14 @@ class PatchRun:
             world=self._ranks.world,
         )
         settings = fit_settings(self._settings, numbers, batches.batches_per_epoch)
+        before = {name: checkpoint.fingerprint(model) for name, model in self._done.items()}
+        plan = plan_of(self._method, self._stages, stage, data=data, models=before, settings=settings)
+        mends = remedy(self._stages, stage)
+        report = self._finished(stage, plan, mends, settings.steps)
+        if report is not None:
+            return report
+        seed_all(self._settings.seed)
+        learner = stage.build(data.facts, self._done, tuple(self._layers))
         validation = None
         if data.validation is not None:
             validation = Validation([data.validation], learner.predictor(learner.module).spec)
@@ -168,13 +176,36 @@ class PatchRun:
             settings,
             folder,
             validation=validation,
-            plan=self._plan(stage, settings),
+            is_best_kept=stage.is_best_kept,
+            plan=plan,
+            remedy=mends,
             ranks=self._ranks,
             stop=self._stop,
             progress=self._progress,
         )
         self._keep(stage)
         return report
+
+    def _finished(self, stage: PatchStage, plan: State, mends: Remedy, steps: int) -> FitReport | None:
+        """Return what became of a stage if nothing of it is left to do; its learner would take long to make."""
+        folder = self._folder / stage.name
+        begun = read_begun(folder / STATE, mends)
+        if begun is None:
+            return None
+        check_plan(begun.plan, plan, where=folder, remedy=mends)
+        if begun.step < steps or not (folder / LAST / checkpoint.CARD).exists():
+            return None
+        self._progress.say(f"{stage.name}: finished before, {steps:,} updates")
+        self._keep(stage)
+        is_judged = self._data.validation is not None
+        return FitReport(
+            steps=steps,
+            steps_before=steps,
+            metric=CLASS_SCORES[0] if is_judged else "",
+            best=begun.best if is_judged else math.nan,
+            best_step=begun.best_step if is_judged else steps,
+            wait=math.nan,
+        )
 
     def _skip(self, stage: PatchStage) -> None:
         if not (self._folder / stage.name / LAST).exists():
@@ -199,41 +230,9 @@ class PatchRun:
                 progress=self._progress,
                 stop=self._stop,
             )
-            write_balance(balance(data, self._layers, self._progress), self._folder)
+            write_balance(balance(data, self._layers, self._progress, self._stop), self._folder)
         self._ranks.wait()
         check_masks(data, self._layers, where=self._folder, stage=stage.name)
-
-    def _plan(self, stage: PatchStage, settings: FitSettings) -> dict[str, Any]:
-        before = {name: checkpoint.fingerprint(folder) for name, folder in self._done.items()}
-        learning = settings.model_dump(mode="json", exclude={"num_workers", "save_interval_s"})
-        return {
-            "stage": stage.name,
-            "options": self._options.model_dump(mode="json"),
-            "data": self._data.facts.training_data,
-            "labels": self._data.fingerprint,
-            "before": before,
-            **{f"fit.{key}": value for key, value in learning.items()},
-        }
-
-
-def chosen(
-    stages: Sequence[PatchStage | LabelStage], wanted: Sequence[str] | None
-) -> tuple[PatchStage | LabelStage, ...]:
-    """Return the stages up to the last wanted one; None wants all.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such stage.
-    """
-    if wanted is None:
-        return tuple(stages)
-    names = [stage.name for stage in stages]
-    unknown = [name for name in wanted if name not in names]
-    if unknown or not wanted:
-        what = f"there is no stage {unknown[0]!r}" if unknown else "no stage is named"
-        raise ConfigError(what, where="--stages", mend=f"There are: {', '.join(names)}")
-    return tuple(stages[: max(names.index(name) for name in wanted) + 1])
 
 
 def clear_stages(folder: Path, stages: Sequence[PatchStage | LabelStage], wanted: Sequence[str] | None) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from wsiseg.atomic import atomic_path
-from wsiseg.config import load, save
+from wsiseg.config import save
 from wsiseg.errors import ConfigError
-from wsiseg.methods.stages import LabelStage
 from wsiseg.tasks.patch_data import patch_data
-from wsiseg.tasks.patch_run import PatchRun, chosen, clear_stages, finished
+from wsiseg.tasks.patch_run import PatchRun, clear_stages, finished
+from wsiseg.tasks.stage_options import NUMBERS, choose
 from wsiseg.tasks.train_data import fingerprints
 from wsiseg.tasks.train_job import CONFIG, PAGE, TrainReport, clear
 from wsiseg.tasks.train_report import write_report
@@ -34,11 +34,6 @@ _UNUSED: Final = {
     "weights": "weights",
     "augmentation": "augmentation",
 }
-# Settings of the fit that are the method's own.
-_OWNED: Final = (
-    "steps", "accumulate", "optimiser", "momentum", "schedule", "power", "lr", "lr_floor", "warmup", "weight_decay",
-    "clip_norm", "validate_every",
-)  # fmt: skip
 _FIT_OPTIONS: Final = {"steps": "--steps", "accumulate": "--accumulate", "lr": "--lr"}
 _NETWORK: Final = ("arch", "encoder", "head")
 
@@ -53,9 +48,10 @@ def train_on_patches(method: PatchMethod, job: TrainJob, ranks: Ranks, progress:
     """
     config = job.config
     check_settings(method, config)
-    options = load(method.options, options=_with_numbers(method, config))
-    stages = method.stages(options)
-    chosen(stages, config.stages)
+    chosen = choose(method, config, job.output, progress)
+    stages = chosen.stages
+    # All have looked at the folder before it changes.
+    ranks.wait()
     stores = [open_patches([path]) for path in job.stores]
     data = patch_data(
         open_patches(job.stores),
@@ -63,7 +59,7 @@ def train_on_patches(method: PatchMethod, job: TrainJob, ranks: Ranks, progress:
         layer=config.layer,
         training_data=fingerprints(job.stores, stores),
     )
-    resolved = config.model_copy(update={"options": options.model_dump(mode="json"), "mpp": data.facts.mpp})
+    resolved = config.model_copy(update={"options": chosen.options.model_dump(mode="json"), "mpp": data.facts.mpp})
     if ranks.is_first:
         if job.overwrite:
             clear(job.output)
@@ -71,7 +67,7 @@ def train_on_patches(method: PatchMethod, job: TrainJob, ranks: Ranks, progress:
         if not (job.output / CONFIG).exists():
             save(resolved, job.output / CONFIG)
     ranks.wait()
-    run = PatchRun(method, options, data, config.fit, job.output, ranks=ranks, progress=progress, stop=stop)
+    run = PatchRun(method, stages, data, config.fit, job.output, ranks=ranks, progress=progress, stop=stop)
     report = run.run(config.stages)
     model = finished(job.output, stages) or report.model
     if ranks.is_first:
@@ -79,6 +75,8 @@ def train_on_patches(method: PatchMethod, job: TrainJob, ranks: Ranks, progress:
         save(resolved, job.output / CONFIG)
         _share(model, job.output / BEST)
         if report.is_new or not (job.output / PAGE).exists():
+            # If this is stopped, the next call must not take an older page for the new one.
+            (job.output / PAGE).unlink(missing_ok=True)
             write_report(
                 job.output,
                 data,
@@ -87,6 +85,7 @@ def train_on_patches(method: PatchMethod, job: TrainJob, ranks: Ranks, progress:
                 method=config.method,
                 device=ranks.device,
                 progress=progress,
+                stop=stop,
             )
     return TrainReport(
         fit=report.fit,
@@ -111,7 +110,7 @@ def check_settings(method: PatchMethod, config: TrainConfig) -> None:
             where=", ".join(given),
             mend="Leave it out; wsiseg tile and wsiseg ingest decide size, resolution and splits of patches",
         )
-    owned = [_FIT_OPTIONS.get(name, f"fit.{name}") for name in _OWNED if name in config.fit.model_fields_set]
+    owned = [_FIT_OPTIONS.get(name, f"fit.{name}") for name in NUMBERS if name in config.fit.model_fields_set]
     if owned:
         raise ConfigError(
             f"the stages of {config.method} have numbers of their own",
@@ -125,23 +124,6 @@ def check_settings(method: PatchMethod, config: TrainConfig) -> None:
         )
 
 
-def _with_numbers(method: PatchMethod, config: TrainConfig) -> dict[str, Any]:
-    """Return the options of a method, with epochs and batches of all its stages as they were asked for."""
-    asked = {
-        number: getattr(config, name)
-        for number, name in (("epochs", "epochs"), ("batch_images", "batch_size"))
-        if name in config.model_fields_set and getattr(config, name) is not None
-    }
-    if not asked:
-        return config.options
-    stages = method.stages(load(method.options, options=config.options))
-    numbers = dict(config.options.get("numbers", {}))
-    for stage in stages:
-        if not isinstance(stage, LabelStage):
-            numbers[stage.name] = {**asked, **numbers.get(stage.name, {})}
-    return {**config.options, "numbers": numbers}
-
-
 def _share(model: Path, folder: Path) -> None:
     """Give a model another place without using twice the space."""
     with atomic_path(folder) as temporary:
@@ -152,4 +134,3 @@ def _share(model: Path, folder: Path) -> None:
             except OSError:
                 # Some file systems know no links.
                 shutil.copy2(file, temporary / file.name)
-        shutil.rmtree(folder, ignore_errors=True)

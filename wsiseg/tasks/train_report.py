@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from wsiseg.labels import LabelMap
     from wsiseg.methods.base import Predictor
     from wsiseg.progress import Progress
+    from wsiseg.stopping import Stop
     from wsiseg.tasks.patch_data import PatchData
     from wsiseg.training.sources import Source
 
@@ -48,6 +49,7 @@ def write_report(
     method: str,
     device: torch.device,
     progress: Progress,
+    stop: Stop,
 ) -> None:
     """Write `PAGE` into the folder of a run.
 
@@ -67,6 +69,13 @@ def write_report(
         Where models compute.
     progress
         Told where a gate does harm.
+    stop
+        Looked at after each patch.
+
+    Raises
+    ------
+    StoppedError
+        If `stop` was requested; there is no page then.
     """
     predictors = {stage: load_predictor(model, device=device) for stage, model in models.items()}
     labels = data.info.labels
@@ -74,7 +83,7 @@ def write_report(
     found = (
         {}
         if data.validation is None
-        else {stage: _measured(one, data.validation, scored, device) for stage, one in predictors.items()}
+        else {stage: _measured(one, data.validation, scored, device, stop) for stage, one in predictors.items()}
     )
     for stage, matrix in found.items():
         judged = read_card(models[stage]).metrics.get("miou")
@@ -136,7 +145,7 @@ def gate_warning(stage: str, found: float, judged: float) -> str:
 
 
 def _measured(
-    predictor: Predictor, source: Source, indices: NDArray[np.int64], device: torch.device
+    predictor: Predictor, source: Source, indices: NDArray[np.int64], device: torch.device, stop: Stop
 ) -> ConfusionMatrix:
     """Return how often which class is taken for which, on patches with masks."""
     tallies = []
@@ -145,6 +154,8 @@ def _measured(
         found = dense_maps(predictor, patch.image, device).argmax(axis=0)
         truth = np.where(patch.valid, patch.labels, IGNORE)
         tallies.append(count_confusion(found, truth, classes=predictor.spec.channels, ignore_index=IGNORE))
+        if stop.is_requested:
+            raise stop.error()
     return ConfusionMatrix.stack(tallies).pool(np.ones(len(tallies), dtype=np.int64))
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from wsiseg.checkpoint import CARD
 from wsiseg.errors import MethodError
 from wsiseg.methods.base import Batch, Clock, Learner
 from wsiseg.nets.devices import choose_dtype
@@ -21,7 +22,7 @@ from wsiseg.training.batches import Awaited
 from wsiseg.training.log import TRAINING, VALIDATION, Table, draw_curves
 from wsiseg.training.optimiser import make_optimiser, set_rates
 from wsiseg.training.ranks import Ranks
-from wsiseg.training.state import TrainingState, seed_all
+from wsiseg.training.state import Remedy, TrainingState, seed_all
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -77,7 +78,9 @@ def fit(
     folder: Path,
     *,
     validation: Validation | None = None,
+    is_best_kept: bool = True,
     plan: State | None = None,
+    remedy: Remedy | None = None,
     ranks: Ranks | None = None,
     stop: Stop | None = None,
     progress: Progress = SILENT,
@@ -86,7 +89,8 @@ def fit(
 
     Writes to `folder`: checkpoints ``best`` (of the highest validation metric) and ``last``,
     ``log.csv``, ``validation.csv``, ``curves.png``, and ``last.pt`` to go on from. A training
-    that was interrupted ends with the same weights as one that was not (on one kind of machine).
+    that was interrupted ends with the same weights as one that was not (on one kind of machine);
+    of one that had ended nothing is written again.
     The column ``wait`` of ``log.csv`` is the share of the time since the row before it that was
     waited for batches; more ``num_workers`` shorten it.
 
@@ -102,8 +106,12 @@ def fit(
         Belongs to this training; the caller holds its lock.
     validation
         Judges predictors; without it the last weights are the best.
+    is_best_kept
+        Write ``best``.
     plan
         What the result depends on; going on with another is refused.
+    remedy
+        What is told of where the training cannot go on.
     ranks
         The processes that train together; all of them call this function.
     stop
@@ -122,7 +130,17 @@ def fit(
     """
     ranks = ranks or Ranks()
     seed_all(settings.seed, ranks.rank)
-    run = _Run(learner, settings, folder, validation=validation, plan=plan or {}, ranks=ranks, stop=stop or Stop())
+    run = _Run(
+        learner,
+        settings,
+        folder,
+        validation=validation,
+        is_best_kept=is_best_kept,
+        plan=plan or {},
+        remedy=remedy or Remedy(),
+        ranks=ranks,
+        stop=stop or Stop(),
+    )
     state, begun = run.state, run.state.step
     first, last = begun * settings.accumulate, settings.steps * settings.accumulate
     stream = Awaited(batches.stream(first, last, workers=settings.num_workers))
@@ -143,7 +161,8 @@ def fit(
             advance(status=run.status)
             run.keep()
         wait = stream.share() if state.step > begun else math.nan
-    run.finish()
+    if state.step > begun or not (folder / LAST / CARD).exists():
+        run.finish()
     return FitReport(
         steps=state.step,
         steps_before=begun,
@@ -164,17 +183,20 @@ class _Run:
         folder: Path,
         *,
         validation: Validation | None,
+        is_best_kept: bool,
         plan: State,
+        remedy: Remedy,
         ranks: Ranks,
         stop: Stop,
     ) -> None:
         self.learner, self.settings, self.folder = learner, settings, folder
         self.validation, self.plan, self.ranks, self.stop = validation, plan, ranks, stop
+        self.is_best_kept, self.remedy = is_best_kept, remedy
         self.module = learner.module.to(device=ranks.device).to(memory_format=torch.channels_last)
         self.precision, scaler = _precision(settings, ranks.device)
         self.state = TrainingState(self.module, make_optimiser(learner, settings), scaler, settings.ema, ranks)
         if (folder / STATE).exists():
-            self.state.load(folder / STATE, plan)
+            self.state.load(folder / STATE, plan, remedy)
         step = _Step(learner)
         self.step_module: nn.Module = step if ranks.world == 1 else DistributedDataParallel(step)
         self.losses = Table(folder / TRAINING, step=self.state.step)
@@ -219,7 +241,7 @@ class _Run:
             raise MethodError(
                 f"the loss is no longer finite at step {self.state.step}",
                 where=self.folder,
-                mend="Lower --lr, or pass --amp off; what was saved before is kept",
+                mend=f"Pass {self.remedy.anew} with {self.remedy.slower}, or with --amp off",
             )
         if self.ranks.is_first:
             rate = self.state.optimiser.param_groups[0]["lr"]
@@ -243,7 +265,7 @@ class _Run:
             self.metrics.append({"step": self.state.step, **metrics})
         if metrics[self.validation.metric] > self.state.best:
             self.state.best, self.state.best_step = metrics[self.validation.metric], self.state.step
-            if self.ranks.is_first:
+            if self.ranks.is_first and self.is_best_kept:
                 predictor.save(self.folder / BEST, metrics=metrics)
 
     def keep(self) -> None:

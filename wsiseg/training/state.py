@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import math
 import random
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from wsiseg.checkpoint import State, load_state, save_state
+from wsiseg.config import flattened
 from wsiseg.errors import DataError
 from wsiseg.ramps import ema_decay
 
@@ -21,6 +23,96 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from wsiseg.training.ranks import Ranks
+
+
+# Longer texts in a plan are hashes, which say nothing to people.
+_LONGEST: Final = 24
+# How torch calls what a module keeps beside its weights.
+_EXTRA: Final = "_extra_state"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remedy:
+    """What somebody can pass where a training cannot go on.
+
+    Parameters
+    ----------
+    anew, effect
+        Starts it from the beginning, and what that does.
+    slower
+        Lowers its learning rate.
+    """
+
+    anew: str = "--overwrite"
+    effect: str = "train from the start"
+    slower: str = "a lower --lr"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """How far a training on disk is.
+
+    Parameters
+    ----------
+    plan
+        What its result depends on.
+    step
+        Updates made.
+    best, best_step
+        Highest value of the validation metric, and the updates before it.
+    """
+
+    plan: State
+    step: int
+    best: float
+    best_step: int
+
+
+def read_begun(path: Path, remedy: Remedy) -> Begun | None:
+    """Return how far the training is whose state lies at `path`, or None where there is none.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged.
+    """
+    if not path.exists():
+        return None
+    state = _read(path, remedy, is_mapped=True)
+    try:
+        return Begun(plan=state["plan"], step=state["step"], best=state["best"], best_step=state["best_step"])
+    except KeyError as error:
+        raise _misfit(path, remedy) from error
+
+
+def check_plan(before: State, plan: State, *, where: Path, remedy: Remedy) -> None:
+    """See that a training has the plan that it was begun with.
+
+    Parameters
+    ----------
+    before, plan
+        What its result depended on, and depends on now; nested.
+    where
+        Its folder.
+    remedy
+        What to do otherwise.
+
+    Raises
+    ------
+    DataError
+        If it has not; what differs is named.
+    """
+    if before == plan:
+        return
+    old, new = flattened(before), flattened(plan)
+    changed = "; ".join(
+        _difference(key, old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)
+    )
+    raise DataError(
+        f"the training was begun with other settings or data ({changed})",
+        where=where,
+        mend=f"Use the same settings or another output folder, or pass {remedy.anew} to {remedy.effect}",
+    )
 
 
 def seed_all(seed: int, rank: int = 0) -> None:
@@ -106,7 +198,7 @@ class TrainingState:
             "best": self.best,
             "best_step": self.best_step,
             "module": self.module.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
+            "average": None if self.average is None else _weights(self.average),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
             "random": random_states,
@@ -115,7 +207,7 @@ class TrainingState:
         }
         save_state(path, state)
 
-    def load(self, path: Path, plan: State) -> None:
+    def load(self, path: Path, plan: State, remedy: Remedy) -> None:
         """Take up what `save` wrote.
 
         Raises
@@ -123,19 +215,12 @@ class TrainingState:
         DataError
             If it was written for another plan or does not fit.
         """
-        state = load_state(path)
-        if state.get("plan") != plan:
-            before = state.get("plan", {})
-            changed = sorted(key for key in {*plan, *before} if before.get(key) != plan.get(key))
-            raise DataError(
-                f"the training was begun with other settings or data ({', '.join(changed)} differ)",
-                where=path.parent,
-                mend="Use the same settings, another output folder, or --overwrite",
-            )
+        state = _read(path, remedy)
+        check_plan(state.get("plan", {}), plan, where=path.parent, remedy=remedy)
         try:
             self.module.load_state_dict(state["module"])
             if self.average is not None:
-                self.average.load_state_dict(state["average"])
+                self.average.load_state_dict({**self.average.state_dict(), **state["average"]})
             self.optimiser.load_state_dict(state["optimiser"])
             self.scaler.load_state_dict(state["scaler"])
             self.step, self.best, self.best_step = state["step"], state["best"], state["best_step"]
@@ -150,7 +235,32 @@ class TrainingState:
                     mend="Start as many processes as before",
                 )
         except (KeyError, RuntimeError, ValueError) as error:
-            raise DataError("the state does not fit the network", where=path, mend="Pass --overwrite") from error
+            raise _misfit(path, remedy) from error
+
+
+def _read(path: Path, remedy: Remedy, *, is_mapped: bool = False) -> State:
+    try:
+        return load_state(path, is_mapped=is_mapped)
+    except DataError as error:
+        raise DataError(error.what, where=error.where, mend=f"Pass {remedy.anew} to {remedy.effect}") from error
+
+
+def _misfit(path: Path, remedy: Remedy) -> DataError:
+    return DataError("the state does not fit the network", where=path, mend=f"Pass {remedy.anew} to {remedy.effect}")
+
+
+def _difference(key: str, before: object, now: object) -> str:
+    if all(
+        value is None or (isinstance(value, int | float | str) and len(str(value)) <= _LONGEST)
+        for value in (before, now)
+    ):
+        return f"{key} was {before} and is {now}"
+    return f"{key} differ"
+
+
+def _weights(module: nn.Module) -> State:
+    # What a module keeps beside its weights has no average.
+    return {name: value for name, value in module.state_dict().items() if not name.endswith(_EXTRA)}
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from wsiseg.training.fit import FitReport, fit
 from wsiseg.training.log import read_table
 from wsiseg.training.settings import FitSettings
 from wsiseg.training.sources import Source
+from wsiseg.training.state import Remedy
 from wsiseg.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -267,8 +268,29 @@ def test_going_on_with_another_plan_is_refused(source: Source, tmp_path: Path) -
     with pytest.raises(StoppedError):
         run(source, tmp_path, stop=StopAfter(2), plan={"lr": 1, "seed": 0})
 
-    with pytest.raises(DataError, match=r"other settings or data \(lr differ\)"):
+    with pytest.raises(DataError, match=r"other settings or data \(lr was 1 and is 2\).* --overwrite to train from"):
         run(source, tmp_path, plan={"lr": 2, "seed": 0})
+
+
+def test_a_finished_model_is_written_again_only_where_it_is_gone(source: Source, tmp_path: Path) -> None:
+    run(source, tmp_path)
+    card = tmp_path / "last" / "model.json"
+    card.write_text(card.read_text().replace("toy", "of an older version"))
+
+    run(source, tmp_path)
+    assert "of an older version" in card.read_text()
+    # A kill between the state and the model.
+    card.unlink()
+    run(source, tmp_path)
+    assert "toy" in card.read_text()
+
+
+def test_a_best_model_that_nobody_wants_is_not_kept(source: Source, tmp_path: Path) -> None:
+    report = run(source, tmp_path, is_best_kept=False)
+
+    assert report.best > 0
+    assert not (tmp_path / "best").exists()
+    assert checkpoint.locate(tmp_path) == tmp_path / "last"
 
 
 def test_a_damaged_state_is_one_line(source: Source, tmp_path: Path) -> None:
@@ -281,8 +303,14 @@ def test_a_damaged_state_is_one_line(source: Source, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_ends_the_training(source: Source, tmp_path: Path) -> None:
-    with pytest.raises(MethodError, match="no longer finite at step 3"):
-        run(source, tmp_path, SETTINGS.model_copy(update={"lr": 1e30, "clip_norm": 1e30, "weight_decay": 1e6}))
+    wild = SETTINGS.model_copy(update={"lr": 1e30, "clip_norm": 1e30, "weight_decay": 1e6})
+
+    with pytest.raises(MethodError, match=r"no longer finite at step 3.* --overwrite with a lower --lr, or"):
+        run(source, tmp_path / "whole", wild)
+    with pytest.raises(
+        MethodError, match=r"no longer finite at step 3.* --stages segment --overwrite with --set lr=1, or"
+    ):
+        run(source, tmp_path / "stage", wild, remedy=Remedy(anew="--stages segment --overwrite", slower="--set lr=1"))
 
 
 def test_without_validation_the_last_model_counts(source: Source, tmp_path: Path) -> None:
