@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from tests.listeners import Listener
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.labels import IGNORE, LabelMap
 from wsiseg.stores.patches import confidence_layer
@@ -182,3 +185,19 @@ def test_what_cannot_be_audited_is_told(store: PatchStore, tmp_path: Path, make_
         with pytest.raises(kind, match=message):
             audit(AuditJob(store=made.path, output=tmp_path / "out", layers=layers, truth=truth))
     assert not (tmp_path / "out").exists()
+
+
+def test_of_pseudo_labels_the_newest_are_looked_at(store: PatchStore, truth: NDArray[np.uint8], tmp_path: Path) -> None:
+    for age, name in ((5, "run-a-b4"), (5, "run-a-b5"), (9, "run-b-b4")):
+        store.add_layer(name, "classes", LabelMap.from_names(NAMES), made_by=name[:5])
+        store.write_labels(name, range(4), list(truth))
+        begun = time.time() - age
+        os.utime(store.path / "labels" / name / "zarr.json", (begun, begun))
+    told = Listener()
+
+    report = audit(AuditJob(store=store.path, output=tmp_path / "out"), told)
+    named = audit(AuditJob(store=store.path, output=tmp_path / "out", layers=("run-b-b4", "good")))
+
+    assert {*report.figures["layers"]} == {"good", "bad", "run-a-b4", "run-a-b5"}
+    assert told.heard[0].startswith("older pseudo-labels are left out: run-b-b4. Choose them with --layer")
+    assert {*named.figures["layers"]} == {"run-b-b4", "good"}

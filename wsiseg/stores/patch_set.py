@@ -134,11 +134,11 @@ class PatchSet:
                 result[places, :height, :width] = store.read_labels(layer, local)
         return result
 
-    def add_layer(self, name: str, kind: LayerKind, labels: LabelMap) -> None:
+    def add_layer(self, name: str, kind: LayerKind, labels: LabelMap, *, made_by: str = "") -> None:
         """Add an empty layer to every store; see `PatchStore.add_layer`."""
         for store in self.stores:
-            store.add_layer(name, kind, labels)
-        self.layers[name] = LayerInfo(kind=kind, labels=labels)
+            store.add_layer(name, kind, labels, made_by=made_by)
+        self.layers[name] = LayerInfo(kind=kind, labels=labels, made_by=made_by)
 
     def write_labels(self, layer: str, indices: Indices, arrays: Sequence[NDArray[Any]]) -> None:
         """Write labels of some patches; see `PatchStore.write_labels`."""

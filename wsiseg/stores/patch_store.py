@@ -155,6 +155,11 @@ class PatchStore:
         """Tell which patches have labels in `layer`, (N,)."""
         return self._layer(layer).has()
 
+    def begun_at(self, layer: str) -> float:
+        """Return when a layer of labels was begun, in seconds since 1970; 0 where there is none."""
+        file = self.path / "labels" / layer / METADATA
+        return file.stat().st_mtime if file.exists() else 0.0
+
     def read_images(self, indices: Indices) -> NDArray[np.uint8]:
         """Return patches in the order of `indices`, repeats allowed.
 
@@ -191,15 +196,15 @@ class PatchStore:
         """
         return self._layer(layer).read(indices)
 
-    def add_layer(self, name: str, kind: LayerKind, labels: LabelMap) -> None:
-        """Add an empty layer of labels.
+    def add_layer(self, name: str, kind: LayerKind, labels: LabelMap, *, made_by: str = "") -> None:
+        """Add an empty layer of labels; see `LayerInfo`.
 
         Raises
         ------
         StoreError
             If the store has a layer of that name.
         """
-        info = LayerInfo(kind=kind, labels=labels)
+        info = LayerInfo(kind=kind, labels=labels, made_by=made_by)
         folder = self.path / "labels" / name
         if not name or name.startswith(".") or "/" in name:
             raise StoreError(f"{name!r} cannot be the name of a layer", where=self.path)

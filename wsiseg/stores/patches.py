@@ -40,10 +40,14 @@ class LayerInfo:
         percent, 255 where there is no class).
     labels
         The classes.
+    made_by
+        What made it of what is known of the patches, such as a trained classifier; layers that one has made say the
+        same. Empty where labels were given.
     """
 
     kind: LayerKind
     labels: LabelMap
+    made_by: str = ""
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any], *, where: Path) -> Self:
@@ -56,14 +60,15 @@ class LayerInfo:
         """
         try:
             labels = LabelMap.model_validate(attributes["labels"])
-            return cls(kind=_KINDS[attributes["kind"]], labels=labels)
+            return cls(kind=_KINDS[attributes["kind"]], labels=labels, made_by=str(attributes.get("made_by", "")))
         except (KeyError, ValidationError) as error:
             raise StoreError("the layer has no valid label map", where=where) from error
 
     @property
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the layer's array."""
-        return {"kind": self.kind, "labels": self.labels.model_dump(mode="json")}
+        made_by = {"made_by": self.made_by} if self.made_by else {}
+        return {"kind": self.kind, "labels": self.labels.model_dump(mode="json"), **made_by}
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -125,7 +130,7 @@ class Patches(Protocol):
     def is_labelled(self, layer: str) -> NDArray[np.bool_]: ...  # noqa: D102
     def read_images(self, indices: Indices) -> NDArray[np.uint8]: ...  # noqa: D102
     def read_labels(self, layer: str, indices: Indices) -> NDArray[Any]: ...  # noqa: D102
-    def add_layer(self, name: str, kind: LayerKind, labels: LabelMap) -> None: ...  # noqa: D102
+    def add_layer(self, name: str, kind: LayerKind, labels: LabelMap, *, made_by: str = "") -> None: ...  # noqa: D102
     def write_labels(self, layer: str, indices: Indices, arrays: Sequence[NDArray[Any]]) -> None: ...  # noqa: D102
     def read_image_labels(self, layer: str, indices: Indices) -> NDArray[np.uint8]: ...  # noqa: D102
     def add_image_layer(  # noqa: D102

@@ -45,7 +45,7 @@ class AuditJob:
     output
         Folder of the page and the figures.
     layers
-        Layers of classes to look at; None takes all but `truth`.
+        Layers of classes to look at; None takes all but `truth`, and of pseudo-labels the newest.
     truth
         Layer of masks that are true; None takes the one that has the name of a layer of image labels, if any.
     """
@@ -107,7 +107,7 @@ def audit(job: AuditJob, progress: Progress = SILENT) -> AuditReport:
         If there is nothing to look at, or layers are of different classes.
     """
     patches = open_patches([job.store])
-    layers, truth = _layers(patches, job)
+    layers, truth = _layers(patches, job, progress)
     labels = patches.layers[layers[0]].labels
     tallies, indices = Tallies(layers, classes=len(labels)), _labelled(patches, layers)
     # Where nothing is known to be true, nothing can be said of confidence.
@@ -148,11 +148,11 @@ def audit(job: AuditJob, progress: Progress = SILENT) -> AuditReport:
     return AuditReport(page=job.output / PAGE, figures=figures)
 
 
-def _layers(patches: PatchSet, job: AuditJob) -> tuple[tuple[str, ...], str | None]:
+def _layers(patches: PatchSet, job: AuditJob, progress: Progress) -> tuple[tuple[str, ...], str | None]:
     """Return the layers to look at, and the true one."""
     known = [name for name, info in patches.layers.items() if info.kind == "classes"]
     truth = job.truth or next((name for name in known if name in patches.image_layers), None)
-    layers = job.layers or tuple(name for name in known if name != truth)
+    layers = job.layers or _current(patches, [name for name in known if name != truth], progress)
     missing = [name for name in (*layers, *([truth] if truth else [])) if name not in known]
     if missing:
         raise ConfigError(
@@ -168,6 +168,22 @@ def _layers(patches: PatchSet, job: AuditJob) -> tuple[tuple[str, ...], str | No
     if len(set(names.values())) > 1:
         raise DataError("the layers are of different classes", where=job.store, mend="Choose some with --layer")
     return layers, truth
+
+
+def _current(patches: PatchSet, names: list[str], progress: Progress) -> tuple[str, ...]:
+    """Return the layers without pseudo-labels of earlier trainings, which stay in the store."""
+    made_by = {name: patches.layers[name].made_by for name in names}
+    made = [name for name in names if made_by[name]]
+    if not made:
+        return tuple(names)
+    newest = made_by[max(made, key=lambda name: max(store.begun_at(name) for store in patches.stores))]
+    older = [name for name in made if made_by[name] != newest]
+    if older:
+        what = "older pseudo-labels are left out: "
+        progress.say(
+            what + f"{', '.join(older)}. Choose them with --layer, or delete their folders in labels/ of the store"
+        )
+    return tuple(name for name in names if name not in older)
 
 
 def _labelled(patches: PatchSet, layers: tuple[str, ...]) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,6 @@ from wsiseg import checkpoint
 from wsiseg.atomic import write_bytes
 from wsiseg.errors import DataError
 from wsiseg.lock import locked
-from wsiseg.stores.patches import LayerInfo
 from wsiseg.training.annotation import annotate, pixel_counts
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ def layer_names(data: PatchData, model: Path, layers: tuple[str, ...]) -> dict[s
     """
     made_of = f"{checkpoint.fingerprint(model)} {data.fingerprint}"
     mark = hashlib.blake2b(made_of.encode(), digest_size=4).hexdigest()
-    return {layer: f"{checkpoint.read_card(model).name}-{mark}-{layer}" for layer in layers}
+    # Models may have names that no layer can have.
+    name = re.sub(r"[^\w.-]+", "-", checkpoint.read_card(model).name).lstrip(".-")
+    return {layer: f"{name or 'model'}-{mark}-{layer}" for layer in layers}
 
 
 def write_masks(
@@ -65,6 +67,8 @@ def write_masks(
     BusyError
         If another process writes the same layers.
     """
+    # The same of all layers.
+    (made_by,) = {name.removesuffix(f"-{layer}") for layer, name in names.items()}
     with ExitStack() as locks:
         for store in data.patches.stores:
             # Of these layers alone: trainings that run side by side write layers of their own.
@@ -75,6 +79,7 @@ def write_masks(
             names,
             data.info.labels,
             white=data.info.white,
+            made_by=made_by,
             batch_size=_BATCH,
             device=device,
             with_confidence=with_confidence,
@@ -92,20 +97,29 @@ def check_masks(data: PatchData, names: dict[str, str], *, where: Path, stage: s
     DataError
         If some have none.
     """
-    present = set().union(*(store.layers for store in data.patches.stores))
+    for store in data.patches.stores:
+        data.patches.layers.update(store.layers)
     for name in names.values():
-        if name in present:
-            data.patches.layers.setdefault(name, LayerInfo(kind="classes", labels=data.info.labels))
-        if name not in present or not data.patches.is_labelled(name)[data.known.indices].all():
-            raise DataError(f"the stage {stage} has not been run", where=where, mend=f"Add {stage} to --stages")
+        if name not in data.patches.layers or not data.patches.is_labelled(name)[data.known.indices].all():
+            raise DataError(
+                f"the stage {stage} has not been run, or with other options",
+                where=where,
+                mend=f"Add {stage} to --stages",
+            )
 
 
-def balance(data: PatchData, names: dict[str, str], progress: Progress) -> Balance:
-    """Return how often each class is labelled, and warn of classes that have gone."""
+def balance(data: PatchData, names: dict[str, str], progress: Progress, stop: Stop) -> Balance:
+    """Return how often each class is labelled, and warn of classes that have gone.
+
+    Raises
+    ------
+    StoppedError
+        If `stop` was requested.
+    """
     labels, shown = data.info.labels.labels, data.known.present.mean(axis=0)
     told: Balance = {}
     for layer, name in names.items():
-        counts = pixel_counts(data.known, name)
+        counts = pixel_counts(data.known, name, stop)
         labelled = counts[: len(labels)]
         with np.errstate(invalid="ignore"):
             shares = labelled / labelled.sum()

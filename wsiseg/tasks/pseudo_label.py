@@ -165,7 +165,7 @@ def pseudo_label(job: PseudoLabelJob, progress: Progress = SILENT, stop: Stop | 
         names=names,
         patches=sum(len(part.known.indices) for part in parts),
         labelled=labelled,
-        shares=balance(data, names, progress),
+        shares=balance(data, names, progress, stop),
         exported=exported,
     )
 

@@ -24,18 +24,24 @@ def fingerprints(paths: Sequence[Path], stores: Sequence[PatchSet]) -> dict[str,
 
 
 def common_layer(stores: Sequence[PatchSet], name: str | None) -> tuple[str, LayerInfo]:
-    """Return the layer to train on, the same in all stores."""
+    """Return the layer to train on, the same in all stores; pseudo-labels only if they are asked for."""
     # How sure labels are is nothing to learn.
-    known = sorted({layer for store in stores for layer, info in store.layers.items() if info.kind != "confidence"})
+    infos = {layer: info for store in stores for layer, info in store.layers.items() if info.kind != "confidence"}
+    known, given = sorted(infos), sorted(layer for layer, info in infos.items() if not info.made_by)
     if not known:
         raise DataError(
             "the stores have no layer of labels", mend="Make them with wsiseg ingest --labels-as, or import labels"
         )
-    if name is None and len(known) > 1:
+    if name is None and len(given) > 1:
         raise ConfigError(
-            "the stores have several layers of labels", mend=f"Pass --layer with one of {', '.join(known)}"
+            "the stores have several layers of labels", mend=f"Pass --layer with one of {', '.join(given)}"
         )
-    name = name or known[0]
+    if name is None and not given:
+        raise DataError(
+            "the stores have pseudo-labels only",
+            mend=f"Give them labels, or pass --layer with one of {', '.join(known)}",
+        )
+    name = name or given[0]
     for store in stores:
         if name not in known or name not in store.layers:
             raise DataError(
@@ -43,10 +49,10 @@ def common_layer(stores: Sequence[PatchSet], name: str | None) -> tuple[str, Lay
                 where=", ".join(sorted(set(store.parents))[:3]),
                 mend=f"There are: {', '.join(layer for layer in known if layer in store.layers) or 'none'}",
             )
-    infos = [store.layers[name] for store in stores]
-    if any(info != infos[0] for info in infos):
+    found = [store.layers[name] for store in stores]
+    if any(info != found[0] for info in found):
         raise DataError(f"the layers {name!r} of the stores have different classes", mend="Train on them one by one")
-    return name, infos[0]
+    return name, found[0]
 
 
 def sources(

@@ -43,6 +43,7 @@ def annotate(
     labels: LabelMap,
     *,
     white: WhiteRule | None,
+    made_by: str,
     batch_size: int,
     device: torch.device,
     with_confidence: bool = False,
@@ -64,6 +65,8 @@ def annotate(
         The classes.
     white
         What of a patch is without tissue, beside its padding; None where the classes cover all of it.
+    made_by
+        What the layers say of who has made them; see `LayerInfo`.
     batch_size
         Images at once.
     device
@@ -89,7 +92,7 @@ def annotate(
     kinds.update(dict.fromkeys(sure.values(), "confidence"))
     for name, kind in kinds.items():
         if name not in patches.layers:
-            patches.add_layer(name, kind, labels)
+            patches.add_layer(name, kind, labels, made_by=made_by)
     is_done = np.all([patches.is_labelled(name) for name in kinds], axis=0)
     rows = np.arange(len(known.indices)) if overwrite else np.flatnonzero(~is_done[known.indices])
 
@@ -114,13 +117,21 @@ def annotate(
     return len(rows)
 
 
-def pixel_counts(known: Known, name: str) -> NDArray[np.int64]:
-    """Return how many pixels of the known patches have each label in a layer, (256,); the last are ignored."""
+def pixel_counts(known: Known, name: str, stop: Stop) -> NDArray[np.int64]:
+    """Return how many pixels of the known patches have each label in a layer, (256,); the last are ignored.
+
+    Raises
+    ------
+    StoppedError
+        If `stop` was requested.
+    """
     counts = np.zeros(256, dtype=np.int64)
     for first in range(0, len(known.indices), _RUN):
         counts += np.bincount(
             known.patches.read_labels(name, known.indices[first : first + _RUN]).ravel(), minlength=256
         )
+        if stop.is_requested:
+            raise stop.error()
     return counts
 
 

@@ -63,6 +63,7 @@ def test_white_and_padding_have_no_class(
         names,
         labels,
         white=white,
+        made_by="made",
         batch_size=1,
         device=torch.device("cpu"),
         with_confidence=True,
