@@ -14,6 +14,7 @@ from zarr.registry import register_codec
 from wsiseg.errors import StoreError
 from wsiseg.labels import IGNORE, LabelMap
 from wsiseg.stores.checksum import crc32c
+from wsiseg.stores.image_labels import ImageLayerInfo
 from wsiseg.stores.jpeg_codec import JpegCodec
 from wsiseg.stores.patch_meta import CodecName, PatchMeta
 from wsiseg.stores.patch_set import PatchSet
@@ -350,3 +351,16 @@ def test_shards_hold_a_power_of_two_patches(monkeypatch: pytest.MonkeyPatch) -> 
     assert per_shard(1) == 256
     assert per_shard(2**30) == 1
     assert crc32c(b"123456789") == 0xE3069283
+
+
+def test_labels_that_are_lost_with_the_store_before_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    store = make_store(tmp_path / "s.zarr", images)
+    store.add_layer("gt", "instances", LABELS)
+    store.add_image_layer("drawn", ImageLayerInfo(labels=LABELS), np.ones((2, 2), np.uint8))
+
+    again = make_store(tmp_path / "s.zarr", images)
+
+    assert again.layers == {}
+    (record,) = caplog.records
+    assert record.getMessage().endswith("made anew, without the labels that it had: image_labels/drawn, labels/gt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from wsiseg.stores.chunk_codecs import Jpeg, Zstd
 from wsiseg.stores.image_labels import write_image_layer
 from wsiseg.stores.patch_meta import KEY
 from wsiseg.stores.shards import ShardedArray
-from wsiseg.stores.zarr_files import write_array, write_group
+from wsiseg.stores.zarr_files import METADATA, write_array, write_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from wsiseg.stores.image_labels import ImageLayerInfo
     from wsiseg.stores.patch_meta import PatchMeta
     from wsiseg.stores.patches import LayerInfo
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,8 +145,8 @@ class PatchWriter:
 def new_folder(path: Path) -> Iterator[Path]:
     """Give a folder that becomes `path` when the block ends well; the caller holds the lock.
 
-    A store that was at `path` is replaced then. What an earlier, killed run left behind
-    is removed.
+    A store that was at `path` is replaced then, and labels that only the old one had are told.
+    What an earlier, killed run left behind is removed.
     """
     temporary = part_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,9 +155,16 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         sync(temporary)
+        if lost := sorted(_labels(path) - _labels(temporary)):
+            logger.warning("%s is made anew, without the labels that it had: %s", path, ", ".join(lost))
         put_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _labels(store: Path) -> set[str]:
+    """Return the layers of labels and of image labels in a folder, as paths inside."""
+    return {f"{file.parents[1].name}/{file.parent.name}" for file in store.glob(f"*labels/[!.]*/{METADATA}")}
 
 
 def part_path(path: Path) -> Path:
