@@ -134,6 +134,19 @@ def test_centres_follow_the_network_once_it_has_learnt_something() -> None:
     assert centres.state_dict().keys() <= {name.rpartition(".")[2] for name in learner.module.state_dict()}
 
 
+def test_centres_follow_the_pixels_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = segment_learner()
+    assert isinstance(learner.module, ComparingNet)
+    assert learner.module.space is not None
+    seen: list[tuple[int, ...]] = []
+    monkeypatch.setattr(craanet_segment, "of_all", lambda values: torch.cat((values, values)))
+    monkeypatch.setattr(learner.module.space.centres, "update", lambda *parts: seen.append(tuple(map(len, parts))))
+
+    losses(learner, STEPS - 1)
+
+    assert seen == [(8, 8, 8)]
+
+
 def test_labels_that_are_not_reliable_are_not_learnt() -> None:
     given = data()
     others = given.targets["complete"].clone()

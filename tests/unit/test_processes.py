@@ -17,7 +17,7 @@ from wsiseg.methods.base import Clock
 from wsiseg.methods.classifier_watch import ClassifierWatch
 from wsiseg.methods.craanet_classify import AccumulatingNet
 from wsiseg.methods.mlps_presets import PRESETS
-from wsiseg.methods.processes import gathered, is_first
+from wsiseg.methods.processes import gathered, is_first, of_all
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +70,8 @@ def work(rank: int, folder: Path) -> None:
     store = f"file://{folder / 'store'}"
     distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=WORLD)
     try:
-        assert gathered(torch.tensor([[rank, 7]])).tolist() == [[0, 7], [1, 7]]
+        for together in (gathered, of_all):
+            assert together(torch.tensor([[rank, 7]])).tolist() == [[0, 7], [1, 7]]
         assert is_first() is (rank == 0)
         accumulated(rank, WORLD).save(folder / f"{rank}.npy")
         (folder / f"{rank}.txt").write_text("\n".join(watched(rank)))
@@ -104,4 +105,5 @@ def test_alone_there_is_nothing_to_share() -> None:
     values = torch.arange(6).view(3, 2).T
 
     assert torch.equal(gathered(values), values)
+    assert of_all(values) is values
     assert is_first()

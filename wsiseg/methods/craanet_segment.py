@@ -19,7 +19,7 @@ from wsiseg.methods.craanet_options import DESCRIPTION
 from wsiseg.methods.pair_options import CLASSIFY, SEGMENT, model_card
 from wsiseg.methods.pairs import UngatedPredictor, begun
 from wsiseg.methods.predictor import normalised
-from wsiseg.methods.processes import is_first
+from wsiseg.methods.processes import is_first, of_all
 from wsiseg.nets.deeplab import FEATURES
 from wsiseg.nets.gated import GatedSpec
 from wsiseg.nets.projection import ProjectionHead
@@ -194,7 +194,8 @@ class SegmentLearner:
             max_views=settings.max_views,
         )
         if self._module.training:
-            space.centres.update(vectors.detach(), labels, prediction)
+            # Centres are buffers, and all processes take the first one's: it has to know the pixels of all.
+            space.centres.update(of_all(vectors.detach()), of_all(labels), of_all(prediction))
         return terms
 
 
