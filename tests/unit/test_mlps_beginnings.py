@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from wsiseg.errors import DataError, MethodError
 from wsiseg.labels import LabelMap
@@ -58,6 +58,21 @@ def test_a_file_is_for_the_classifier_whose_early_layers_it_freezes(
     assert "1 arrays have no place in the network (extra)" in caplog.text
 
 
+@pytest.mark.parametrize("kept", ["one array", "other widths", "all but an average"])
+def test_a_file_without_what_would_be_frozen_is_refused(kept: str, weights: Path, tmp_path: Path) -> None:
+    whole = load_file(weights)
+    averages = [name for name in whole if name.endswith("running_mean")]
+    given = {
+        "one array": {averages[0]: whole[averages[0]]},
+        "other widths": {name: torch.zeros(3) if name in averages else value for name, value in whole.items()},
+        "all but an average": {name: value for name, value in whole.items() if name != averages[-1]},
+    }[kept]
+    save_file(given, tmp_path / "part.safetensors")
+
+    with pytest.raises(DataError, match="arrays that would not be learnt have no value in it"):
+        classifier(MlpsOptions(backbone=BACKBONE, init=str(tmp_path / "part.safetensors")))
+
+
 def test_random_weights_are_warned_of_and_nothing_is_frozen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     options = MlpsOptions(backbone=BACKBONE)
     stage = ClassifyStage(options=options, settings=options.resolved().classify)
@@ -75,6 +90,16 @@ def test_random_weights_are_warned_of_and_nothing_is_frozen(tmp_path: Path, capl
     other = SegmentStage(options=MlpsOptions(backbone="resnet10t"), settings=options.resolved().segment)
     with pytest.raises(MethodError, match="another backbone"):
         other.build(FACTS, {CLASSIFY: tmp_path / "classify"}, ("a",))
+
+
+def test_a_file_begins_the_segmentation_network_on_the_same_backbone_too(weights: Path) -> None:
+    options = MlpsOptions(backbone=BACKBONE, init=str(weights), gate=False)
+    learner = SegmentStage(options=options, settings=options.resolved().segment).build(FACTS, {}, ("a",))
+
+    given = {name: value for name, value in load_file(weights).items() if name.startswith("encoder.")}
+    own = learner.module.get_submodule("segmenter.backbone").state_dict()
+    assert given
+    assert all(own[name].equal(value) for name, value in given.items())
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def train(
         str | None,
         typer.Option(
             "--init",
-            help="Weights that its networks begin with: none, imagenet (downloaded), or a file. Default none.",
+            help="Weights that its networks begin with: none, imagenet (downloaded), or a file, for all networks "
+            "on the same backbone. Default none.",
             rich_help_panel=MODEL,
         ),
     ] = None,

@@ -35,9 +35,10 @@ class PairOptions(Config):
         Of a classifier on an encoder of timm: pixels per position of its maps, 8 or 16.
     init
         Weights that the backbones begin with: ``none``, ``imagenet`` (downloaded where they can
-        be had), or a file for the classifier.
+        be had), or a file for that of the classifier.
     init_segmenter
-        The same for the segmentation network; None takes `init` unless that is a file.
+        The same for the segmentation network; None takes `init` unless that is a file for another
+        backbone.
     licence
         Kept with the model.
     """
@@ -57,7 +58,10 @@ class PairOptions(Config):
     @property
     def segmenter_init(self) -> str:
         """Return the weights that the segmentation network begins with."""
-        return self.init_segmenter or (DOWNLOADED if self.init == DOWNLOADED else RANDOM)
+        if self.init_segmenter is not None:
+            return self.init_segmenter
+        is_shared = self.init in (RANDOM, DOWNLOADED) or self.segmenter_backbone == self.backbone
+        return self.init if is_shared else RANDOM
 
 
 def model_card(facts: TrainingFacts, options: PairOptions, net: Config, *, description: str) -> ModelCard:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsiseg import checkpoint
-from wsiseg.errors import MethodError
+from wsiseg.errors import DataError, MethodError
 from wsiseg.initial_weights import initialise, read_weights
 from wsiseg.methods.pair_options import DOWNLOADED, RANDOM
 from wsiseg.methods.predictor import NetPredictor, normalised
@@ -53,14 +53,28 @@ def begin(trunk: TapClassifier, *, init: str) -> None:
     Raises
     ------
     DataError
-        If the file cannot be read or does not fit.
+        If the file cannot be read or does not fit, be it that it lacks what is to stay as it is.
     """
     if init == RANDOM:
-        logger.warning("the classifier begins with random weights: nothing of it is frozen, and it learns slowly")
+        logger.warning(
+            "the classifier begins with random weights: nothing of it is frozen, and it learns slowly; "
+            "pass --init FILE, or --backbone resnet18 --init imagenet (downloaded)"
+        )
         return
-    if init != DOWNLOADED:
-        initialise(trunk, read_weights(Path(init)), where=Path(init))
     trunk.freeze()
+    if init == DOWNLOADED:
+        return
+    report = initialise(trunk, read_weights(Path(init)), where=Path(init))
+    held = {name for name, value in trunk.named_parameters() if not value.requires_grad}
+    # Averages of batch normalisation stay as they are, too.
+    held |= {name for name, _ in trunk.named_buffers()}
+    lost = sorted(held.intersection(report.missing + report.misshapen))
+    if lost:
+        raise DataError(
+            f"{len(lost)} arrays that would not be learnt have no value in it, such as {lost[0]}",
+            where=init,
+            mend="Check that the file was made for the same backbone, or pass --init none",
+        )
 
 
 def begun(spec: GatedSpec, classes: int, *, init: str, done: Mapping[str, Path], stage: str) -> GatedDeepLab:
@@ -86,7 +100,10 @@ def begun(spec: GatedSpec, classes: int, *, init: str, done: Mapping[str, Path],
     """
     net = build_gated(spec, classes, weights=downloaded(init))
     if init == RANDOM:
-        logger.warning("the segmentation network begins with random weights and learns slowly")
+        logger.warning(
+            "the segmentation network begins with random weights and learns slowly; "
+            "pass --init imagenet, or --set options.init_segmenter=FILE"
+        )
     elif init != DOWNLOADED:
         initialise(net.segmenter, read_weights(Path(init)), where=Path(init))
     if net.classifier is not None and spec.classifier is not None:
