@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from wsiseg.config import Config, load, save
+from wsiseg.config import Config, flattened, load, merged, save
 from wsiseg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,3 +75,28 @@ def test_saved_settings_are_the_resolved_ones(tmp_path: Path) -> None:
     save(Outer(mpp=2.0), tmp_path / "config.json")
 
     assert Outer.model_validate_json((tmp_path / "config.json").read_text()) == Outer(mpp=2.0)
+
+
+def test_changes_reach_into_nested_settings_and_leave_these_as_they_are() -> None:
+    base = {"gate": True, "numbers": {"lr": 0.1, "epochs": 20}, "layers": [1, 2]}
+    changed = merged(base, {"numbers": {"lr": 0.01}, "layers": [3], "gate": {"epsilon": 0.1}, "new": {"a": 1}})
+
+    assert changed == {
+        "gate": {"epsilon": 0.1},
+        "numbers": {"lr": 0.01, "epochs": 20},
+        "layers": [3],
+        "new": {"a": 1},
+    }
+    assert base == {"gate": True, "numbers": {"lr": 0.1, "epochs": 20}, "layers": [1, 2]}
+
+
+def test_flat_names_are_those_that_overrides_take() -> None:
+    nested = {"mpp": 1.0, "inner": {"sigma_px": 3.0}, "deep": {"er": {"a": [1], "b": None}}, "empty": {}}
+
+    flat = flattened(nested)
+
+    assert flat == {"mpp": 1.0, "inner.sigma_px": 3.0, "deep.er.a": [1], "deep.er.b": None}
+    assert (
+        load(Outer, overrides=[f"{key}={value}" for key, value in flat.items() if "deep" not in key]).inner.sigma_px
+        == 3
+    )

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pydantic import Field
 
-from wsiseg.config import load
+from wsiseg.config import load, merged
 from wsiseg.methods.mlps_presets import PRESETS, MlpsPreset, PresetName
 from wsiseg.methods.pair_options import PairOptions
 from wsiseg.nets.gated import CamSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 DESCRIPTION: Final = "Tissue classes, learnt by multi-layer pseudo-supervision from what patches show"
 
@@ -39,18 +36,9 @@ class MlpsOptions(PairOptions):
 
     def resolved(self) -> MlpsPreset:
         """Return the numbers that hold."""
-        return load(MlpsPreset, options=_merged(PRESETS[self.preset].model_dump(mode="json"), self.numbers))
+        return load(MlpsPreset, options=merged(PRESETS[self.preset].model_dump(mode="json"), self.numbers))
 
     @property
     def cam(self) -> CamSpec:
         """Return the classifier."""
         return CamSpec(backbone=self.backbone, output_stride=self.output_stride)
-
-
-def _merged(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested settings with some replaced."""
-    merged = dict(base)
-    for key, value in changes.items():
-        known = merged.get(key)
-        merged[key] = _merged(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
-    return merged
