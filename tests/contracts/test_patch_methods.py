@@ -24,6 +24,7 @@ from wsiseg.methods.base import Batch, Clock
 from wsiseg.methods.predictor import load_predictor
 from wsiseg.methods.registry import get_patch_method
 from wsiseg.methods.stages import LabelStage
+from wsiseg.progress import Silent
 from wsiseg.stopping import Stop
 from wsiseg.stores.patch_store import PatchStore
 from wsiseg.tasks.ingest import ingest
@@ -274,6 +275,24 @@ def test_a_changed_number_of_a_stage_concerns_that_stage_alone(run: Run) -> None
     # The page and the settings wait for a training that is finished.
     assert files(run.folder) == before
     assert files(run.store) == labels
+
+
+def test_a_stop_is_seen_after_the_last_training_too(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.folder, tmp_path / "run")
+    page, stop = tmp_path / "run" / "report.html", Stop()
+    page.unlink()
+    work = job(run.method.name, run.store, tmp_path / "run")
+
+    class Hasty(Silent):
+        def say(self, message: str) -> None:
+            if message.startswith(f"{run.stages[-1].name}: finished before"):
+                stop.request("of haste")
+
+    with pytest.raises(StoppedError):
+        train(work, Hasty(), stop)
+    assert not page.exists()
+    train(work)
+    assert page.exists()
 
 
 @pytest.mark.slow
