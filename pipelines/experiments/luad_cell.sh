@@ -13,10 +13,10 @@ ROW=$1 FOLD=$2 SEED=$3
 OUT=${OUT:-luad}
 BACKBONE=${BACKBONE:-tf_efficientnet_lite0}
 INIT=${INIT:-none}                      # a file of weights of the backbone; see lite0_weights.py
-CLASSIFY=${CLASSIFY:-"epochs=20 lr=0.001 momentum=0.9"}
-SEGMENT=${SEGMENT:-"epochs=12 lr=0.001 momentum=0.9 weight_decay=0.0005"}
+CLASSIFY=${CLASSIFY:-"epochs=12 lr=0.001 momentum=0.9"}   # of a few hundred updates; the published 16,000 need less
+SEGMENT=${SEGMENT:-"epochs=12 lr=0.001"}
 BATCH=${BATCH:-8}
-AMP=${AMP:-off}
+AMP=${AMP:-bf16}
 # ------------------------------------------------------------------------------
 
 here=$(dirname "$0")
@@ -85,7 +85,7 @@ case $ROW in
       --classes tumour,stroma,normal --mpp 1 --split "$data/full/split.csv"
     epochs=$(tr ' ' '\n' <<< "$SEGMENT" | sed -n 's/^epochs=//p')
     wsiseg train --method supervised "$cell/full.zarr" -o "$run" --arch deeplabv3+ --encoder "$BACKBONE" --init "$INIT" \
-      --crop-px 224 --epochs "$epochs" "${both[@]}"
+      --crop-px 224 --epochs "$epochs" --set fit.validate_every=13 "${both[@]}"
     ;;
   *) echo "there is no row $ROW" >&2 && exit 2 ;;
 esac
