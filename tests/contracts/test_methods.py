@@ -15,7 +15,7 @@ from wsiseg.errors import ConfigError, MethodError
 from wsiseg.labels import LabelMap
 from wsiseg.methods import registry
 from wsiseg.methods.base import Batch, Clock, DenseLearner, TrainingFacts
-from wsiseg.methods.predictor import load_predictor
+from wsiseg.methods.predictor import NetPredictor, load_predictor
 from wsiseg.methods.registry import get_method, get_patch_method, method_names
 
 if TYPE_CHECKING:
@@ -299,7 +299,9 @@ def test_training_begins_with_the_weights_of_a_file(tmp_path: Path) -> None:
 def test_deeplab_gets_colours_as_they_are() -> None:
     learner = build(Case("supervised", "classes", {"arch": "deeplabv3+", "encoder": "mobilenetv3_small_050"}))
 
-    assert learner.predictor(learner.module).card.normalisation == Normalisation.none()
+    predictor = learner.predictor(learner.module)
+    assert isinstance(predictor, NetPredictor)
+    assert predictor.card.normalisation == Normalisation.none()
 
 
 def test_a_head_for_objects_needs_objects() -> None:
