@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -125,9 +124,7 @@ def test_without_held_out_images_there_is_no_best(
 ) -> None:
     run("train", store, "-o", tmp_path / "run", *SMALL, "--steps=2", "--val-fraction=0")
 
-    model, _, waited = capsys.readouterr().out.strip().partition("; ")
-    assert model == f"no validation, model of step 2 in {tmp_path / 'run' / 'last'}"
-    assert re.fullmatch(r"\d+% of the time spent waiting for batches", waited)
+    assert capsys.readouterr().out.strip() == f"no validation, model of step 2 in {tmp_path / 'run' / 'last'}"
 
 
 def test_several_stores_share_the_draws(store: Path, objects: Path, tmp_path: Path) -> None:

@@ -121,15 +121,13 @@ class TrainReport:
     def __str__(self) -> str:
         fit = self.fit
         done = f"nothing to do, all {fit.steps} steps were made before: " if fit.steps_before == fit.steps else ""
-        waited = "" if math.isnan(fit.wait) else f"; {fit.wait:.0%} of the time spent waiting for batches"
         if math.isnan(fit.best):
-            return f"{done}no validation, model of step {fit.best_step} in {self.checkpoint}{waited}"
+            return f"{done}no validation, model of step {fit.best_step} in {self.checkpoint}"
         if not self.is_best:
             best = f"the best {fit.metric} was {fit.best:.4f} at step {fit.best_step}"
-            return f"{done}model of step {fit.steps} in {self.checkpoint}, {best}{waited}"
+            return f"{done}model of step {fit.steps} in {self.checkpoint}, {best}"
         return (
-            f"{done}best {fit.metric} {fit.best:.4f} at step {fit.best_step} of {fit.steps}, "
-            f"model in {self.checkpoint}{waited}"
+            f"{done}best {fit.metric} {fit.best:.4f} at step {fit.best_step} of {fit.steps}, model in {self.checkpoint}"
         )
 
 

@@ -41,6 +41,8 @@ BEST: Final = "best"
 LAST: Final = "last"
 # Ranks on GPUs ask each other this seldom whether to stop: agreeing holds a GPU up.
 AGREE_EVERY: Final = 10
+# Share of the time waited for batches from which a word about it is worth reading.
+_LONG_WAIT: Final = 0.15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +163,8 @@ def fit(
             advance(status=run.status)
             run.keep()
         wait = stream.share() if state.step > begun else math.nan
+        if wait > _LONG_WAIT:
+            progress.say(f"{wait:.0%} of the time was spent waiting for batches; more --num-workers shorten that")
     if state.step > begun or not (folder / LAST / CARD).exists():
         run.finish()
     return FitReport(

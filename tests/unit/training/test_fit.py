@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.listeners import Listener
 from tests.training_logs import repeatable
 from wsiseg import checkpoint
 from wsiseg.checkpoint import ModelCard
@@ -240,11 +241,14 @@ def test_the_share_of_time_that_batches_let_wait_is_told(tmp_path: Path, monkeyp
     clock = Hand(monkeypatch)
     settings = SETTINGS.model_copy(update={"log_every": 6})
 
-    report = fit(TimedLearner(clock), SlowBatches(clock), settings, tmp_path)
+    listener = Listener()
+
+    report = fit(TimedLearner(clock), SlowBatches(clock), settings, tmp_path, progress=listener)
 
     told = {int(row["step"]): row["wait"] for row in read_table(tmp_path / "log.csv")}
     assert told == {1: 0.75, 6: 0.75, 12: 0.5}
     assert report.wait == pytest.approx((6 * 3 + 6 * 1) / (12 + 6 * 3 + 6 * 1))
+    assert any(message.startswith("67% of the time was spent waiting for batches") for message in listener.heard)
 
 
 def test_a_training_that_is_stopped_closes_its_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
