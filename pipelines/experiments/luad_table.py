@@ -1,8 +1,8 @@
-"""Write the table of a grid as Markdown: mean and standard deviation over pairs of a fold and a seed.
+"""Write the table of a grid as Markdown: mean and standard deviation over pairs of a fold and a seed, in points.
 
     python luad_table.py luad
 
-The last columns compare each row with the first of its method on the same test images.
+The last columns compare each row with the first of its method, and with full masks, on the same test images.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ UPPER = "full"
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Scores of one row on the test images of one fold, 0 … 1."""
+    """Scores of one row on the test images of one fold, 0 … 1; None for a class that is not there."""
 
     miou: float
     fw_iou: float
-    classes: dict[str, float]
+    classes: dict[str, float | None]
 
     @classmethod
     def read(cls, path: Path) -> Scores:
@@ -60,7 +60,7 @@ def read(folder: Path) -> dict[str, dict[str, Scores]]:
     return found
 
 
-def spread(values: list[float]) -> str:
+def spread(values: list[float] | list[float | None]) -> str:
     """Return mean ± sd, in points."""
     points = 100 * np.array([value for value in values if value is not None])
     if len(points) == 0:

@@ -1,0 +1,71 @@
+"""The table of an experiment compares rows on the same images, and bears with what is not done yet."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import wsiseg
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FOLDER = Path(wsiseg.__file__).parents[1] / "pipelines" / "experiments"
+
+
+@pytest.fixture(scope="module")
+def script() -> Iterator[Any]:
+    """Return the script, which is no package."""
+    if not FOLDER.is_dir():
+        pytest.skip("the pipelines do not come with an installed package")
+    sys.path.insert(0, str(FOLDER))
+    try:
+        yield importlib.import_module("luad_table")
+    finally:
+        sys.path.remove(str(FOLDER))
+        sys.modules.pop("luad_table", None)
+
+
+def score(folder: Path, pair: str, row: str, miou: float) -> None:
+    """Write what ``wsiseg evaluate`` would."""
+    (folder / pair).mkdir(parents=True, exist_ok=True)
+    report = {
+        "pooled": {"miou": {"value": miou}, "fw_iou": {"value": miou + 0.1}},
+        "classes": {"tumour": {"iou": miou}, "stroma": {"iou": None}},
+    }
+    (folder / pair / f"{row}.json").write_text(json.dumps(report))
+
+
+def cells(script: Any, folder: Path) -> dict[str, list[str]]:  # noqa: ANN401 - a script
+    """Return the table's cells by the title of their row."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in script.table(script.read(folder))]
+    assert {len(line) for line in lines} == {len(lines[0])}
+    return {line[0]: line[1:] for line in lines[2:]}
+
+
+def test_rows_are_compared_on_the_same_images(tmp_path: Path, script: Any) -> None:  # noqa: ANN401 - a script
+    for pair, base, method, full in (("fold0-seed0", 0.3, 0.4, 0.5), ("fold1-seed1", 0.5, 0.7, 0.7)):
+        score(tmp_path, pair, "mlps-cam", base)
+        score(tmp_path, pair, "mlps", method)
+        score(tmp_path, pair, "full", full)
+    score(tmp_path, "fold2-seed2", "mlps", 0.9)
+
+    found = cells(script, tmp_path)
+
+    assert found["MLPS: CAM alone"] == ["40.0 ± 14.1", "50.0 ± 14.1", "40.0 ± 14.1", "–", "0.0 ± 0.0", "66 %", "2"]
+    assert found["+ gate = **MLPS**"][0] == "66.7 ± 25.2"
+    assert found["+ gate = **MLPS**"][-3:] == ["15.0 ± 7.1", "90 %", "3"]
+    assert found["CRAANet: CAM alone"][-1] == "0"
+    assert found["full masks"][-3:] == ["–", "100 %", "2"]
+
+
+def test_a_folder_without_scores_is_told(tmp_path: Path, script: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401 - a script
+    monkeypatch.setattr(sys, "argv", ["luad_table.py", str(tmp_path)])
+
+    with pytest.raises(SystemExit):
+        script.main()
