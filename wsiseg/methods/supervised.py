@@ -197,8 +197,7 @@ class SupervisedStage:
             mpp=facts.mpp,
             tile_px=tile_px,
             halo_px=_halo_px(head, tile_px) if options.halo_px is None else options.halo_px,
-            normalisation=options.normalisation
-            or (Normalisation.none() if options.arch == DEEPLAB else Normalisation()),
+            normalisation=options.normalisation or _normalisation(options.arch),
             net=_net_spec(options),
             head=head,
             training_data=facts.training_data,
