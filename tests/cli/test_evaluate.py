@@ -142,10 +142,10 @@ def test_class_maps_are_scored_by_name_with_ignored_pixels(tmp_path: Path) -> No
     assert report["mean"]["miou"]["low"] is None
 
 
-@pytest.mark.parametrize("ignored", [255, 3])
+@pytest.mark.parametrize("ignored", [255, 3, 300])
 @pytest.mark.parametrize("classes", [None, 2])
 def test_predicted_pixels_of_no_class_have_no_answer(tmp_path: Path, ignored: int, classes: int | None) -> None:
-    write_labels(tmp_path / "t.png", np.array([[0, 1, 1, 0, ignored, ignored]], dtype=np.uint8))
+    write_labels(tmp_path / "t.png", np.array([[0, 1, 1, 0, ignored, ignored]], dtype=np.uint16))
     write_labels(tmp_path / "p.png", np.array([[0, 1, 254, 255, 254, 1]], dtype=np.uint8))
     config = EvaluateConfig(task="semantic", num_classes=classes, ignore_index=ignored)
 

@@ -143,7 +143,9 @@ def _read(
 def _unanswered(pred: NDArray[np.integer], config: EvaluateConfig, *, classes: int) -> NDArray[np.integer]:
     """Return a class map in which what `wsiseg predict` leaves without a class has no answer, whatever is ignored."""
     is_none = np.isin(pred, (NO_CLASS, IGNORE)) & (pred >= classes)
-    return np.where(is_none, config.ignore_index, pred)
+    # The ignored index may be larger than what predictions are kept in.
+    dtype = np.result_type(pred.dtype, np.min_scalar_type(config.ignore_index))
+    return np.where(is_none, dtype.type(config.ignore_index), pred)
 
 
 def _units(config: EvaluateConfig, scorer: Scorer) -> dict[str, str]:
