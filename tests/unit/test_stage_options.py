@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ from wsiseg.config import flattened, load, merged
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.methods.registry import PATCH_METHODS, get_patch_method
 from wsiseg.methods.stages import LabelStage
-from wsiseg.tasks.stage_options import choose, plan_of, remedy
+from wsiseg.tasks.stage_options import OPTIONS, Chosen, choose, note_options, plan_of, remedy
 from wsiseg.tasks.train_job import TrainConfig
 from wsiseg.training.settings import FitSettings
 from wsiseg.training.state import check_plan
@@ -58,6 +59,9 @@ def trained(folder: Path, name: str, **options: Any) -> Path:  # noqa: ANN401
     state = {"plan": plan(name, "classify", **options), "step": 40, "best": 0.5, "best_step": 20}
     (folder / "classify").mkdir(parents=True)
     save_state(folder / "classify" / "last.pt", state)
+    method = known(name)
+    resolved = load(method.options, options=options)
+    note_options(Chosen(options=resolved, stages=method.stages(resolved)), folder, ["classify"], is_certain=True)
     return folder
 
 
@@ -75,7 +79,7 @@ def test_some_stage_depends_on_every_option(name: str) -> None:
     for stage in stages:
         read = merged(read, stage.depends_on)
 
-    # A preset is the numbers that it stands for.
+    # A preset is the numbers that it stands for; what becomes of it with --stages is seen to below.
     assert {*read} == {*method.options.model_fields} - {"preset"}
     for stage in stages:
         if not isinstance(stage, LabelStage):
@@ -133,6 +137,85 @@ def test_options_of_a_stage_that_is_left_out_are_those_it_was_trained_with(name:
     # Epochs that are asked for are those of the stages that are run.
     assert segment.depends_on["numbers"]["segment"]["epochs"] == 7
     assert listener.heard == ["as classify was trained: backbone=resnet18"]
+
+
+def numbers_of(name: str, options: Config, stage: str) -> dict[str, Any]:
+    (found,) = (one.depends_on["numbers"] for one in known(name).stages(options) if one.name == stage)
+    return dict(found)
+
+
+def test_later_stages_have_the_preset_of_the_classifier(tmp_path: Path) -> None:
+    run, listener = trained(tmp_path / "run", "mlps", preset="official-code"), Listener()
+
+    options = chosen(run, "mlps", listener)
+
+    whole = load(known("mlps").options, options={"preset": "official-code"})
+    assert numbers_of("mlps", options, "segment") == numbers_of("mlps", whole, "segment")
+    assert numbers_of("mlps", options, "segment")["divisor"] == "batch"
+    assert listener.heard == ["as classify was trained: preset=official-code"]
+
+
+def test_another_preset_concerns_later_stages_alone_and_is_told(tmp_path: Path) -> None:
+    run, listener = trained(tmp_path / "run", "mlps", preset="official-code"), Listener()
+
+    options = chosen(run, "mlps", listener, options={"preset": "paper"})
+
+    paper, published = (load(known("mlps").options, options={"preset": one}) for one in ("paper", "official-code"))
+    assert numbers_of("mlps", options, "segment") == numbers_of("mlps", paper, "segment")
+    assert numbers_of("mlps", options, "classify") == numbers_of("mlps", published, "classify")
+    assert listener.heard == ["other than when classify was trained: preset=paper and not official-code"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_was_asked_for_later_stages_is_remembered(name: str, tmp_path: Path) -> None:
+    method = known(name)
+    gate = not load(method.options).model_dump()["gate"]
+    asked = {"segmenter": "resnet18", "init_segmenter": "imagenet", "gate": gate, "numbers": {"segment": {"lr": 0.25}}}
+    asked |= {"vertical_flips": True} if name == "craanet" else {}
+    run = trained(tmp_path / "run", name, **asked)
+
+    segment = method.stages(chosen(run, name))[-1].depends_on
+    # What is asked for now comes first.
+    again = method.stages(chosen(run, name, options={"segmenter": "resnet34"}))[-1].depends_on
+
+    assert flattened(segment).items() >= flattened(asked).items()
+    assert again == {**segment, "segmenter": "resnet34"}
+
+
+def test_a_folder_that_does_not_tell_what_was_asked_for_is_warned_of(tmp_path: Path) -> None:
+    run, listener = trained(tmp_path / "run", "mlps", preset="official-code"), Listener()
+    (run / "classify" / OPTIONS).unlink()
+
+    chosen(run, "mlps", listener)
+
+    assert listener.heard[0].startswith(f"warning: {run / 'classify' / OPTIONS} is not there")
+
+
+@pytest.mark.parametrize("missing", ["method", "options"])
+def test_a_classifier_of_an_older_version_is_refused_with_a_way_out(tmp_path: Path, missing: str) -> None:
+    (tmp_path / "run" / "classify").mkdir(parents=True)
+    older = {key: value for key, value in plan("mlps", "classify").items() if key != missing}
+    save_state(tmp_path / "run" / "classify" / "last.pt", {"plan": older, "step": 40, "best": 0.5, "best_step": 20})
+
+    with pytest.raises(DataError, match=r"begun with an older version of wsiseg.*--overwrite without --stages"):
+        chosen(tmp_path / "run", "mlps")
+
+
+def test_options_are_noted_where_they_are_known_to_hold(tmp_path: Path) -> None:
+    method, run = known("mlps"), trained(tmp_path / "run", "mlps")
+    options = load(method.options, options={"gate": False})
+    now = Chosen(options=options, stages=method.stages(options))
+
+    def gates() -> dict[str, bool]:
+        return {path.parent.name: json.loads(path.read_text())["gate"] for path in run.glob(f"*/{OPTIONS}")}
+
+    note_options(now, run, LATER, is_certain=True)
+    assert gates() == {"classify": True, "segment": False}
+    # The classifier may turn out to have been begun with others.
+    note_options(now, run, None, is_certain=False)
+    assert gates() == {"classify": True, "segment": False}
+    note_options(now, run, None, is_certain=True)
+    assert gates() == {"classify": False, "segment": False}
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from wsiseg.config import flattened, load, merged
-from wsiseg.errors import ConfigError
+from wsiseg.config import flattened, load, merged, save
+from wsiseg.errors import ConfigError, DataError
 from wsiseg.methods.stages import LabelStage
 from wsiseg.training.fit import STATE
 from wsiseg.training.state import Remedy, read_begun
@@ -30,6 +31,9 @@ NUMBERS: Final = (
 )  # fmt: skip
 Stages = tuple["PatchStage | LabelStage", ...]
 
+# Of the whole method, as they were asked for when a stage was trained; lies in the stage's folder.
+OPTIONS: Final = "options.json"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
@@ -50,39 +54,61 @@ class Chosen:
 def choose(method: PatchMethod, config: TrainConfig, folder: Path, progress: Progress) -> Chosen:
     """Return the options that hold for a run, and the stages that they make.
 
-    A stage that is left out stays as it was trained: what was asked for then holds for later stages, too,
-    unless they are asked for something else.
+    A stage that is left out stays as it was trained. What was asked for then, a preset among it, holds for later
+    stages, too, unless they are asked for something else.
 
     Raises
     ------
     ConfigError
         If there is no such stage or option, or an option is for nothing but a stage that is left out and was
         trained with another.
+    DataError
+        If a stage that is left out does not tell what it was trained with.
     """
     first = method.stages(load(method.options, options=config.options))
     running = up_to_last(first, config.stages)
-    left_out = [stage for stage in running if config.stages is not None and stage.name not in config.stages]
-    trained = {
-        stage.name: _trained_with(folder / stage.name, method)
-        for stage in left_out
-        if not isinstance(stage, LabelStage)
-    }
-    given = _with_numbers(config, [stage.name for stage in first if not isinstance(stage, LabelStage)])
-    known: dict[str, Any] = {}
+    left_out = [
+        stage.name for stage in running if not isinstance(stage, LabelStage) and not _is_wanted(stage, config.stages)
+    ]
+    trained = {name: _trained_with(folder / name, method) for name in left_out}
+    asked: dict[str, Any] = {}
+    for name in left_out:
+        asked = merged(asked, _asked_for(folder / name, progress))
+    known = asked
     for options in trained.values():
+        # A preset that is asked for now does not concern what was trained with the numbers of another.
         known = merged(known, options)
+    given = _with_numbers(config, [stage.name for stage in first if not isinstance(stage, LabelStage)])
     chosen = load(method.options, options=merged(known, given))
     stages = method.stages(chosen)
     now = {stage.name: flattened(stage.depends_on) for stage in stages}
     for name, options in trained.items():
         others = {key for stage in running if stage.name != name for key in now[stage.name]}
         _check(flattened(options), now[name], others, where=folder / name)
-    alone = flattened(load(method.options, options=given).model_dump(mode="json"))
-    kept = {key: value for key, value in flattened(chosen.model_dump(mode="json")).items() if alone.get(key) != value}
-    told = ", ".join(f"{key}={value}" for key, value in kept.items() if not key.startswith("numbers."))
-    if told:
-        progress.say(f"as {' and '.join(trained)} was trained: {told}")
+    _tell(" and ".join(left_out), flattened(asked), load(method.options, options=given), chosen, progress)
     return Chosen(options=chosen, stages=stages)
+
+
+def note_options(chosen: Chosen, folder: Path, wanted: Sequence[str] | None, *, is_certain: bool) -> None:
+    """Write into the folder of each stage that is run what `choose` takes up where the stage is left out.
+
+    Parameters
+    ----------
+    chosen
+        What is trained.
+    folder
+        Of the run.
+    wanted
+        Names of the stages that are run; None for all.
+    is_certain
+        Whether all of them are known to have these options. Else what is said of stages that were begun before stays.
+    """
+    for stage in up_to_last(chosen.stages, wanted):
+        place = folder / stage.name
+        is_trained = _is_wanted(stage, wanted) and not isinstance(stage, LabelStage)
+        if is_trained and (is_certain or not (place / STATE).exists()):
+            place.mkdir(parents=True, exist_ok=True)
+            save(chosen.options, place / OPTIONS)
 
 
 def up_to_last(stages: Stages, wanted: Sequence[str] | None) -> Stages:
@@ -158,7 +184,13 @@ def _trained_with(folder: Path, method: PatchMethod) -> dict[str, Any]:
     begun = read_begun(folder / STATE, Remedy(effect="train all stages again"))
     if begun is None:
         return {}
-    trainer = begun.plan.get("method")
+    if not {"method", "options"} <= begun.plan.keys():
+        raise DataError(
+            f"{folder.name} was begun with an older version of wsiseg, which does not tell the options it had",
+            where=folder,
+            mend="Pass --overwrite without --stages to train all stages again, or train in another output folder",
+        )
+    trainer = begun.plan["method"]
     if trainer != method.name:
         raise ConfigError(
             f"{folder.name} was trained by {trainer}, not by {method.name}",
@@ -167,6 +199,40 @@ def _trained_with(folder: Path, method: PatchMethod) -> dict[str, Any]:
         )
     options: dict[str, Any] = begun.plan["options"]
     return options
+
+
+def _asked_for(folder: Path, progress: Progress) -> dict[str, Any]:
+    """Return the options of the run that trained a stage; none where its folder does not tell."""
+    path = folder / OPTIONS
+    if not path.exists():
+        if folder.exists():
+            progress.say(f"warning: {path} is not there; what later stages are not asked for is as it is by default")
+        return {}
+    options: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return options
+
+
+def _tell(trained: str, asked: dict[str, Any], alone: Config, chosen: Config, progress: Progress) -> None:
+    """Say which options were taken up, and which were replaced; numbers would be too many."""
+    without, now = (flattened(options.model_dump(mode="json")) for options in (alone, chosen))
+    kept = [f"{key}={value}" for key, value in now.items() if not _is_number(key) and without.get(key) != value]
+    if kept:
+        progress.say(f"as {trained} was trained: {', '.join(kept)}")
+    replaced = [
+        f"{key}={now.get(key)} and not {value}"
+        for key, value in asked.items()
+        if not _is_number(key) and now.get(key) != value
+    ]
+    if replaced:
+        progress.say(f"other than when {trained} was trained: {', '.join(replaced)}")
+
+
+def _is_number(key: str) -> bool:
+    return key.startswith("numbers.")
+
+
+def _is_wanted(stage: PatchStage | LabelStage, wanted: Sequence[str] | None) -> bool:
+    return wanted is None or stage.name in wanted
 
 
 def _with_numbers(config: TrainConfig, names: Sequence[str]) -> dict[str, Any]:

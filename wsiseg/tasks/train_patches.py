@@ -10,7 +10,7 @@ from wsiseg.config import save
 from wsiseg.errors import ConfigError
 from wsiseg.tasks.patch_data import patch_data
 from wsiseg.tasks.patch_run import PatchRun, clear_stages, finished
-from wsiseg.tasks.stage_options import NUMBERS, choose
+from wsiseg.tasks.stage_options import NUMBERS, choose, note_options
 from wsiseg.tasks.train_data import fingerprints
 from wsiseg.tasks.train_job import CONFIG, PAGE, TrainReport, clear
 from wsiseg.tasks.train_report import write_report
@@ -66,6 +66,7 @@ def train_on_patches(method: PatchMethod, job: TrainJob, ranks: Ranks, progress:
             clear_stages(job.output, stages, config.stages)
         if not (job.output / CONFIG).exists():
             save(resolved, job.output / CONFIG)
+        note_options(chosen, job.output, config.stages, is_certain=False)
     ranks.wait()
     run = PatchRun(method, stages, data, config.fit, job.output, ranks=ranks, progress=progress, stop=stop)
     report = run.run(config.stages)
@@ -73,6 +74,7 @@ def train_on_patches(method: PatchMethod, job: TrainJob, ranks: Ranks, progress:
     if ranks.is_first:
         # Only now is it certain that all stages had these settings.
         save(resolved, job.output / CONFIG)
+        note_options(chosen, job.output, config.stages, is_certain=True)
         _share(model, job.output / BEST)
         if report.is_new or not (job.output / PAGE).exists():
             # If this is stopped, the next call must not take an older page for the new one.
