@@ -138,7 +138,7 @@ class PatchSet:
         """Add an empty layer to every store; see `PatchStore.add_layer`."""
         for store in self.stores:
             store.add_layer(name, kind, labels, made_by=made_by)
-        self.layers[name] = LayerInfo(kind=kind, labels=labels, made_by=made_by)
+        self.layers[name] = self.stores[0].layers[name]
 
     def write_labels(self, layer: str, indices: Indices, arrays: Sequence[NDArray[Any]]) -> None:
         """Write labels of some patches; see `PatchStore.write_labels`."""

@@ -19,6 +19,7 @@ Pixels beyond a patch's extent are background when read here, whatever is stored
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -155,11 +156,6 @@ class PatchStore:
         """Tell which patches have labels in `layer`, (N,)."""
         return self._layer(layer).has()
 
-    def begun_at(self, layer: str) -> float:
-        """Return when a layer of labels was begun, in seconds since 1970; 0 where there is none."""
-        file = self.path / "labels" / layer / METADATA
-        return file.stat().st_mtime if file.exists() else 0.0
-
     def read_images(self, indices: Indices) -> NDArray[np.uint8]:
         """Return patches in the order of `indices`, repeats allowed.
 
@@ -204,7 +200,8 @@ class PatchStore:
         StoreError
             If the store has a layer of that name.
         """
-        info = LayerInfo(kind=kind, labels=labels, made_by=made_by)
+        made_at = datetime.now(UTC).isoformat(timespec="microseconds") if made_by else ""
+        info = LayerInfo(kind=kind, labels=labels, made_by=made_by, made_at=made_at)
         folder = self.path / "labels" / name
         if not name or name.startswith(".") or "/" in name:
             raise StoreError(f"{name!r} cannot be the name of a layer", where=self.path)

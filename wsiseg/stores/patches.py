@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
 import numpy as np
@@ -43,11 +43,15 @@ class LayerInfo:
     made_by
         What made it of what is known of the patches, such as a trained classifier; layers that one has made say the
         same. Empty where labels were given.
+    made_at
+        When it was begun by what made it: UTC, ISO 8601, in microseconds, so that later times sort later. Empty where
+        labels were given. Layers of several stores that go together may have been begun one after the other.
     """
 
     kind: LayerKind
     labels: LabelMap
     made_by: str = ""
+    made_at: str = field(default="", compare=False)
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any], *, where: Path) -> Self:
@@ -60,15 +64,16 @@ class LayerInfo:
         """
         try:
             labels = LabelMap.model_validate(attributes["labels"])
-            return cls(kind=_KINDS[attributes["kind"]], labels=labels, made_by=str(attributes.get("made_by", "")))
+            made = {key: str(attributes.get(key, "")) for key in ("made_by", "made_at")}
+            return cls(kind=_KINDS[attributes["kind"]], labels=labels, **made)
         except (KeyError, ValidationError) as error:
             raise StoreError("the layer has no valid label map", where=where) from error
 
     @property
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the layer's array."""
-        made_by = {"made_by": self.made_by} if self.made_by else {}
-        return {"kind": self.kind, "labels": self.labels.model_dump(mode="json"), **made_by}
+        made = {"made_by": self.made_by, "made_at": self.made_at} if self.made_by else {}
+        return {"kind": self.kind, "labels": self.labels.model_dump(mode="json"), **made}
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -128,7 +128,7 @@ def audit(job: AuditJob, progress: Progress = SILENT) -> AuditReport:
     figures = {
         "store": str(job.store),
         "truth": None if tallies.is_blind else truth,
-        **tallies.figures(patches, labels),
+        **tallies.figures(labels),
     }
     shown = layers if truth is None or tallies.is_blind else (*layers, truth)
     worst = [_panel(patches, index, fault, shown, labels) for index, fault in tallies.worst()]
@@ -176,7 +176,11 @@ def _current(patches: PatchSet, names: list[str], progress: Progress) -> tuple[s
     made = [name for name in names if made_by[name]]
     if not made:
         return tuple(names)
-    newest = made_by[max(made, key=lambda name: max(store.begun_at(name) for store in patches.stores))]
+    made_at = {
+        name: max(info.made_at for store in patches.stores if (info := store.layers.get(name)) is not None)
+        for name in made
+    }
+    newest = made_by[max(made, key=made_at.__getitem__)]
     older = [name for name in made if made_by[name] != newest]
     if older:
         what = "older pseudo-labels are left out: "

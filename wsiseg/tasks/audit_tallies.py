@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsiseg.labels import LabelMap
-    from wsiseg.stores.patch_set import PatchSet
 
 # Whatever JSON holds.
 Json = dict[str, Any]
@@ -44,7 +43,7 @@ class Tallies:
         self._pairs = {pair: np.zeros((classes + 1, classes + 1)) for pair in combinations(layers, 2)}
         self._against = {name: np.zeros((classes, classes + 1)) for name in layers}
         self._sure = {name: np.zeros((LEVELS, 2)) for name in layers}
-        self._true_patches = 0
+        self._patches = self._true_patches = 0
         # Patch, and how well its layers agree, or how true they are.
         self._agreements: list[tuple[int, float]] = []
         self._accuracies: list[tuple[int, float]] = []
@@ -74,6 +73,7 @@ class Tallies:
         confidence
             Percent (H, W) for layers that have it. It counts where there is truth.
         """
+        self._patches += 1
         for name, mask in masks.items():
             self._counts[name] += np.bincount(mask.ravel(), minlength=IGNORE + 1)
         shares = []
@@ -97,13 +97,13 @@ class Tallies:
         for name, percent in (confidence or {}).items():
             self._sure[name] += count_calibration(masks[name], true, percent).counts
 
-    def figures(self, patches: PatchSet, labels: LabelMap) -> Json:
+    def figures(self, labels: LabelMap) -> Json:
         """Return what was counted, with names."""
         layers: Json = {}
         for name, counts in self._counts.items():
             labelled = counts[: self._classes].sum()
             layers[name] = {
-                "patches": int(patches.is_labelled(name).sum()),
+                "patches": self._patches,
                 "coverage": float(labelled / max(counts.sum(), 1)),
                 "shares": _by_name(labels, counts[: self._classes] / max(labelled, 1)),
                 "truth": None if self.is_blind else self._truth(name, labels),
