@@ -79,6 +79,7 @@ def write_report(
     """
     predictors = {stage: load_predictor(model, device=device) for stage, model in models.items()}
     labels = data.info.labels
+    held_out = 0 if data.validation is None else len(data.validation.indices)
     scored = np.zeros(0, dtype=np.int64) if data.validation is None else some(data.validation.indices, _MOST)
     found = (
         {}
@@ -95,17 +96,17 @@ def write_report(
         method=method,
         facts=[
             {"value": f"{len(data.known.indices):,}", "label": "training patches"},
-            {"value": "–" if data.validation is None else f"{len(data.validation.indices):,}", "label": "with masks"},
+            {"value": f"{held_out:,}", "label": "validation patches"},
             {"value": len(labels), "label": "classes"},
-            {"value": "–" if data.facts.mpp is None else f"{data.facts.mpp:g} µm", "label": "per pixel"},
+            {"value": "–" if data.facts.mpp is None else f"{data.facts.mpp:g} µm/px", "label": "pixel size"},
         ],
         classes=keys(labels),
         curves=[(stage, encoded((folder / stage / CURVES).read_bytes())) for stage in _with_curves(folder, models)],
-        shown=[f"{part:.0%}" for part in data.known.present.mean(axis=0)],
+        shown=data.known.present.mean(axis=0).tolist(),
         balance=_balance(folder, labels),
         scores=[(stage, *_shown(matrix)) for stage, matrix in found.items()],
         scored=len(scored),
-        held_out=0 if data.validation is None else len(data.validation.indices),
+        held_out=held_out,
         training=_training_panels(data, predictors, layers, device),
         validation=_validation_panels(data, predictors, scored, device),
     )
@@ -121,7 +122,7 @@ def _balance(folder: Path, labels: LabelMap) -> list[dict[str, object]]:
     path = folder / BALANCE
     told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return [
-        {"layer": layer, "coverage": f"{shares[COVERAGE]:.1%}", "shares": [shares[name] for name in labels.names]}
+        {"layer": layer, "coverage": shares[COVERAGE], "shares": [shares[name] for name in labels.names]}
         for layer, shares in told.items()
     ]
 
@@ -173,14 +174,13 @@ def _training_panels(
     panels = []
     for row in _varied(data.known.present):
         index = int(data.known.indices[row])
-        image = data.patches.read_images([index])[0]
-        masks = [
-            (layer, png(covered(image, data.patches.read_labels(name, [index])[0], labels)))
-            for layer, name in layers.items()
-        ]
-        activation, *predicted = _predicted(image, predictors, labels, device)
+        width, height = data.patches.extents[index].tolist()
+        image = data.patches.read_images([index])[0, :height, :width]
+        found = {layer: data.patches.read_labels(name, [index])[0, :height, :width] for layer, name in layers.items()}
+        masks = [(layer, png(covered(image, mask, labels))) for layer, mask in found.items()]
+        predicted = _predicted(image, predictors, labels, device)
         there = [label.name for label, is_shown in zip(labels.labels, data.known.present[row], strict=True) if is_shown]
-        pictures = [("patch", png(image)), activation, *masks, *predicted]
+        pictures = [("patch", png(image)), *predicted[:1], *masks, *predicted[1:]]
         panels.append(Panel(title=", ".join(there), pictures=pictures))
     return panels
 
