@@ -73,6 +73,17 @@ def test_where_nothing_was_accumulated_the_classifier_says() -> None:
     assert set(np.unique(alone[0])) <= {0, 1}
 
 
+def test_labels_of_another_making_are_spoken_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    labeller = AttentionLabeller(network(), halves(), options())
+    caplog.clear()
+    labeller.label(colourful(1), BOTH[:1], None, indices=NUMBERS[1:])
+    assert not caplog.records
+
+    for _ in range(2):
+        labeller.label(colourful(1), BOTH[:1], None, indices=NUMBERS[:1])
+    assert len(caplog.records) == 1
+
+
 def test_white_has_no_label() -> None:
     white = torch.zeros(2, SIDE, SIDE, dtype=torch.bool)
     white[:, :20, :20] = True
@@ -128,8 +139,11 @@ def test_attention_is_used_for_the_patches_of_the_training_only(
     assert (made[0][1, :, : SIDE // 2] == 1).all()
     np.testing.assert_array_equal(made[0][0], made[1][0])
     assert (made[0][1] != made[1][1]).any()
-    assert [record.getMessage() for record in caplog.records] == [
-        "the classifier was trained on other patches: only what it has learnt is used"
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0] == "the classifier was trained on other patches: only what it has learnt is used"
+    # Of patch 2, by the first of them.
+    assert [message.partition(":")[0] for message in messages[1:]] == [
+        "the training accumulated no attention of some patches"
     ]
 
 

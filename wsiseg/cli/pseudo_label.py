@@ -26,8 +26,8 @@ def pseudo_label(
         bool,
         typer.Option(
             "--val",
-            help="Label validation patches too, by the classes in their masks, and keep how sure each label is, "
-            "for wsiseg audit.",
+            help="Label validation patches too, by the classes in their masks and as training patches are, and keep "
+            "how sure each label is, for wsiseg audit.",
             rich_help_panel=LABELS,
         ),
     ] = False,

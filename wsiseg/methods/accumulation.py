@@ -1,6 +1,6 @@
 """Attention accumulation: what a classifier looked at in every epoch of its training, in one map per class.
 
-Shapes: N patches of the training set, B of a batch, C classes, H × W positions of a map.
+Shapes: N patches of the stores, B of a batch, C classes, H × W positions of a map.
 """
 
 from __future__ import annotations
@@ -152,6 +152,14 @@ class AttentionAccumulator:
         """
         seen = (self.maps[np.asarray(indices)] > threshold).any(axis=1)
         return np.stack([_turned(mask, int(symmetry)) for mask, symmetry in zip(seen, symmetries, strict=True)])
+
+    def maps_or(
+        self, indices: Sequence[int] | NDArray[np.integer[Any]], last: NDArray[np.float32]
+    ) -> NDArray[np.floating[Any]]:
+        """Return the maps of patches, and those of the last epoch, (B, C, H, W), of classes that have none."""
+        rows = np.asarray(indices)
+        is_known = self.counts[rows] > 0
+        return np.where(is_known[:, :, None, None], self.maps[rows], last)
 
     def class_means(self) -> NDArray[np.float64]:
         """Return the mean of the maps of each class, (C,); NaN without any. See `SATURATED`."""

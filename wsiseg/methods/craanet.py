@@ -15,7 +15,9 @@ words point to. Chosen here, and not known from the article, are
 - class residual attention [2]_: 1 head of temperature 1, residual weight 0.3;
 - accumulation [3]_, whose rule is the published one: rectified scores by their maximum, positions keep
   the highest value (or mean, or average of decay 0.9), maps count from epoch 2 where the class is among
-  the K highest logits (or has a probability of 0.1), hiding what was seen is off;
+  the K highest logits (or has a probability of 0.1), hiding what was seen is off; validation patches are
+  accumulated by the same rules, by the classes in their masks and from a look at the end of each epoch, for
+  the labels alone that an audit judges;
 - reliable labels [4]_: of each class the 60 % with the highest attention (40 % are published) above
   0.1 (published), no rule for conflicts, no conditional random field;
 - the weight of the dense energy [4]_, 1 in a normalised form, converted from the published 1e-7 by

@@ -15,6 +15,7 @@ from torch.nn import functional
 from wsiseg.errors import MethodError
 from wsiseg.losses.resampling import nearest
 from wsiseg.methods.accumulation import SATURATED, AttentionAccumulator
+from wsiseg.methods.attention_labels import attention_labels
 from wsiseg.methods.classifier_watch import ClassifierWatch
 from wsiseg.methods.craanet_options import DESCRIPTION
 from wsiseg.methods.pair_options import CLASSIFY, model_card
@@ -27,6 +28,8 @@ from wsiseg.nets.residual_attention import attention_maps
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from wsiseg.checkpoint import ModelCard
     from wsiseg.methods.base import Batch, Clock, TrainingFacts
@@ -56,7 +59,7 @@ class AccumulatingNet(nn.Module):
     net
         The classifier.
     accumulator
-        Of the training patches.
+        Of the training patches and, in evaluation mode, of those that are validated on.
     """
 
     def __init__(self, net: AttentionMaps, accumulator: AttentionAccumulator) -> None:
@@ -85,7 +88,7 @@ class AttendingPredictor(NetPredictor):
     card, net
         As for `NetPredictor`.
     accumulator
-        Of the training patches.
+        As for `AccumulatingNet`.
     """
 
     def __init__(self, card: ModelCard, net: nn.Module, accumulator: AttentionAccumulator) -> None:
@@ -141,8 +144,34 @@ class ClassifyLearner:
         found = self._module.net.classifier.attended(images)
         loss = functional.binary_cross_entropy_with_logits(found.logits, present)
         if self._options.accumulate:
-            self._take_in(found, batch, clock)
+            self._take_in(
+                gathered(batch.targets["index"]).numpy(),
+                gathered(self._seen(found)).numpy(),
+                gathered(found.logits.detach()).numpy(),
+                gathered(present).numpy() > _PROBABLE,
+                symmetries=gathered(batch.targets["symmetry"]).numpy(),
+                clock=clock,
+            )
         return {"loss": loss, "exact": self._watch.note(found.logits, present, loss)}
+
+    def probe(self, batch: Batch, clock: Clock) -> NDArray[np.uint8]:
+        """Return the labels that patches would get, and keep where their classes were seen; see `Probed`."""
+        self._module.eval()
+        with torch.inference_mode():
+            found = self._module.net.classifier.attended(normalised(batch.images, self._card))
+            maps, logits = self._seen(found).cpu().numpy(), found.logits.float().cpu().numpy()
+        indices, symmetries = (batch.targets[name].cpu().numpy() for name in ("index", "symmetry"))
+        present, accumulated = batch.targets["present"].cpu().numpy() > _PROBABLE, maps
+        if self._options.accumulate:
+            self._take_in(indices, maps, logits, present, symmetries=symmetries, clock=clock)
+            accumulated = self._module.accumulator.maps_or(indices, maps)
+        size = (batch.images.shape[2], batch.images.shape[3])
+        return np.stack(
+            [
+                attention_labels(own, classes, size, last=last).labels
+                for own, classes, last in zip(accumulated, present, maps, strict=True)
+            ]
+        )
 
     def rate_of(self, name: str) -> float:
         """Return 10 for the head."""
@@ -174,17 +203,23 @@ class ClassifyLearner:
             return NetPredictor(self._card, net)
         return AttendingPredictor(self._card, net, self._module.accumulator)
 
-    def _take_in(self, found: ClassAttention, batch: Batch, clock: Clock) -> None:
-        maps = attention_maps(found.scores if self._options.maps == "score" else found.parts)
+    def _seen(self, found: ClassAttention) -> Tensor:
+        return attention_maps(found.scores if self._options.maps == "score" else found.parts)
+
+    def _take_in(
+        self,
+        indices: NDArray[np.int64],
+        maps: NDArray[np.float32],
+        logits: NDArray[np.float32],
+        present: NDArray[np.bool_],
+        *,
+        symmetries: NDArray[np.int64],
+        clock: Clock,
+    ) -> None:
         epoch = clock.epoch(self._settings.epochs)
+        is_last = epoch == self._settings.epochs
         self._module.accumulator.update(
-            gathered(batch.targets["index"]).numpy(),
-            gathered(maps).numpy(),
-            gathered(found.logits.detach()).numpy(),
-            gathered(batch.targets["present"]).numpy() > _PROBABLE,
-            symmetries=gathered(batch.targets["symmetry"]).numpy(),
-            epoch=epoch,
-            is_last=epoch == self._settings.epochs,
+            indices, maps, logits, present, symmetries=symmetries, epoch=epoch, is_last=is_last
         )
 
     def _hidden(self, images: Tensor, batch: Batch) -> Tensor:

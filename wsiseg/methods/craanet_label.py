@@ -54,6 +54,7 @@ class AttentionLabeller:
         self._classifier = net.classifier.eval()
         self._accumulated = accumulated
         self._options = options
+        self._has_told = False
 
     @property
     def layers(self) -> tuple[str, str]:
@@ -71,10 +72,8 @@ class AttentionLabeller:
         with torch.inference_mode():
             found = self._classifier.attended(images.float() / 255)
             last = attention_maps(found.scores if self._options.maps == "score" else found.parts).cpu().numpy()
-        maps: NDArray[np.floating[Any]] = last
-        if self._accumulated is not None:
-            is_known = self._accumulated.counts[indices] > 0
-            maps = np.where(is_known[:, :, None, None], self._accumulated.maps[indices], last)
+        maps = last if self._accumulated is None else self._accumulated.maps_or(indices, last)
+        self._tell_unknown(indices)
         size = (images.shape[2], images.shape[3])
         made = [
             attention_labels(
@@ -96,6 +95,16 @@ class AttentionLabeller:
             complete: Labelled(labels=labels, confidence=confidence),
             reliable: Labelled(labels=targets, confidence=confidence.masked_fill(targets == IGNORE, IGNORE)),
         }
+
+    def _tell_unknown(self, indices: NDArray[np.int64]) -> None:
+        """Warn once of patches that are labelled in another way than the rest."""
+        if self._accumulated is None or self._has_told or self._accumulated.counts[indices].any(axis=1).all():
+            return
+        self._has_told = True
+        logger.warning(
+            "the training accumulated no attention of some patches: their labels follow what the trained classifier "
+            "sees, and how good they are says little about the others"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

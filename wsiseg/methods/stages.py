@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wsiseg.config import Config
-    from wsiseg.methods.base import Learner, TrainingFacts
+    from wsiseg.methods.base import Batch, Clock, Learner, TrainingFacts
     from wsiseg.methods.sgd import Flips, SgdSettings
 
 
@@ -71,6 +71,23 @@ class PatchStage(Protocol):
         ------
         MethodError, DataError
             If a network is unknown, weights cannot be had, or the data do not suit the stage.
+        """
+        ...
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """A learner that tells, while it learns, how it would label patches that it does not learn from."""
+
+    def probe(self, batch: Batch, clock: Clock) -> NDArray[np.uint8]:
+        """Return labels (B, H, W) that the pixels of patches would get now; each patch is shown once in an epoch.
+
+        Parameters
+        ----------
+        batch
+            Patches as they are stored, and what is known of them; on the learner's device.
+        clock
+            Of the last update of the epoch.
         """
         ...
 

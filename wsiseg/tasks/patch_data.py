@@ -10,7 +10,7 @@ import numpy as np
 
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.methods.base import TrainingFacts
-from wsiseg.training.patch_batches import Known, known_patches
+from wsiseg.training.patch_batches import Known, known_patches, masked_patches
 from wsiseg.training.sources import Source
 
 if TYPE_CHECKING:
@@ -62,14 +62,9 @@ def validated(data: PatchData) -> PatchData:
     source = data.validation
     if source is None:
         raise DataError("no patch of the split val has a mask", mend="Leave --val out")
-    classes = np.arange(len(data.info.labels))
-    present = np.array(
-        [np.isin(classes, source.patches.read_labels(source.layer, [index])) for index in source.indices.tolist()]
-    )
-    shown = present.any(axis=1)
-    if not shown.any():
+    known = masked_patches(source, len(data.info.labels))
+    if len(known.indices) == 0:
         raise DataError("no mask of the split val holds a class", mend="Leave --val out")
-    known = Known(patches=data.patches, indices=source.indices[shown], present=present[shown].astype(np.uint8))
     return replace(data, known=known)
 
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 from wsiseg import checkpoint
 from wsiseg.errors import ConfigError, DataError
-from wsiseg.methods.stages import LabelStage
+from wsiseg.methods.stages import LabelStage, Probed
 from wsiseg.tasks.patch_masks import BALANCE, balance, check_masks, layer_names, write_balance, write_masks
 from wsiseg.tasks.stage_options import plan_of, remedy, up_to_last
 from wsiseg.training.fit import BEST, LAST, STATE, FitReport, fit
 from wsiseg.training.patch_batches import Known, PatchBatches
+from wsiseg.training.probe import Probe
 from wsiseg.training.state import check_plan, read_begun, seed_all
 from wsiseg.training.validation import CLASS_SCORES, Validation
 
@@ -163,9 +164,11 @@ class PatchRun:
             return report
         seed_all(self._settings.seed)
         learner = stage.build(data.facts, self._done, tuple(self._layers))
-        validation = None
+        validation = probe = None
         if data.validation is not None:
-            validation = Validation([data.validation], learner.predictor(learner.module).spec)
+            spec = learner.predictor(learner.module).spec
+            validation = Validation([data.validation], spec)
+            probe = Probe(learner, data.validation, spec) if isinstance(learner, Probed) else None
         folder.mkdir(parents=True, exist_ok=True)
         if self._ranks.is_first:
             for line in about(stage.name, learner.module, known, batches, numbers):
@@ -176,6 +179,7 @@ class PatchRun:
             settings,
             folder,
             validation=validation,
+            probe=probe,
             is_best_kept=stage.is_best_kept,
             plan=plan,
             remedy=mends,

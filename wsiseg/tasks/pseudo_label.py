@@ -48,8 +48,8 @@ class PseudoLabelJob:
     device
         ``auto``, ``cpu``, ``cuda:N`` or ``mps``.
     with_val
-        Label validation patches too, by the classes in their masks, and say how sure each label is, so that `audit`
-        can compare the two.
+        Label validation patches too, by the classes in their masks and as training patches are, and say how sure each
+        label is, so that `audit` can compare the two.
     export
         Folder that gets the masks of the training patches as palette PNGs, too; None for none.
     overwrite

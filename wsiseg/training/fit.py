@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from wsiseg.checkpoint import State
     from wsiseg.progress import Progress
     from wsiseg.training.batches import BatchStream
+    from wsiseg.training.probe import Probe
     from wsiseg.training.settings import FitSettings
     from wsiseg.training.validation import Validation
 
@@ -80,6 +81,7 @@ def fit(
     folder: Path,
     *,
     validation: Validation | None = None,
+    probe: Probe | None = None,
     is_best_kept: bool = True,
     plan: State | None = None,
     remedy: Remedy | None = None,
@@ -108,6 +110,8 @@ def fit(
         Belongs to this training; the caller holds its lock.
     validation
         Judges predictors; without it the last weights are the best.
+    probe
+        Judges what the learner would label whenever `validation` judges what it predicts.
     is_best_kept
         Write ``best``.
     plan
@@ -137,6 +141,7 @@ def fit(
         settings,
         folder,
         validation=validation,
+        probe=probe,
         is_best_kept=is_best_kept,
         plan=plan or {},
         remedy=remedy or Remedy(),
@@ -159,7 +164,7 @@ def fit(
                 images = state.step * settings.accumulate * batches.images_per_batch
                 run.log_losses(images / batches.images_per_epoch, stream.share_since_last())
             if run.is_time(settings.validate_every):
-                run.judge()
+                run.judge(clock)
             advance(status=run.status)
             run.keep()
         wait = stream.share() if state.step > begun else math.nan
@@ -187,6 +192,7 @@ class _Run:
         folder: Path,
         *,
         validation: Validation | None,
+        probe: Probe | None,
         is_best_kept: bool,
         plan: State,
         remedy: Remedy,
@@ -195,7 +201,7 @@ class _Run:
     ) -> None:
         self.learner, self.settings, self.folder = learner, settings, folder
         self.validation, self.plan, self.ranks, self.stop = validation, plan, ranks, stop
-        self.is_best_kept, self.remedy = is_best_kept, remedy
+        self.probe, self.is_best_kept, self.remedy = probe, is_best_kept, remedy
         self.module = learner.module.to(device=ranks.device).to(memory_format=torch.channels_last)
         self.precision, scaler = _precision(settings, ranks.device)
         self.state = TrainingState(self.module, make_optimiser(learner, settings), scaler, settings.ema, ranks)
@@ -258,13 +264,16 @@ class _Run:
             return ""
         return f", best {self.validation.metric} {self.state.best:.4f} at step {self.state.best_step}"
 
-    def judge(self) -> None:
+    def judge(self, clock: Clock) -> None:
         """Validate, and keep the model if it is the best so far."""
         if self.validation is None:
             return
         self.ranks.share_buffers(self.state.judged)
         predictor = self.learner.predictor(self.state.judged)
         metrics = self.validation.measure(predictor, self.ranks)
+        # The first process alone writes down how good labels are, and keeps what they are made of.
+        if self.probe is not None and self.ranks.is_first:
+            metrics |= self.probe.measure(clock, self.ranks.device)
         if self.ranks.is_first:
             self.metrics.append({"step": self.state.step, **metrics})
         if metrics[self.validation.metric] > self.state.best:

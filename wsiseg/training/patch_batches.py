@@ -17,12 +17,14 @@ from wsiseg.training.augmentation import Augmentation, draw_look
 from wsiseg.training.batches import Crops, stacked, turned
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from wsiseg.methods.sgd import Flips
     from wsiseg.stores.patches import Patches
+    from wsiseg.training.sources import Source
 
 logger = logging.getLogger(__name__)
 
@@ -158,19 +160,10 @@ class PatchBatches:
         rngs = [np.random.default_rng((self._seed, 6, epoch, int(row))) for row in rows]
         symmetries = [int(rng.choice(self._flips)) for rng in rngs]
         looks = [draw_look(self._look, rng) for rng in rngs]
-        indices = self._known.indices[rows]
-        images = _turned(self._known.patches.read_images(indices), symmetries)
-        targets = {
-            PRESENT: torch.from_numpy(self._known.present[rows].astype(np.float32)),
-            INDEX: torch.from_numpy(indices),
-            SYMMETRY: torch.tensor(symmetries),
-        }
-        for target, layer in self._known.layers.items():
-            labels = self._known.patches.read_labels(layer, indices)
-            targets[target] = torch.from_numpy(_turned(labels, symmetries).astype(np.int64))
-        return Crops(
-            images=torch.from_numpy(images).permute(0, 3, 1, 2),
-            targets=targets,
+        return _crops(
+            self._known,
+            rows,
+            symmetries,
             look=stacked(looks) if self._look.changes_look else {},
             seed=zlib.crc32(np.array([self._seed, number, self._rank]).tobytes()),
         )
@@ -178,6 +171,23 @@ class PatchBatches:
     def stream(self, start: int, stop: int, *, workers: int) -> Generator[Crops]:
         """Yield the batches from `start` up to `stop`, made ahead of time by `workers` threads."""
         return ordered_map(self.make, range(start, stop), workers=workers, ahead=2 * workers)
+
+
+def in_order(known: Known, batch_size: int) -> Iterator[Crops]:
+    """Yield batches that hold each patch once and as it is stored, with the targets of `PatchBatches`."""
+    for first in range(0, len(known.indices), batch_size):
+        rows = np.arange(first, min(first + batch_size, len(known.indices)))
+        yield _crops(known, rows, [0] * len(rows), look={}, seed=0)
+
+
+def masked_patches(source: Source, classes: int) -> Known:
+    """Return the patches of a source whose masks hold one of so many classes, and which of them they hold."""
+    wanted = np.arange(classes)
+    present = np.array(
+        [np.isin(wanted, source.patches.read_labels(source.layer, [index])) for index in source.indices.tolist()]
+    )
+    shown = present.any(axis=1)
+    return Known(patches=source.patches, indices=source.indices[shown], present=present[shown].astype(np.uint8))
 
 
 def known_patches(patches: Patches, layer: str, splits: Sequence[str]) -> Known:
@@ -222,6 +232,22 @@ def known_patches(patches: Patches, layer: str, splits: Sequence[str]) -> Known:
             mend = f"Say of each patch whether it shows {', '.join(open_names)}"
         raise DataError("no patch has image labels to train on", where=where, mend=mend)
     return Known(patches=patches, indices=indices, present=values[indices])
+
+
+def _crops(
+    known: Known, rows: NDArray[np.int64], symmetries: Sequence[int], *, look: dict[str, Tensor], seed: int
+) -> Crops:
+    indices = known.indices[rows]
+    images = _turned(known.patches.read_images(indices), symmetries)
+    targets = {
+        PRESENT: torch.from_numpy(known.present[rows].astype(np.float32)),
+        INDEX: torch.from_numpy(indices),
+        SYMMETRY: torch.tensor(symmetries),
+    }
+    for target, layer in known.layers.items():
+        labels = known.patches.read_labels(layer, indices)
+        targets[target] = torch.from_numpy(_turned(labels, symmetries).astype(np.int64))
+    return Crops(images=torch.from_numpy(images).permute(0, 3, 1, 2), targets=targets, look=look, seed=seed)
 
 
 def _turned(arrays: NDArray[Any], symmetries: Sequence[int]) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -157,6 +158,15 @@ def test_it_learns_and_tells(source: Source, tmp_path: Path) -> None:
     assert report.best > 0.7
     assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
     assert checkpoint.read_card(tmp_path / "run").metrics["miou"] == report.best
+
+
+def test_what_a_probe_tells_stands_beside_each_validation(source: Source, tmp_path: Path) -> None:
+    probe = SimpleNamespace(measure=lambda clock, _: {"label_miou": clock.step / 100})
+    run(source, tmp_path / "run", probe=probe)
+
+    rows = read_table(tmp_path / "run" / "validation.csv")
+    assert [(row["step"], row["label_miou"]) for row in rows] == [(4, 0.03), (8, 0.07), (12, 0.11)]
+    assert checkpoint.read_card(tmp_path / "run" / "last").metrics["label_miou"] == 0.11
 
 
 @pytest.mark.parametrize("looks", [1, 5, 8])
