@@ -94,6 +94,24 @@ def test_masks_of_another_classifier_are_not_mixed_in(images: Known, tmp_path: P
     assert json.loads(path.read_text()) == told
 
 
+def test_masks_of_other_layers_and_patches_go_when_they_are_replaced(images: Known, tmp_path: Path) -> None:
+    out, path = tmp_path / "out", tmp_path / "out" / RECORD
+    export(images, out)
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "layers": {"deep": "made-5678-deep", "b4": "made-5678-b4"}}))
+    for mine in ("PM_b4/image0.png", "PM_deep/image7.png", "PM_deep/notes.txt", "PM_hand/image7.png"):
+        (out / mine).parent.mkdir(exist_ok=True)
+        (out / mine).write_bytes(b"x")
+
+    export(images, out, overwrite=True)
+
+    files = {found.relative_to(out).as_posix() for found in out.rglob("*") if found.is_file()}
+    masks = {f"PM_deep/image{index}.png" for index in range(3)}
+    # What no export has written is somebody's own.
+    assert files == {RECORD, *masks, "PM_deep/notes.txt", "PM_hand/image7.png"}
+    assert not (out / "PM_b4").exists()
+
+
 def test_patches_of_one_slide_are_told_apart_by_their_places(tmp_path: Path, make_patch_store: MakePatchStore) -> None:
     made = make_patch_store(tmp_path / "s.zarr", np.zeros((3, SIDE, SIDE, 3), np.uint8), parents=["a", "a", "b"])
     made.positions[:] = [[0, 0], [16, 32], [8, 8]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from wsiseg.labels import IGNORE
 from wsiseg.rasters import write_palette
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -59,7 +59,7 @@ def export_masks(
     folder
         Made if it is not there.
     overwrite
-        Write masks again that are there.
+        Write masks again that are there, and remove those of other layers or patches that an earlier call wrote.
     progress
         Told about patches.
     stop
@@ -77,7 +77,21 @@ def export_masks(
     files = _file_names(known.patches, known.indices)
     published = next((layout.excluded for layout in LAYOUTS.values() if layout.labels == labels), None)
     unlabelled = IGNORE if published is None else published
-    _record(folder, names, labels, unlabelled, overwrite=overwrite)
+    told = {
+        "layers": dict(names),
+        "classes": {label.name: label.index for label in labels.labels},
+        "unlabelled": unlabelled,
+    }
+    before = _recorded(folder)
+    if before not in (None, told) and not overwrite:
+        raise StoreError(
+            "the folder holds masks of another classifier, or of other patches",
+            where=folder,
+            mend="Choose another folder, or --overwrite",
+        )
+    if before is not None and overwrite:
+        _remove_others(folder, before["layers"], {f"PM_{layer}": set(files) for layer in names})
+    write_bytes(folder / RECORD, json.dumps(told, indent=1).encode() + b"\n")
     palette = np.full((IGNORE + 1, 3), 255, dtype=np.uint8)
     for label in labels.labels:
         palette[label.index] = label.colour
@@ -123,18 +137,19 @@ def _file_names(patches: Patches, indices: NDArray[np.int64]) -> list[str]:
     return names
 
 
-def _record(folder: Path, names: Mapping[str, str], labels: LabelMap, unlabelled: int, *, overwrite: bool) -> None:
-    """Note of which layers a folder holds masks, and refuse one that holds others."""
-    told = {
-        "layers": dict(names),
-        "classes": {label.name: label.index for label in labels.labels},
-        "unlabelled": unlabelled,
-    }
+def _recorded(folder: Path) -> dict[str, Any] | None:
+    """Return what a folder says of its masks; None where it says nothing."""
     path = folder / RECORD
-    if path.exists() and not overwrite and json.loads(path.read_text(encoding="utf-8")) != told:
-        raise StoreError(
-            "the folder holds masks of another classifier, or of other patches",
-            where=folder,
-            mend="Choose another folder, or --overwrite",
-        )
-    write_bytes(path, json.dumps(told, indent=1).encode() + b"\n")
+    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return found
+
+
+def _remove_others(folder: Path, layers: Iterable[str], kept: Mapping[str, set[str]]) -> None:
+    """Remove masks of layers that were written before, but for files that are kept, by folder."""
+    for layer in layers:
+        place = folder / f"PM_{layer}"
+        for path in place.glob("*.png"):
+            if path.name not in kept.get(place.name, ()):
+                path.unlink()
+        if place.is_dir() and not any(place.iterdir()):
+            place.rmdir()
