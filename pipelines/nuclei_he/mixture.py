@@ -123,7 +123,8 @@ class Mixture:
         picture = self._dyes[rng.choice(len(self._dyes), p=self._odds)]
         vesicular = rng.random() < 0.5  # noqa: PLR2004
         larger = math.exp(rng.uniform(0, 0.5)) if vesicular else 1.0
-        amount, labels, valid = _warped(picture, rng, _scale(picture, rng, larger))
+        slender = math.exp(rng.normal(0, 0.2))
+        amount, labels, valid = _warped(picture, rng, _scale(picture, rng, larger), stretch=slender)
         amount = amount[..., 0]
         tissue, _, _ = _warped(self._ground, rng, math.exp(rng.normal(0, 0.4)), centre=self._place(rng))
         eosin, faint = tissue[..., 0], tissue[..., 1]
@@ -139,10 +140,11 @@ class Mixture:
         eosin = eosin * math.exp(rng.normal(0, 0.4)) * covered
         dyes = _random_dyes(rng)
         optical = np.clip(haematoxylin, -0.05, None)[..., None] * dyes[0] + np.clip(eosin, 0, None)[..., None] * dyes[1]
-        return 256 * np.exp(-optical - rng.uniform(0, 0.08)) - 1, labels, valid
+        return _crisp(256 * np.exp(-optical - rng.uniform(0, 0.08)) - 1, rng), labels, valid
 
     def _tissue(self, rng: np.random.Generator) -> Crop:
         image, labels, valid = _warped(self._slide, rng, math.exp(rng.normal(0, 0.22)), centre=self._place(rng))
+        image = _crisp(image, rng)
         return (_restained(image, rng) if rng.random() < 0.8 else image), labels, valid  # noqa: PLR2004
 
     def _place(self, rng: np.random.Generator) -> tuple[float, float]:
@@ -158,9 +160,14 @@ def _scale(picture: Picture, rng: np.random.Generator, larger: float = 1.0) -> f
 
 
 def _warped(
-    picture: Picture, rng: np.random.Generator, scale: float, *, centre: tuple[float, float] | None = None
+    picture: Picture,
+    rng: np.random.Generator,
+    scale: float,
+    *,
+    centre: tuple[float, float] | None = None,
+    stretch: float = 1.0,
 ) -> Crop:
-    """Return a crop, mirrored beyond the edges, turned, and scaled to `scale` times the first level."""
+    """Return a crop, mirrored beyond the edges, turned, scaled to `scale` times the first level, and stretched."""
     height, width = picture.labels.shape
     level = 0
     while level + 1 < len(picture.levels) and picture.levels[level + 1].shape[0] / height >= scale * 0.95:
@@ -168,7 +175,7 @@ def _warped(
     pixels = picture.levels[level]
     angle = (rng.uniform(0, 2 * math.pi) if rng.random() < 0.5 else 0.0) + rng.integers(4) * math.pi / 2  # noqa: PLR2004
     mirror = rng.choice((-1.0, 1.0))
-    stretch = math.exp(rng.normal(0, 0.06))
+    stretch *= math.exp(rng.normal(0, 0.06))
     if centre is None:
         half = CROP_PX / scale * 0.4
         centre = tuple(rng.uniform(min(half, side / 2), max(side - half, side / 2)) for side in (width, height))
@@ -242,6 +249,14 @@ def _random_dyes(rng: np.random.Generator) -> NDArray[np.float32]:
     haematoxylin = _unit(np.array([0.64, 0.71, 0.29]) + rng.normal(0, [0.09, 0.07, 0.08]))
     eosin = _unit(np.array([0.14, 0.94, 0.25]) + rng.normal(0, [0.07, 0.06, 0.10]))
     return np.stack([haematoxylin, eosin])
+
+
+def _crisp(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return an image that is sharper in half of the draws: the slide was scanned with less detail than others are."""
+    if rng.random() < 0.5:  # noqa: PLR2004
+        return image
+    soft = ndimage.gaussian_filter(image, (rng.uniform(0.7, 1.4),) * 2 + (0,))
+    return image + np.float32(rng.uniform(0, 1.5)) * (image - soft)
 
 
 def _restained(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:

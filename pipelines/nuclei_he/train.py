@@ -33,7 +33,7 @@ from wsiseg.training.settings import FitSettings
 from wsiseg.training.validation import dense_maps
 
 SEED = 0
-ROUNDS = (2000, 1600, 3000)  # updates
+ROUNDS = (2000, 1600, 3000, 5000, 4000)  # updates
 OPTIONS = SupervisedOptions(
     arch="unet-gn",
     net={"widths": [32, 64, 128, 256]},
