@@ -126,6 +126,9 @@ def test_nothing_written_is_no_class_at_any_resolution(tmp_path: Path, names: tu
         coarse = store.read("classes", _whole(store.level_size(level)), level=level)
         assert set(np.unique(coarse)) == ({fill, 1} if level == 0 else {fill})
     assert not store.read("uncertainty", canvas.window).any()
+    label = json.loads((tmp_path / "p.zarr/labels/classes/zarr.json").read_text())["attributes"]["ome"]["image-label"]
+    assert ({"label-value": 254, "class": "No class"} in label["properties"]) is (fill == 254)
+    assert (254 in {colour["label-value"] for colour in label["colors"]}) is (fill == 254)
 
 
 @pytest.mark.parametrize("mpp", [0.5, None])
@@ -140,7 +143,6 @@ def test_the_store_is_valid_ome_zarr(tmp_path: Path, mpp: float | None) -> None:
     assert [axis.unit for axis in axes] == ["micrometer" if mpp else None] * 2
     label = json.loads((tmp_path / "p.zarr/labels/classes/zarr.json").read_text())["attributes"]["ome"]["image-label"]
     assert {"label-value": 1, "class": "tumour"} in label["properties"]
-    assert {"label-value": 254, "class": "No class"} in label["properties"]
     assert {"label-value": 255, "class": "Not analysed"} in label["properties"]
 
 

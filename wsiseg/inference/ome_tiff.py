@@ -157,7 +157,8 @@ def _palette(labels: LabelMap) -> NDArray[np.uint16]:
     colours = np.zeros((3, 256), dtype=np.uint16)
     for label in labels.labels:
         colours[:, label.index] = np.asarray(label.colour, dtype=np.uint16) * 257
-    colours[:, NO_CLASS] = np.iinfo(np.uint16).max
+    if labels.no_class == NO_CLASS:
+        colours[:, NO_CLASS] = np.iinfo(np.uint16).max
     colours[:, IGNORE] = np.asarray(GREY, dtype=np.uint16) * 257
     return colours
 

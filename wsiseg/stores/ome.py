@@ -48,6 +48,8 @@ def multiscales(name: str, canvas: Canvas, levels: int) -> Json:
 
 def class_label(labels: LabelMap) -> Json:
     """Return the ``image-label`` of a class layer: colours and names of its classes and of what is none of them."""
+    # Zero stands for it where there is a background.
+    has_none = labels.no_class == NO_CLASS
     return {
         "version": VERSION,
         "colors": [
@@ -55,12 +57,12 @@ def class_label(labels: LabelMap) -> Json:
                 {"label-value": label.index, "rgba": [*label.colour, 0 if label.index == labels.no_class else 255]}
                 for label in labels.labels
             ),
-            {"label-value": NO_CLASS, "rgba": [255, 255, 255, 0]},
+            *([{"label-value": NO_CLASS, "rgba": [255, 255, 255, 0]}] if has_none else []),
             {"label-value": IGNORE, "rgba": _NOT_ANALYSED_RGBA},
         ],
         "properties": [
             *({"label-value": label.index, "class": label.name} for label in labels.labels),
-            {"label-value": NO_CLASS, "class": _NO_CLASS_NAME},
+            *([{"label-value": NO_CLASS, "class": _NO_CLASS_NAME}] if has_none else []),
             {"label-value": IGNORE, "class": NOT_ANALYSED},
         ],
         "source": {"image": "../../"},
