@@ -22,13 +22,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Parameters
     ----------
     path
-        File or folder to write; one of the same kind that is there is replaced.
+        File or folder to write; one of the same kind that is there is replaced, at the end of a link its target.
 
     Yields
     ------
     Path
         A sibling to write to; removed if the block fails.
     """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"
     try:

@@ -62,6 +62,21 @@ def test_a_folder_is_replaced_and_never_gone(tmp_path: Path, monkeypatch: pytest
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
+def test_a_link_to_a_folder_stays_a_link_to_what_is_new(tmp_path: Path) -> None:
+    for content in (b"old", b"new"):
+        with atomic_path(tmp_path / "link") as temporary:
+            temporary.mkdir()
+            (temporary / "inside").write_bytes(content)
+        if content == b"old":
+            (tmp_path / "disk").mkdir()
+            (tmp_path / "link").rename(tmp_path / "disk" / "folder")
+            (tmp_path / "link").symlink_to(tmp_path / "disk" / "folder")
+
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk" / "folder" / "inside").read_bytes() == b"new"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["disk", "folder", "inside", "link"]
+
+
 def test_sweeping_removes_what_a_killed_writer_left_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / ".file.0123.part").write_bytes(b"half")
     (tmp_path / ".folder.4567.part").mkdir()

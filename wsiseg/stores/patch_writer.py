@@ -148,6 +148,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     A store that was at `path` is replaced then, and labels that only the old one had are told.
     What an earlier, killed run left behind is removed.
     """
+    # A link stays one, and the new store lies on the disk of the old.
+    path = path.resolve()
     temporary = part_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(temporary, ignore_errors=True)
