@@ -147,6 +147,7 @@ def test_several_stores_share_the_draws(store: Path, objects: Path, tmp_path: Pa
         (["--set=options.archi=1"], 2, r"Did you mean arch\?"),
         (["--set=augmentation.scael=1"], 2, r"Did you mean scale\?"),
         (["--crop-px=33"], 2, r"Use multiples of 2"),
+        (["--arch=deeplabv3+", "--encoder=resnet10t", "--batch-size=1"], 2, r"--batch-size: .*Pass 2 or more"),
         (["--device=cuda:99"], 2, r"CUDA device"),
         (["--device=gpu"], 2, r"'gpu' is no device"),
         (["--lr=-1"], 2, r"fit\.lr: input should be greater than 0"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from wsiseg.training.ranks import Ranks
     from wsiseg.training.settings import FitSettings
     from wsiseg.training.sources import Source
+
+# What torch says where batch normalisation in training sees a single value; its error has no kind of its own.
+_ALONE: Final = "more than 1 value per channel"
 
 
 def train(job: TrainJob, progress: Progress = SILENT, stop: Stop | None = None) -> TrainReport:
@@ -99,17 +102,26 @@ def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> Train
             save(resolved, job.output / CONFIG)
         progress.say(_summary(learner.module, training, held_out, ranks, config.batch_size * settings.accumulate))
     ranks.wait()
-    report = fit(
-        learner,
-        batches,
-        settings,
-        job.output,
-        validation=Validation(held_out, learner.predictor(learner.module).spec) if held_out else None,
-        plan=_plan(resolved, facts),
-        ranks=ranks,
-        stop=stop,
-        progress=progress,
-    )
+    try:
+        report = fit(
+            learner,
+            batches,
+            settings,
+            job.output,
+            validation=Validation(held_out, learner.predictor(learner.module).spec) if held_out else None,
+            plan=_plan(resolved, facts),
+            ranks=ranks,
+            stop=stop,
+            progress=progress,
+        )
+    except ValueError as error:
+        if _ALONE not in str(error):
+            raise
+        raise ConfigError(
+            "this network normalises features of whole images over the batch, which one image does not allow",
+            where="--batch-size",
+            mend="Pass 2 or more",
+        ) from error
     is_best = not math.isnan(report.best)
     folder = job.output / (BEST if is_best else LAST)
     return TrainReport(fit=report, checkpoint=folder, is_first=ranks.is_first, is_best=is_best)
