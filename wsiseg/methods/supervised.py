@@ -54,7 +54,9 @@ class SupervisedOptions(Config):
     dice_weight
         Weight of the soft Dice loss beside the cross-entropy, for classes of pixels.
     normalisation
-        Mean and standard deviation of the colours, 0 … 1. None takes what suits the network.
+        Mean and standard deviation of the colours, 0 … 1. None leaves them to the network where that is ``deeplabv3+``:
+        encoders of timm take those of their published weights, and ``resnet101`` takes 0 … 1 as they are, as published
+        for the task. Other networks get colours as usual in H&E, with weights of ImageNet, too.
     tile_px
         Side of the tiles in prediction; the crop's where None.
     halo_px
