@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from wsiseg.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -24,6 +24,10 @@ _MODEL: Final = "model.safetensors"
 _SHOWN: Final = 4
 # A counter that no network here looks at, and that old files lack.
 _COUNTER: Final = "num_batches_tracked"
+# Modules that networks here keep their backbone in; others are one themselves.
+_BACKBONES: Final = ("backbone", "encoder")
+# Share of its arrays without which a file was made for another one.
+_LEAST: Final = 2 / 3
 
 _MXNET: Final = re.compile(r"(?:arg|aux):")
 _MXNET_BRANCH: Final = re.compile(r"(res|bn)(\d)(?:a|b(\d+))_(branch\d\w*?)_([a-z_]+)")
@@ -136,41 +140,53 @@ def initialise(net: nn.Module, weights: Mapping[str, Tensor], *, where: Path) ->
     Raises
     ------
     DataError
-        If nothing fits.
+        If they fit less than two thirds of the arrays of the network's backbone.
     """
-    own = {name: value for name, value in net.state_dict().items() if not name.endswith(_COUNTER)}
-
-    theirs = {name: value for name, value in weights.items() if not name.endswith(_COUNTER)}
+    state = net.state_dict()
+    ours, names = _by_plain_name(state), _by_plain_name(weights)
+    own, theirs = {key: state[name] for key, name in ours.items()}, {key: weights[name] for key, name in names.items()}
     before, after = _prefixes(own, theirs)
-    inside = {name for name in theirs if name.startswith(before)}
-    given = {after + name.removeprefix(before): theirs[name] for name in inside}
-    common = own.keys() & given.keys()
-    loaded = {name: given[name] for name in sorted(common) if given[name].shape == own[name].shape}
-    if not loaded:
-        raise DataError(
-            "none of these weights fits the network",
-            where=where,
-            mend="Check that the file was made for the same backbone",
-        )
-    net.load_state_dict(loaded, strict=False)
+    places = {after + key.removeprefix(before): key for key in theirs if key.startswith(before)}
+    common = own.keys() & places.keys()
+    fitting = sorted(key for key in common if theirs[places[key]].shape == own[key].shape)
+    _check_backbone(net, own.keys(), fitting, where)
+    net.load_state_dict({ours[key]: theirs[places[key]] for key in fitting}, strict=False)
     report = InitReport(
-        loaded=tuple(loaded),
-        missing=tuple(sorted(own.keys() - given.keys())),
-        unexpected=tuple(
-            sorted(name for name in theirs if name not in inside or after + name.removeprefix(before) not in own)
-        ),
-        misshapen=tuple(sorted(common - loaded.keys())),
+        loaded=tuple(ours[key] for key in fitting),
+        missing=tuple(sorted(ours[key] for key in own.keys() - places.keys())),
+        unexpected=tuple(sorted(names[key] for key in theirs.keys() - {places[key] for key in common})),
+        misshapen=tuple(sorted(ours[key] for key in common.difference(fitting))),
     )
-    logger.info("%d of %d arrays are taken from %s", len(loaded), len(own), where)
-    for names, what in (
+    logger.info("%d of %d arrays are taken from %s", len(fitting), len(own), where)
+    for missed, what in (
         (report.missing, "are not in it and begin as they are"),
         (report.unexpected, "have no place in the network"),
         (report.misshapen, "have another shape in the network, which keeps its own"),
     ):
-        if names:
-            shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
-            logger.warning("%s: %d arrays %s (%s)", where, len(names), what, shown)
+        if missed:
+            shown = ", ".join(missed[:_SHOWN]) + (", …" if len(missed) > _SHOWN else "")
+            logger.warning("%s: %d arrays %s (%s)", where, len(missed), what, shown)
     return report
+
+
+def _by_plain_name(weights: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return names by what they are compared by."""
+    # timm calls a module `stages.0`, and `stages_0` in the same network that gives features.
+    return {name.replace("_", "."): name for name in weights if not name.endswith(_COUNTER)}
+
+
+def _check_backbone(net: nn.Module, own: Iterable[str], fitting: Collection[str], where: Path) -> None:
+    # Some names and shapes agree between any two networks of a family, and make a bad beginning of it.
+    inside = next((f"{name}." for name in _BACKBONES if hasattr(net, name)), "")
+    needed = [key for key in own if key.startswith(inside)]
+    found = sum(key.startswith(inside) for key in fitting)
+    if found >= _LEAST * len(needed):
+        return
+    raise DataError(
+        f"these weights fit {found} of the {len(needed)} arrays of the backbone",
+        where=where,
+        mend="Check that the file was made for the same backbone",
+    )
 
 
 def _prefixes(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -17,6 +18,9 @@ from wsiseg.nets.classifiers import build_classifier
 from wsiseg.nets.deeplab import build_deeplab
 from wsiseg.nets.gated import CamSpec, GatedSpec, build_cam, build_gated
 from wsiseg.nets.resnet38d import ResNet38d
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BACKBONE = "mobilenetv3_small_050"
 
@@ -144,8 +148,34 @@ def test_counters_that_old_files_lack_are_not_missed() -> None:
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     net = classifier()
     alike = next(value for name, value in net.state_dict().items() if name.endswith(".weight"))
-    with pytest.raises(DataError, match="none of these weights fits the network"):
+    with pytest.raises(DataError, match="these weights fit 0 of the"):
         initialise(net, {"layer1.weight": torch.zeros_like(alike)}, where=tmp_path)
+
+
+@pytest.mark.parametrize("build", [build_deeplab, build_classifier])
+def test_weights_of_a_smaller_network_of_the_family_are_refused_untouched(
+    build: Callable[[str, int], nn.Module], tmp_path: Path
+) -> None:
+    net, smaller = build("resnet18", 3), build("resnet10t", 3)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+
+    with pytest.raises(DataError, match=r"these weights fit \d\d of the 1\d\d arrays of the backbone"):
+        initialise(net, smaller.state_dict(), where=tmp_path)
+
+    torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "densenet121"])
+def test_names_that_timm_joins_in_makers_of_features_are_its_own_names(name: str, tmp_path: Path) -> None:
+    import timm
+
+    weights = {key: torch.full_like(value, 2) for key, value in timm.create_model(name).state_dict().items()}
+
+    net = build_classifier(name, 3)
+    report = initialise(net, weights, where=tmp_path)
+
+    assert report.missing == ("fc8.weight",)
+    assert all(net.state_dict()[key].eq(2).all() for key in report.loaded)
 
 
 def test_every_parameter_of_resnet38_has_a_name_in_mxnet() -> None:
