@@ -53,10 +53,13 @@ class Glass:
         """
         seen = tile.read.clipped(self._walk.canvas)
         white, is_sure = self._judged(tile.core, seen, pixels[seen.within(tile.read).slices])
-        if not is_sure:
-            # Rare: a thread of bright pixels that is as long as the halo. So far from the core, none is too small.
-            seen = tile.core.grown(self._rule.min_area_px).clipped(self._walk.canvas)
-            white, _ = self._judged(tile.core, seen, self._read(seen))
+        margin = max(1, self._walk.grid.halo)
+        # Rare: a thread of bright pixels that is as long as the halo. It is followed step by step, as a rule may ask
+        # for areas that are wider than memory. As far from the core as an area has pixels, none is too small.
+        while not is_sure:
+            margin = min(2 * margin, self._rule.min_area_px)
+            seen = tile.core.grown(margin).clipped(self._walk.canvas)
+            white, is_sure = self._judged(tile.core, seen, self._read(seen))
         if white.any():
             self._cores[tile.row, tile.column] = white
 
