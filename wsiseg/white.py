@@ -27,6 +27,10 @@ class WhiteRule(BaseModel):
     gray_above: int = Field(default=200, ge=0, le=255)
     min_area_px: int = Field(default=50, ge=0)
 
+    def at(self, factor: float) -> WhiteRule:
+        """Return the rule for images in which everything is `factor` times as wide and high."""
+        return self.model_copy(update={"min_area_px": round(self.min_area_px * factor**2)})
+
 
 def _as_rule(value: object) -> object:
     return (WhiteRule() if value else None) if isinstance(value, bool) else value

@@ -59,3 +59,14 @@ def test_a_rule_that_makes_no_sense_is_refused() -> None:
         WhiteRule(gray_above=256)
     with pytest.raises(ValidationError):
         WhiteRule(min_area_px=-1)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_enlarged_images_have_the_same_white(factor: int) -> None:
+    small = spot(6, 9)
+    large = small.repeat(factor, axis=0).repeat(factor, axis=1)
+    for min_area_px in (40, 54, 55, 60):
+        rule = WhiteRule(min_area_px=min_area_px)
+
+        assert white_pixels(small, rule).any() == white_pixels(large, rule.at(factor)).any() == (min_area_px <= 54)
+        assert rule.at(factor).at(1 / factor) == rule

@@ -26,15 +26,18 @@ from wsiseg.stores.mask_store import MaskStore
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from wsiseg.geometry import Canvas
     from wsiseg.inference.forward import Network
     from wsiseg.inference.measurements import ClassRow
     from wsiseg.inference.settings import PredictSettings
     from wsiseg.inference.slide_plan import SlidePlan
     from wsiseg.inference.summary import Json
+    from wsiseg.methods.base import PredictorSpec
     from wsiseg.progress import Progress
     from wsiseg.slides.base import Slide
     from wsiseg.stopping import Stop
     from wsiseg.stores.mask_store import Layer
+    from wsiseg.white import WhiteRule
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +121,7 @@ def predict_slide(slide: Slide, network: Network, target: Target, *, progress: P
             store=store,
             journal=journal,
             parts=work / "objects",
-            white=spec.white if target.settings.white else None,
+            white=_white(spec, plan.canvas) if target.settings.white else None,
         )
         is_resumed = job.closed_bands > 0
         segment(job, network, blend=target.settings.blend, load=load, progress=progress, stop=stop)
@@ -252,6 +255,13 @@ def _about(target: Target, slide: Slide, plan: SlidePlan) -> Json:
             "downsample": canvas.scale.downsample,
         },
     }
+
+
+def _white(spec: PredictorSpec, canvas: Canvas) -> WhiteRule | None:
+    """Return what counts as white on the canvas, where spots are as large in µm as where the model learnt."""
+    if spec.white is None or spec.mpp is None or canvas.mpp is None:
+        return spec.white
+    return spec.white.at(spec.mpp / canvas.mpp)
 
 
 def _findings(plan: SlidePlan, job: Job, rows: list[ClassRow], objects: int | None) -> Json:
