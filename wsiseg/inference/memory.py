@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from wsiseg.methods.base import PredictorSpec
 
 MIB: Final = 1 << 20
-# Measured: interpreter, torch and the other libraries, the model, and the reader's cache of decoded tiles.
-_BASE: Final = 900 * MIB
+# Measured: interpreter, torch and the other libraries, the model, the reader's cache of decoded tiles, and what making
+# polygons and pictures needs while the network's memory is not given back.
+_BASE: Final = 1250 * MIB
 # Measured with U-Nets of 0.5 to 25 M weights on a CPU: bytes per pixel of a batch on its way through the network.
 _ACTIVATIONS: Final = 1200
 # Share of what there is that a prediction plans to take.
