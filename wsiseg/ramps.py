@@ -97,6 +97,36 @@ def dropout_mu(
     return mu
 
 
+def gaussian(progress: float) -> float:
+    """Return the factor of a loss that trusts the network more and more: exp(-5 (1 - t)²).
+
+    Parameters
+    ----------
+    progress
+        Part of the ramp that has passed, t; it stays at its end, 1.
+
+    References
+    ----------
+    .. [1] Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017.
+    """
+    return math.exp(-5 * (1 - min(1.0, progress)) ** 2)
+
+
+def harmonic_decay(step: int, *, longest: float) -> float:
+    """Return how much of a running average stays at one update, 1 - 1/(t + 1) at first: the mean of all so far.
+
+    The first update copies the weights. Compare `ema_decay`.
+
+    Parameters
+    ----------
+    step
+        Number of the update, t, from 0.
+    longest
+        Decay that is kept once it is reached, below 1.
+    """
+    return min(longest, 1 - 1 / (step + 1))
+
+
 def late_start(step: int, *, steps: int, start: float) -> float:
     """Return the weight of a loss that waits until the network has learnt something: 0, then 1.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsiseg.ramps import dropout_mu, ema_decay, late_start, poly, warmup_cosine
+from wsiseg.ramps import dropout_mu, ema_decay, gaussian, harmonic_decay, late_start, poly, warmup_cosine
 
 
 def test_the_learning_rate_rises_to_one_and_falls_to_its_floor() -> None:
@@ -60,3 +60,20 @@ def test_a_late_loss_counts_from_its_start_on() -> None:
     assert weights == [0, 0, 1, 1]
     assert late_start(0, steps=10, start=0) == 1
     assert late_start(9, steps=10, start=1) == 0
+
+
+def test_trust_grows_to_one_at_the_end() -> None:
+    factors = [0.1 * gaussian(step / 100) for step in range(101)]
+
+    assert [factors[at] for at in (0, 25, 50, 75, 100)] == pytest.approx(
+        [0.000674, 0.0060, 0.0287, 0.0732, 0.1], rel=0.01
+    )
+    assert factors == sorted(factors)
+    assert gaussian(2) == 1
+
+
+def test_averages_of_two_kinds_forget_as_published() -> None:
+    assert [ema_decay(step, longest=0.99) for step in range(4)] == pytest.approx([0.1, 0.1818, 0.25, 0.3077], abs=1e-4)
+    assert ema_decay(889, longest=0.99) < 0.99 == ema_decay(890, longest=0.99)
+    assert [harmonic_decay(step, longest=0.99) for step in range(4)] == pytest.approx([0, 0.5, 2 / 3, 0.75])
+    assert harmonic_decay(98, longest=0.99) < 0.99 == harmonic_decay(99, longest=0.99)

@@ -117,13 +117,19 @@ class Batch:
     Parameters
     ----------
     images
-        uint8 RGB (B, 3, H, W).
+        uint8 RGB (B, 3, H, W); of volumes float32 (B, 1, D, H, W), normalised.
     targets
-        What the learner's `encode` gave for each image, stacked: (B, …) each.
+        What the learner's `encode` gave for each of the first n images, stacked: (n, …) each. Of the images after
+        these nothing is known.
     """
 
     images: Tensor
     targets: dict[str, Tensor]
+
+    @property
+    def labelled(self) -> int:
+        """Return how many images, from the first, have targets."""
+        return next((len(value) for value in self.targets.values()), 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
