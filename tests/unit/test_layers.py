@@ -19,7 +19,20 @@ LAYERS = (
     ("L0 words", {"errors", "geometry", "labels", "progress", "atomic", "urls"}),
     (
         "L1 plain logic",
-        {"grid", "config", "manifest", "journal", "lock", "stopping", "limits", "executors", "objects", "white"},
+        {
+            "grid",
+            "config",
+            "manifest",
+            "journal",
+            "lock",
+            "stopping",
+            "limits",
+            "executors",
+            "level_sets",
+            "objects",
+            "volumes",
+            "white",
+        },
     ),
     (
         "L2 bytes and maths",

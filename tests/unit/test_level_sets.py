@@ -1,0 +1,126 @@
+"""Level sets say which side of the border a pixel lies on, exactly, and how far from it."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsiseg.level_sets import Norm, level_set, level_sets
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NORMS: tuple[Norm, ...] = get_args(Norm)
+every_kind = pytest.mark.parametrize(("norm", "zero_ring"), list(product(NORMS, (True, False))))
+
+
+def blobs(shape: tuple[int, ...], *, seed: int, share: float = 0.4) -> NDArray[np.bool_]:
+    return np.random.default_rng(seed).random(shape) < share
+
+
+def square() -> NDArray[np.bool_]:
+    mask = np.zeros((7, 7), dtype=np.bool_)
+    mask[2:5, 2:5] = True
+    return mask
+
+
+def test_a_square_has_the_published_level_set() -> None:
+    found = level_set(square(), norm="crop")
+
+    ring = square()
+    ring[3, 3] = False
+    assert found.dtype == np.float32
+    assert (found[ring] == 0).all()
+    assert found[3, 3] == -1
+    assert (found[[0, 0, 6, 6], [0, 6, 0, 6]] == 1).all()
+    assert found[0, 3] == pytest.approx(0.7071, abs=1e-4)
+    assert found[1, 1] == pytest.approx(0.5, abs=1e-4)
+    assert found[1, 3] == pytest.approx(0.3536, abs=1e-4)
+
+
+@every_kind
+@pytest.mark.parametrize("shape", [(9, 13), (5, 7, 6)])
+@given(seed=st.integers(0, 10_000), share=st.floats(0, 1))
+@settings(deadline=None, max_examples=20)
+def test_pixels_up_to_zero_are_the_mask(
+    shape: tuple[int, ...],
+    norm: Norm,
+    zero_ring: bool,
+    seed: int,
+    share: float,  # noqa: FBT001 - drawn
+) -> None:
+    mask = blobs(shape, seed=seed, share=share)
+
+    found = level_set(mask, norm=norm, zero_ring=zero_ring)
+
+    np.testing.assert_array_equal(found <= 0, mask)
+    assert np.abs(found).max() <= 1
+    assert (found == 0).any() == (zero_ring and 0 < mask.mean() < 1)
+
+
+@every_kind
+@pytest.mark.parametrize("shape", [(6, 5), (4, 5, 3)])
+def test_nothing_and_everything_have_no_border(shape: tuple[int, ...], norm: Norm, *, zero_ring: bool) -> None:
+    assert (level_set(np.zeros(shape, dtype=np.bool_), norm=norm, zero_ring=zero_ring) == 1).all()
+    assert (level_set(np.ones(shape, dtype=np.bool_), norm=norm, zero_ring=zero_ring) == -1).all()
+
+
+@pytest.mark.parametrize("spacing", [None, (1.0, 1.0), (2.0, 0.5)])
+def test_distances_are_those_of_brute_force(spacing: tuple[float, float] | None) -> None:
+    mask = blobs((11, 9), seed=3)
+    places = np.argwhere(np.ones_like(mask)) * np.array(spacing or (1, 1))
+    apart = np.linalg.norm(places[:, None] - places, axis=2)
+    inside = mask.ravel()
+
+    signed = np.where(inside, -apart[:, ~inside].min(axis=1), apart[:, inside].min(axis=1)).reshape(mask.shape)
+
+    half = min(spacing or (1, 1)) / 2
+    found = level_set(mask, longest=16, zero_ring=False, spacing=spacing)
+    np.testing.assert_allclose(found, np.clip((signed - np.sign(signed) * half) / 16, -1, 1), atol=1e-6)
+
+
+def test_classes_are_each_against_all_others() -> None:
+    labels = np.random.default_rng(1).integers(0, 4, (12, 10))
+    labels[:2] = 255
+
+    found = level_sets(labels, 4)
+
+    assert found.shape == (3, 12, 10)
+    for label, one in enumerate(found, start=1):
+        np.testing.assert_array_equal(one, level_set(labels == label))
+    assert (level_sets(np.where(labels == 2, 0, labels), 4)[1] == 1).all()
+
+
+def test_a_mask_that_moves_takes_its_level_set_along() -> None:
+    mask = np.zeros((40, 40), dtype=np.bool_)
+    mask[10:16, 8:19] = blobs((6, 11), seed=0, share=0.8)
+    moved = np.roll(mask, (5, 7), axis=(0, 1))
+
+    found = np.roll(level_set(mask, longest=6), (5, 7), axis=(0, 1))
+
+    np.testing.assert_array_equal(found, level_set(moved, longest=6))
+
+
+def test_a_volume_of_one_layer_is_its_layer() -> None:
+    mask = blobs((10, 12), seed=5)
+
+    np.testing.assert_allclose(level_set(mask[None]), level_set(mask)[None], atol=1e-7)
+
+
+def test_objects_that_touch_have_a_border_between_them() -> None:
+    ids: NDArray[Any] = np.zeros((9, 16), dtype=np.int32)
+    ids[2:7, 2:8], ids[2:7, 8:14] = 70_000, 3
+
+    apart, joined = level_set(ids, zero_ring=False), level_set(ids > 0, zero_ring=False)
+
+    np.testing.assert_array_equal(apart <= 0, ids > 0)
+    np.testing.assert_array_equal(apart[ids == 0], joined[ids == 0])
+    np.testing.assert_allclose(apart[4, 7:9] * 32, -0.5)
+    np.testing.assert_allclose(joined[4, 7:9] * 32, -2.5)
+    assert (level_set(ids)[2:7, 7:9] == 0).all()
+    np.testing.assert_array_equal(level_set(ids)[4, 3:5] * 32, (-2, -3))
