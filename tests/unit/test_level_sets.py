@@ -48,11 +48,7 @@ def test_a_square_has_the_published_level_set() -> None:
 @given(seed=st.integers(0, 10_000), share=st.floats(0, 1))
 @settings(deadline=None, max_examples=20)
 def test_pixels_up_to_zero_are_the_mask(
-    shape: tuple[int, ...],
-    norm: Norm,
-    zero_ring: bool,
-    seed: int,
-    share: float,  # noqa: FBT001 - drawn
+    shape: tuple[int, ...], norm: Norm, *, zero_ring: bool, seed: int, share: float
 ) -> None:
     mask = blobs(shape, seed=seed, share=share)
 
