@@ -21,6 +21,7 @@ from wsiseg import __version__
 from wsiseg.atomic import write_bytes
 from wsiseg.errors import DataError
 from wsiseg.labels import LabelMap  # noqa: TC001 - the card is built from it
+from wsiseg.volumes import VolumeInput  # noqa: TC001 - as above
 from wsiseg.white import WhiteRule  # noqa: TC001 - as above
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ class ModelCard(BaseModel):
         Applied to images inside the predictor, and settings of the network, as the network factory knows them.
     head
         The instance head, for instance models.
-    white
-        What of an image is bare glass and belongs to no class, or None where the classes cover all of it.
+    white, volume
+        What of an image is bare glass and belongs to no class, and what a network of volumes is given; else None.
     training_data, metrics
         Fingerprint of each store the model saw, and measured values such as ``"AJI": 0.61``, by name.
     licence, version
@@ -116,6 +117,7 @@ class ModelCard(BaseModel):
     net: dict[str, JsonValue]
     head: HeadSpec | None = None
     white: WhiteRule | None = None
+    volume: VolumeInput | None = None
     training_data: dict[str, str] = {}
     metrics: dict[str, float] = {}
     licence: str = ""
@@ -340,9 +342,7 @@ def load_state(path: Path, *, is_mapped: bool = False) -> State:
             mend="Pass --overwrite to train from the start",
         ) from error
     if not isinstance(state, dict):
-        raise DataError(
-            "this is no state of a training, or a damaged one", where=path, mend="Pass --overwrite to start again"
-        )
+        raise DataError("this is no state of a training, or a damaged one", where=path, mend="Pass --overwrite")
     return state
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wsiseg.config import Config
     from wsiseg.heads.base import Instances
     from wsiseg.labels import LabelMap
+    from wsiseg.volumes import VolumeInput
     from wsiseg.white import WhiteRule
 
 
@@ -40,8 +41,8 @@ class PredictorSpec:
         Pixels at a tile's edge whose output is not used.
     channels
         Channels of the output.
-    white
-        What of an image is bare glass and belongs to no class, whatever `forward` says; None for nothing.
+    white, volume
+        What of an image belongs to no class, whatever `forward` says, and what a network of volumes gets; else None.
     """
 
     task: Literal["semantic", "instance"]
@@ -51,6 +52,7 @@ class PredictorSpec:
     halo_px: int
     channels: int
     white: WhiteRule | None = None
+    volume: VolumeInput | None = None
 
 
 class Predictor(Protocol):
@@ -71,7 +73,7 @@ class Predictor(Protocol):
         Parameters
         ----------
         batch
-            uint8 RGB (B, 3, H, W) on the predictor's device; normalised inside.
+            uint8 RGB (B, 3, H, W) on the predictor's device; volumes are float32 (B, 1, D, H, W), prepared already.
 
         Returns
         -------
@@ -232,8 +234,8 @@ class TrainingFacts:
         Fingerprint of each store, by name.
     patches
         Patches of all stores, by whose numbers batches know them; 0 where batches hold crops.
-    white
-        What of an image is white and has no label; None where the labels cover all of it.
+    white, volume
+        What of an image is white and has no label, and what a network of volumes gets; else None.
     """
 
     name: str
@@ -244,6 +246,7 @@ class TrainingFacts:
     training_data: dict[str, str]
     patches: int = 0
     white: WhiteRule | None = None
+    volume: VolumeInput | None = None
 
 
 class Stage(Protocol):

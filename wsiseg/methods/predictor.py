@@ -12,6 +12,7 @@ from wsiseg.errors import DataError, MethodError, PredictionError
 from wsiseg.heads.registry import make_head
 from wsiseg.heads.symmetry import turned, turned_back
 from wsiseg.methods.base import PredictorSpec
+from wsiseg.nets.devices import in_best_layout
 from wsiseg.nets.factory import build_described
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class NetPredictor:
             halo_px=card.halo_px,
             channels=channels_of(card),
             white=card.white,
+            volume=card.volume,
         )
 
     @property
@@ -59,7 +61,7 @@ class NetPredictor:
 
     def to(self, device: torch.device) -> None:
         """Move the network to `device`."""
-        self._net.to(device).to(memory_format=torch.channels_last)
+        in_best_layout(self._net.to(device))
 
     def forward(self, batch: Tensor) -> Tensor:
         """Return class probabilities or raw maps of the head, float32; see `Predictor`."""
@@ -91,7 +93,9 @@ class NetPredictor:
 
 
 def normalised(batch: Tensor, card: ModelCard) -> Tensor:
-    """Return images uint8 (B, 3, H, W) as a network wants them, float32."""
+    """Return images uint8 (B, 3, H, W) as a network wants them, float32; volumes are as it wants them already."""
+    if card.volume is not None:
+        return batch
     mean = torch.tensor(card.normalisation.mean, device=batch.device).view(3, 1, 1) * 255
     std = torch.tensor(card.normalisation.std, device=batch.device).view(3, 1, 1) * 255
     return (batch.float() - mean) / std
@@ -116,7 +120,7 @@ def head_of(card: ModelCard) -> InstanceHead | None:
 
 def build_network(card: ModelCard) -> nn.Module:
     """Return the untrained network that a card describes."""
-    return build_described(card.net, 3, channels_of(card))
+    return build_described(card.net, 3 if card.volume is None else 1, channels_of(card))
 
 
 def _rebuilt(card: ModelCard) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 import torch
+from torch import nn
 
 from wsiseg.errors import ConfigError
 
@@ -45,3 +46,13 @@ def choose_dtype(amp: Amp, device: torch.device) -> torch.dtype | None:
             return None
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return {"fp16": torch.float16, "bf16": torch.bfloat16, "off": None}[amp]
+
+
+def in_best_layout(module: nn.Module) -> nn.Module:
+    """Return a network with its weights, in place, in the order in memory that suits its convolutions.
+
+    Those of images want channels last; those of volumes stay as they are.
+    """
+    if any(weight.ndim > 4 for weight in module.parameters()):  # noqa: PLR2004 - channels, rows and columns
+        return module
+    return module.to(memory_format=torch.channels_last)

@@ -43,7 +43,9 @@ class Crops:
                 images, {name: _moved(value, device) for name, value in self.look.items()}, seed=self.seed
             )
         targets = {name: _moved(value, device) for name, value in self.targets.items()}
-        return Batch(images=images.contiguous(memory_format=torch.channels_last), targets=targets)
+        if images.ndim == 4:  # noqa: PLR2004 - volumes have an axis more
+            images = images.contiguous(memory_format=torch.channels_last)
+        return Batch(images=images, targets=targets)
 
 
 class BatchStream(Protocol):

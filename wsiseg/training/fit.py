@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from wsiseg.checkpoint import CARD
 from wsiseg.errors import MethodError
 from wsiseg.methods.base import Batch, Clock, Learner
-from wsiseg.nets.devices import choose_dtype
+from wsiseg.nets.devices import choose_dtype, in_best_layout
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
 from wsiseg.training.batches import Awaited
@@ -202,7 +202,7 @@ class _Run:
         self.learner, self.settings, self.folder = learner, settings, folder
         self.validation, self.plan, self.ranks, self.stop = validation, plan, ranks, stop
         self.probe, self.is_best_kept, self.remedy = probe, is_best_kept, remedy
-        self.module = learner.module.to(device=ranks.device).to(memory_format=torch.channels_last)
+        self.module = in_best_layout(learner.module.to(device=ranks.device))
         self.precision, scaler = _precision(settings, ranks.device)
         self.state = TrainingState(self.module, make_optimiser(learner, settings), scaler, settings.ema, ranks)
         if (folder / STATE).exists():

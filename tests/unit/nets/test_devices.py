@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from wsiseg.errors import ConfigError
-from wsiseg.nets.devices import choose_device, choose_dtype
+from wsiseg.nets.devices import choose_device, choose_dtype, in_best_layout
 from wsiseg.training.ranks import joined
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
@@ -70,3 +71,10 @@ def test_half_precision_is_the_one_that_the_gpu_has_itself(
     assert choose_dtype("auto", GPU) == expected
     assert choose_dtype("auto", CPU) is None
     assert choose_dtype("off", GPU) is None
+
+
+@pytest.mark.parametrize(("net", "is_changed"), [(nn.Conv2d(4, 4, 3), True), (nn.Conv3d(4, 4, 3), False)])
+def test_only_networks_of_images_get_channels_last(net: nn.Module, *, is_changed: bool) -> None:
+    (weight, _) = in_best_layout(net).parameters()
+
+    assert weight.is_contiguous() is not is_changed
