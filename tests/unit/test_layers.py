@@ -48,6 +48,7 @@ LAYERS = (
             "checkpoint",
             "initial_weights",
             "rasters",
+            "nifti",
             "annotations",
             "classical",
         },
@@ -72,6 +73,9 @@ HOMES = {
     "imagecodecs": {"slides", "stores"},
     "dask": {"executors"},
     "shapely": {"annotations", "inference"},
+    # Parts of an extra: whoever needs them imports them where they are used.
+    "nibabel": set(),
+    "h5py": set(),
     "typer": {"cli"},
     "click": {"cli"},
     "rich": {"cli"},

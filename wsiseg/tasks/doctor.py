@@ -26,7 +26,7 @@ GIB = 1 << 30
 LIBRARIES = ("numpy", "torch", "torchvision", "timm", "zarr", "tifffile", "imagecodecs", "openslide", "tiffslide")
 # Distribution that brings a module, where their names differ.
 DISTRIBUTIONS = {"openslide": "openslide-python"}
-EXTRAS = {"remote": ("aiohttp", "s3fs"), "parquet": ("geopandas", "pyarrow")}
+EXTRAS = {"remote": ("aiohttp", "s3fs"), "parquet": ("geopandas", "pyarrow"), "volumes": ("h5py", "nibabel")}
 LITTLE_MEMORY, LITTLE_SHARED, LITTLE_DISK = 4 * GIB, GIB // 4, 10 * GIB
 
 
