@@ -1,8 +1,8 @@
-"""Networks by name: our own U-Net and DeepLabV3+, and those of segmentation_models_pytorch."""
+"""Networks by name: our own, and those of segmentation_models_pytorch."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,12 +10,16 @@ from wsiseg.config import Config
 from wsiseg.errors import MethodError
 from wsiseg.nets.attending import ATTENDING, AttendingSpec, build_attending
 from wsiseg.nets.deeplab import build_deeplab
+from wsiseg.nets.dual_unet import DUAL_UNET, DualTaskUNet, DualUNetSpec
 from wsiseg.nets.encoders import no_weights, unknown
 from wsiseg.nets.gated import CAM, GATED, CamSpec, GatedSpec, build_cam, build_gated
+from wsiseg.nets.two_task import TWO_TASK, DroppingNet, TwoTaskNet, TwoTaskSpec
 from wsiseg.nets.unet import UNet
+from wsiseg.nets.unet3d import UNET3D, UNet3d, UNet3dSpec
+from wsiseg.nets.vnet import VNET, VNet, VNetSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import nn
 
@@ -34,6 +38,8 @@ _LIBRARY: Final = {
     "segformer": "Segformer",
 }
 ARCHITECTURES: Final = (OURS, DEEPLAB, *_LIBRARY)
+# Networks of volumes.
+VOLUMETRIC: Final = (UNET3D, VNET)
 _TIMM: Final = "tu-"
 _GROUPS: Final = 8
 
@@ -56,6 +62,9 @@ class NetSpec(Config):
         ``deeplabv3+`` always one of timm's, with or without ``tu-``.
     encoder_weights
         None for random weights; ``imagenet`` downloads trained ones.
+    dropout
+        Part of the channels that are dropped of the deepest features, and of those that the output is made of;
+        ``deeplabv3+`` has dropout of its own instead.
     """
 
     arch: str = OURS
@@ -63,31 +72,13 @@ class NetSpec(Config):
     skip: Literal["add", "concat"] = "add"
     encoder: str = "resnet34"
     encoder_weights: Literal["imagenet"] | None = None
+    dropout: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _check(self) -> NetSpec:
         if any(width < 1 or width % _GROUPS for width in self.widths):
             raise ValueError(f"widths are multiples of {_GROUPS}, the number of groups they are normalised in")
         return self
-
-
-def build_described(net: Mapping[str, object], in_channels: int, out_channels: int) -> nn.Module:
-    """Return the untrained network that a model's card describes, whatever its kind.
-
-    Raises
-    ------
-    MethodError
-        If something of it is unknown.
-    ValidationError
-        If the description is damaged.
-    """
-    if net.get("arch") == ATTENDING:
-        return build_attending(AttendingSpec.model_validate(net), out_channels)
-    if net.get("arch") == CAM:
-        return build_cam(CamSpec.model_validate(net), out_channels)
-    if net.get("arch") == GATED:
-        return build_gated(GatedSpec.model_validate(net), out_channels)
-    return build_net(NetSpec.model_validate(net), in_channels, out_channels)
 
 
 def build_net(spec: NetSpec, in_channels: int, out_channels: int) -> nn.Module:
@@ -108,11 +99,11 @@ def build_net(spec: NetSpec, in_channels: int, out_channels: int) -> nn.Module:
             raise MethodError(
                 f"there are no weights of {OURS} to download", mend="Pass a file of its weights, or do without"
             )
-        return UNet(in_channels, out_channels, widths=spec.widths, skip=spec.skip, groups=_GROUPS)
+        return UNet(in_channels, out_channels, widths=spec.widths, skip=spec.skip, groups=_GROUPS, dropout=spec.dropout)
     if spec.arch == DEEPLAB:
         return build_deeplab(spec.encoder.removeprefix(_TIMM), out_channels, weights=spec.encoder_weights)
     if spec.arch not in _LIBRARY:
-        raise unknown("network", spec.arch, list(ARCHITECTURES))
+        raise unknown("network", spec.arch, [*ARCHITECTURES, DUAL_UNET, *VOLUMETRIC])
     _check_encoder(spec.encoder)
     try:
         net = _from_library(spec, in_channels, out_channels, weights=None)
@@ -138,7 +129,7 @@ def _from_library(spec: NetSpec, in_channels: int, out_channels: int, *, weights
     net: nn.Module = getattr(smp, _LIBRARY[spec.arch])(
         encoder_name=spec.encoder, encoder_weights=trained, in_channels=in_channels, classes=out_channels
     )
-    return net
+    return DroppingNet(net, spec.dropout) if spec.dropout else net
 
 
 def _check_encoder(name: str) -> None:
@@ -155,3 +146,44 @@ def _check_encoder(name: str) -> None:
         known = [encoder for encoder in smp.encoders.encoders if not encoder.startswith("timm-")]
         if name not in known:
             raise unknown("encoder", name, known)
+
+
+def _two_task(spec: TwoTaskSpec, in_channels: int, out_channels: int) -> nn.Module:
+    maps = out_channels if spec.joined else out_channels + spec.level_sets
+    net = build_net(NetSpec.model_validate(spec.net), in_channels, maps)
+    return TwoTaskNet(net, maps, level_sets=spec.level_sets, joined=spec.joined)
+
+
+# Networks with settings of their own: the type of these, and what makes the network from them, the channels of
+# images and the maps of the output.
+_OWN: Final[dict[str, tuple[type[Config], Callable[[Any, int, int], nn.Module]]]] = {
+    ATTENDING: (AttendingSpec, lambda spec, _, maps: build_attending(spec, maps)),
+    CAM: (CamSpec, lambda spec, _, maps: build_cam(spec, maps)),
+    DUAL_UNET: (DualUNetSpec, lambda spec, channels, maps: DualTaskUNet(channels, maps, spec)),
+    GATED: (GatedSpec, lambda spec, _, maps: build_gated(spec, maps)),
+    TWO_TASK: (TwoTaskSpec, _two_task),
+    UNET3D: (UNet3dSpec, lambda spec, channels, maps: UNet3d(channels, maps, spec)),
+    VNET: (VNetSpec, lambda spec, channels, maps: VNet(channels, maps, spec)),
+}
+
+
+def spec_type(arch: str) -> type[Config]:
+    """Return the type of the settings of a network; an unknown one is found out when it is built."""
+    return _OWN[arch][0] if arch in _OWN else NetSpec
+
+
+def build_described(net: Mapping[str, object], in_channels: int, out_channels: int) -> nn.Module:
+    """Return the untrained network that a model's card describes, whatever its kind.
+
+    Raises
+    ------
+    MethodError
+        If something of it is unknown.
+    ValidationError
+        If the description is damaged.
+    """
+    arch = str(net.get("arch", OURS))
+    if arch not in _OWN:
+        return build_net(NetSpec.model_validate(net), in_channels, out_channels)
+    settings, build = _OWN[arch]
+    return build(settings.model_validate(net), in_channels, out_channels)

@@ -44,6 +44,8 @@ class UNet(nn.Module):
         How a level's features meet those from below: ``add`` (cheaper) or ``concat``.
     groups
         Groups of channels that are normalised together.
+    dropout
+        Part of the channels that are dropped of the deepest features, and of those that the output is made of.
 
     References
     ----------
@@ -60,6 +62,7 @@ class UNet(nn.Module):
         widths: Sequence[int] = (32, 64, 128, 256),
         skip: Literal["add", "concat"] = "add",
         groups: int = 8,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.stride = 2 ** (len(widths) - 1)
@@ -73,6 +76,7 @@ class UNet(nn.Module):
             nn.Conv2d(below, width, 1, bias=False) for width, below in zip(shallow, deep, strict=True)
         )
         self.up = nn.ModuleList(_Block(joined * width, width, groups) for width in shallow)
+        self.drop = nn.Dropout2d(dropout)
         self.out = nn.Conv2d(widths[0], out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,10 +88,11 @@ class UNet(nn.Module):
         for level, block in enumerate(self.down):
             x = block(functional.max_pool2d(x, 2) if level else x)
             skips.append(x)
+        x = self.drop(x)
         for level in reversed(range(len(self.up))):
             # Narrowed first: a convolution of size 1 and interpolation change places, at a quarter of the cost.
             x = functional.interpolate(self.narrow[level](x), scale_factor=2, mode="bilinear", align_corners=False)
             x = torch.cat((skips[level], x), dim=1) if self._concat else skips[level] + x
             x = self.up[level](x)
-        y: Tensor = self.out(x)
+        y: Tensor = self.out(self.drop(x))
         return y
