@@ -26,6 +26,8 @@ _SHOWN: Final = 4
 _COUNTER: Final = "num_batches_tracked"
 # Modules that networks here keep their backbone in; others are one themselves.
 _BACKBONES: Final = ("backbone", "encoder")
+# A second backbone of the same kind, which begins with the same weights where a file has one of them only.
+_TWINS: Final = {"encoder": "encoder2"}
 # Share of its arrays without which a file was made for another one.
 _LEAST: Final = 2 / 3
 
@@ -126,7 +128,8 @@ def initialise(net: nn.Module, weights: Mapping[str, Tensor], *, where: Path) ->
     """Give a network all weights that fit it by name and shape.
 
     Weights of a backbone alone fit the network around it, and those of a network around a backbone fit the
-    backbone, be it alone or inside another network. What did not fit is logged.
+    backbone, be it alone or inside another network. Where a network has two backbones of one kind, the weights
+    of one fit both. What did not fit is logged.
 
     Parameters
     ----------
@@ -147,6 +150,7 @@ def initialise(net: nn.Module, weights: Mapping[str, Tensor], *, where: Path) ->
     own, theirs = {key: state[name] for key, name in ours.items()}, {key: weights[name] for key, name in names.items()}
     before, after = _prefixes(own, theirs)
     places = {after + key.removeprefix(before): key for key in theirs if key.startswith(before)}
+    places = _for_twins(places) | places
     common = own.keys() & places.keys()
     fitting = sorted(key for key in common if theirs[places[key]].shape == own[key].shape)
     _check_backbone(net, own.keys(), fitting, where)
@@ -187,6 +191,16 @@ def _check_backbone(net: nn.Module, own: Iterable[str], fitting: Collection[str]
         where=where,
         mend="Check that the file was made for the same backbone",
     )
+
+
+def _for_twins(places: Mapping[str, str]) -> dict[str, str]:
+    """Return names of second backbones, and the given names of the same parts of the first ones."""
+    return {
+        f"{twin}.{name.removeprefix(f'{first}.')}": given
+        for first, twin in _TWINS.items()
+        for name, given in places.items()
+        if name.startswith(f"{first}.")
+    }
 
 
 def _prefixes(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> tuple[str, str]:
