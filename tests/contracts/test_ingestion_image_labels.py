@@ -138,7 +138,7 @@ def test_a_part_may_have_no_masks_at_all(tmp_path: Path) -> None:
     write_image(tmp_path / "src" / "val" / "9-0-0.png")
     (tmp_path / "src" / "val" / "notes.txt").touch()
 
-    images = find_images(tmp_path / "src", settings(layout="luad-histoseg", split="unlabelled"))
+    images = find_images(tmp_path / "src", settings(layout="luad-histoseg", split="unlabelled")).images
 
     assert [(image.name, image.labels, image.occurs) for image in images] == [
         ("val/9-0-0", None, None), ("test/9-0-0", None, None),
@@ -151,7 +151,7 @@ def test_a_table_of_splits_beats_the_folders(tmp_path: Path) -> None:
     table = tmp_path / "splits.csv"
     table.write_text("image,split,patient_id\n" + "\n".join(f"{name},val,p" for name in LUAD["train"]))
 
-    images = find_images(source, settings(layout="luad-histoseg", split=str(table)))
+    images = find_images(source, settings(layout="luad-histoseg", split=str(table))).images
 
     assert {(image.split, image.group) for image in images} == {("val", "p")}
 
@@ -227,7 +227,7 @@ def test_tables_of_spreadsheets_are_read(own: Path, delimiter: str) -> None:
     rows = (("image", "tumour", '"fat, necrosis; both"'), ("a.png", "1", ""), ("b", "0", "1"), ("", "", ""))
     (own / "labels.csv").write_text("\n".join(delimiter.join(row) for row in rows))
 
-    images = find_images(own, settings(mpp=0.5, labels=own / "labels.csv"))
+    images = find_images(own, settings(mpp=0.5, labels=own / "labels.csv")).images
 
     second = "fat, necrosis; both"
     assert [image.occurs for image in images] == [{"tumour": 1, second: IGNORE}, {"tumour": 0, second: 1}, None]

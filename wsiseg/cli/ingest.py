@@ -44,8 +44,9 @@ def ingest(
         str | None,
         typer.Option(
             "--layout",
-            help="How SRC is laid out: luad-histoseg, bcss-wsss or wsss4luad (labels in file names). "
-            "Default images: SRC/images/* and SRC/labels/<same stem>.png.",
+            help="How SRC is laid out: monuseg, glas, crag or dsb2018 (objects, as published); luad-histoseg, "
+            "bcss-wsss or wsss4luad (labels in file names). Default images: SRC/images/* and "
+            "SRC/labels/<same stem>.png.",
             rich_help_panel=LABELS,
         ),
     ] = None,

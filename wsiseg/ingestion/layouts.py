@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from wsiseg.errors import DataError, NothingMatchedError
 from wsiseg.ingestion.named_labels import find_named
-from wsiseg.ingestion.source import SourceImage, images_by_stem
+from wsiseg.ingestion.published import find_crag, find_dsb2018, find_glas, find_monuseg
+from wsiseg.ingestion.source import Source, SourceImage, files_by_stem, images_by_stem
 from wsiseg.labels import Label, LabelMap
+from wsiseg.rasters import READABLE
 from wsiseg.white import WhiteRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from wsiseg.stores.patches import LayerKind
 
 logger = logging.getLogger(__name__)
 
@@ -27,25 +30,22 @@ class Layout:
     Parameters
     ----------
     find
-        Returns the images of a source.
-    labels
-        The classes, or None where the user names them.
-    excluded
-        Value in label images of what is no class and is neither learnt nor scored, or None.
+        Returns the images of a source, and its classes where they are known.
+    kind
+        What the labels are, or None where the user says so. Where it is known, so are the classes.
     mpp
-        Micrometres per pixel, or None where the user knows.
+        Micrometres per pixel, or None where the user knows; ``unknown`` where nobody does.
     white
         What is white in images with image labels, or None.
     """
 
-    find: Callable[[Path], list[SourceImage]]
-    labels: LabelMap | None = None
-    excluded: int | None = None
-    mpp: float | None = None
+    find: Callable[[Path], Source]
+    kind: LayerKind | None = None
+    mpp: float | Literal["unknown"] | None = None
     white: WhiteRule | None = None
 
 
-def _images_and_labels(source: Path) -> list[SourceImage]:
+def _images_and_labels(source: Path) -> Source:
     """Find ``images/*`` and ``labels/<same stem>.png``."""
     if not source.is_dir():
         raise NothingMatchedError("there is no such folder", where=source)
@@ -54,7 +54,7 @@ def _images_and_labels(source: Path) -> list[SourceImage]:
         raise NothingMatchedError(
             "the folder holds no images", where=source / "images", mend="Images lie in SRC/images"
         )
-    labels = {file.stem: file for file in sorted((source / "labels").glob("*.png"))}
+    labels = files_by_stem(source / "labels", READABLE)
     found = [
         SourceImage(name=stem, path=file, labels=labels.pop(stem, None), group=stem) for stem, file in images.items()
     ]
@@ -63,24 +63,28 @@ def _images_and_labels(source: Path) -> list[SourceImage]:
         if all(image.labels is None for image in found):
             raise DataError("no label image has the name of an image", where=first, mend="Name both alike")
         logger.warning("%s: %d label images belong to no image, such as %s", source, len(labels), first.name)
-    return found
+    return Source(images=found)
 
 
 def _named(*classes: tuple[str, tuple[int, int, int]], mpp: float, white: WhiteRule | None) -> Layout:
     """Return a layout with labels in file names; the value after the last class is white in its masks."""
-    labels = tuple(Label(index=index, name=name, colour=colour) for index, (name, colour) in enumerate(classes))
-    names = tuple(label.name for label in labels)
-    return Layout(
-        find=partial(find_named, names=names),
-        labels=LabelMap(labels=labels),
-        excluded=len(labels),
-        mpp=mpp,
-        white=white,
+    labels = LabelMap(
+        labels=tuple(Label(index=index, name=name, colour=colour) for index, (name, colour) in enumerate(classes))
     )
+
+    def find(source: Path) -> Source:
+        return Source(images=find_named(source, labels.names), labels=labels, excluded=len(labels))
+
+    return Layout(find=find, kind="classes", mpp=mpp, white=white)
 
 
 LAYOUTS: Final = {
     "images": Layout(find=_images_and_labels, white=WhiteRule()),
+    "monuseg": Layout(find=find_monuseg, kind="instances", mpp=0.25),
+    "glas": Layout(find=find_glas, kind="instances", mpp=0.62),
+    "crag": Layout(find=find_crag, kind="instances", mpp=0.5),
+    # Its images are of many microscopes, and of none is the scale told.
+    "dsb2018": Layout(find=find_dsb2018, kind="instances", mpp="unknown"),
     "luad-histoseg": _named(
         ("tumour epithelium", (205, 51, 51)),
         ("necrosis", (0, 255, 0)),

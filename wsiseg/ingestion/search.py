@@ -22,7 +22,7 @@ from wsiseg.slides.fingerprint import fingerprint
 from wsiseg.white import WhiteSetting  # noqa: TC001 - pydantic reads the annotations
 
 if TYPE_CHECKING:
-    from wsiseg.ingestion.source import SourceImage
+    from wsiseg.ingestion.source import Source
     from wsiseg.stores.patches import LayerKind
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,8 @@ class IngestSettings(Config):
     def _check(self) -> Self:
         if self.layout not in LAYOUTS:
             raise ValueError(f"there is no layout {self.layout!r}; known: {', '.join(LAYOUTS)}")
-        if LAYOUTS[self.layout].labels is not None and (self.classes or self.labels or self.labels_as == "instances"):
+        known = LAYOUTS[self.layout].kind
+        if known is not None and (self.classes or self.labels or self.labels_as not in (None, known)):
             raise ValueError(f"what the labels of {self.layout} are is known; leave out classes, labels and labels_as")
         if self.patch_size is None and self.overlap:
             raise ValueError("overlap needs patch_size, whole images do not overlap")
@@ -96,10 +97,10 @@ class IngestSettings(Config):
     @property
     def kind(self) -> LayerKind | None:
         """Return what label images hold, or None where there are none."""
-        return self.labels_as if LAYOUTS[self.layout].labels is None else "classes"
+        return LAYOUTS[self.layout].kind or self.labels_as
 
 
-def find_images(source: Path, settings: IngestSettings) -> list[SourceImage]:
+def find_images(source: Path, settings: IngestSettings) -> Source:
     """Return the images of a source, with their splits.
 
     Raises
@@ -111,7 +112,8 @@ def find_images(source: Path, settings: IngestSettings) -> list[SourceImage]:
     ConfigError
         If the splits or the settings do not fit the images.
     """
-    images = LAYOUTS[settings.layout].find(source)
+    found = LAYOUTS[settings.layout].find(source)
+    images = found.images
     if settings.kind is None and any(image.labels is not None for image in images):
         raise ConfigError(
             "the images have labels",
@@ -123,17 +125,19 @@ def find_images(source: Path, settings: IngestSettings) -> list[SourceImage]:
     bare = [image.path.name for image in images if image.occurs and not any(image.occurs.values())]
     if bare:
         logger.warning("%s: in %d images no class occurs, such as %s", source, len(bare), bare[0])
-    if not settings.split:
-        return images
     if settings.split in SPLITS:
-        return [replace(image, split=settings.split) for image in images]
-    return split_by_table(images, Path(settings.split))
+        images = [replace(image, split=settings.split) for image in images]
+    elif settings.split:
+        images = split_by_table(images, Path(settings.split))
+    return replace(found, images=images)
 
 
-def source_fingerprint(images: list[SourceImage], settings: IngestSettings) -> str:
-    """Return a hash of the images, their labels and the settings."""
+def source_fingerprint(source: Source, settings: IngestSettings) -> str:
+    """Return a hash of the images, their labels, what these mean, and the settings."""
     digest = hashlib.blake2b(json.dumps(settings.model_dump(mode="json"), sort_keys=True).encode(), digest_size=16)
-    for image in images:
+    if source.told_by is not None:
+        digest.update(fingerprint(source.told_by).encode())
+    for image in source.images:
         parts = [image.name, image.split, image.group, fingerprint(image.path)]
         parts.append("" if image.labels is None else fingerprint(image.labels))
         parts.append("" if image.occurs is None else json.dumps(image.occurs))

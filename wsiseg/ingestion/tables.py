@@ -29,7 +29,7 @@ _FIRST: Final = 2
 _NO_CLASSES: Final = frozenset(("image", "split", "patient_id"))
 
 
-def split_by_table(images: list[SourceImage], table: Path) -> list[SourceImage]:
+def split_by_table(images: Sequence[SourceImage], table: Path) -> list[SourceImage]:
     """Return the images with their splits, from a CSV file with the columns ``image`` and ``split``.
 
     Raises
@@ -58,7 +58,7 @@ def split_by_table(images: list[SourceImage], table: Path) -> list[SourceImage]:
     return found
 
 
-def label_by_table(images: list[SourceImage], table: Path, classes: Sequence[str] = ()) -> list[SourceImage]:
+def label_by_table(images: Sequence[SourceImage], table: Path, classes: Sequence[str] = ()) -> list[SourceImage]:
     """Return the images with what occurs in them, from a CSV file with a column ``image`` and one for each class.
 
     A cell is 1, 0, or empty for unknown.

@@ -12,7 +12,7 @@ from wsiseg.errors import DataError
 from wsiseg.executors import ordered_map
 from wsiseg.geometry import Size, Window
 from wsiseg.grid import overlap_px, patch_windows
-from wsiseg.ingestion.layouts import LAYOUTS
+from wsiseg.ingestion.label_files import read_label_file
 from wsiseg.ingestion.search import source_fingerprint
 from wsiseg.labels import IGNORE, NO_CLASS, LabelMap
 from wsiseg.manifest import SPLITS
@@ -25,12 +25,13 @@ from wsiseg.stores.patches import LayerInfo
 from wsiseg.stores.shard_writer import ShardWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from wsiseg.ingestion.search import IngestSettings
-    from wsiseg.ingestion.source import SourceImage
+    from wsiseg.ingestion.source import Source, SourceImage
     from wsiseg.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -39,9 +40,7 @@ LAYER: Final = "labels"
 BACKGROUND: Final = (255, 255, 255)
 
 
-def write_images(
-    images: list[SourceImage], settings: IngestSettings, store: Path, *, workers: int, progress: Progress
-) -> None:
+def write_images(source: Source, settings: IngestSettings, store: Path, *, workers: int, progress: Progress) -> None:
     """Write images and labels into `store`, which appears when it is complete.
 
     Raises
@@ -51,25 +50,25 @@ def write_images(
     DataError
         If a label image cannot be read or does not fit.
     """
+    images = source.images
     sizes = [ImageSlide(image.path).info.size for image in images]
     windows = [_windows(size, settings) for size in sizes]
     if settings.patch_size is not None:
         shape = (settings.patch_size, settings.patch_size)
     else:
         shape = (max(size.height for size in sizes), max(size.width for size in sizes))
-    layer = _layer(images, settings)
-    excluded = LAYOUTS[settings.layout].excluded
+    layer = _layer(source, settings)
     with new_folder(store) as folder:
         table = _table(images, sizes, windows, shape)
-        writer = PatchWriter(folder, _meta(images, settings), table, shape)
+        writer = PatchWriter(folder, _meta(source, settings), table, shape)
         labels = None if layer is None else writer.layer(LAYER, layer)
-        image_layer = _image_layer(images, settings)
+        image_layer = _image_layer(source, settings)
         if image_layer is not None:
             writer.image_layer(LAYER, image_layer, _occurring(images, windows, image_layer))
 
         def encode(index: int) -> list[tuple[bytes, bytes | None]]:
             pixels = _pixels(images[index], sizes[index])
-            truth = None if layer is None else _labels(images[index], sizes[index], layer, excluded)
+            truth = None if layer is None else _labels(images[index], sizes[index], layer, source.excluded)
             encoded = []
             for x, y in windows[index].tolist():
                 part = Window(x, y, shape[1], shape[0])
@@ -100,43 +99,44 @@ def _windows(size: Size, settings: IngestSettings) -> NDArray[np.int64]:
     return patch_windows(size, patch_px=settings.patch_size, stride_px=stride)
 
 
-def _layer(images: list[SourceImage], settings: IngestSettings) -> LayerInfo | None:
-    is_asked = settings.labels_as is not None or any(image.labels is not None for image in images)
-    if settings.kind is None or not is_asked:
+def _layer(source: Source, settings: IngestSettings) -> LayerInfo | None:
+    files = [image.labels for image in source.images if image.labels is not None]
+    if settings.kind is None or not (files or settings.labels_as):
         return None
-    named = _named_classes(images, settings)
-    if settings.kind == "classes" and named is not None:
-        return LayerInfo(kind="classes", labels=named)
     if settings.kind == "instances":
         names = settings.classes if settings.labels is None and settings.classes else ("object",)
         names = names if len(names) > 1 else ("background", *names)
-    elif settings.classes:
+        return LayerInfo(kind="instances", labels=source.labels or LabelMap.from_names(names))
+    named = _named_classes(source)
+    if named is not None:
+        return LayerInfo(kind="classes", labels=named)
+    if settings.classes:
         names = settings.classes
     else:
-        found = {
-            int(value) for image in images if image.labels is not None for value in np.unique(read_labels(image.labels))
-        }
+        found = {int(value) for file in files for value in np.unique(read_labels(file))}
         names = ("background", *(f"class {index}" for index in range(1, max(found - {IGNORE}, default=0) + 1)))
         if len(names) > NO_CLASS:
-            raise DataError("label images of classes hold 0 to 253, and 255 for ignored", where=images[0].labels)
-    return LayerInfo(kind=settings.kind, labels=LabelMap.from_names(names))
+            raise DataError("label images of classes hold 0 to 253, and 255 for ignored", where=files[0])
+    return LayerInfo(kind="classes", labels=LabelMap.from_names(names))
 
 
-def _named_classes(images: list[SourceImage], settings: IngestSettings) -> LabelMap | None:
-    """Return the classes that the layout or the image labels name."""
-    names = next((tuple(image.occurs) for image in images if image.occurs is not None), None)
+def _named_classes(source: Source) -> LabelMap | None:
+    """Return the classes that the source or the image labels name."""
+    names = next((tuple(image.occurs) for image in source.images if image.occurs is not None), None)
     own = None if names is None else LabelMap.from_names(names, background=False)
-    return LAYOUTS[settings.layout].labels or own
+    return source.labels or own
 
 
-def _image_layer(images: list[SourceImage], settings: IngestSettings) -> ImageLayerInfo | None:
-    labels = _named_classes(images, settings)
-    if labels is None or all(image.occurs is None for image in images):
+def _image_layer(source: Source, settings: IngestSettings) -> ImageLayerInfo | None:
+    labels = _named_classes(source)
+    if labels is None or all(image.occurs is None for image in source.images):
         return None
     return ImageLayerInfo(labels=labels, white=settings.white)
 
 
-def _occurring(images: list[SourceImage], windows: list[NDArray[np.int64]], layer: ImageLayerInfo) -> NDArray[np.uint8]:
+def _occurring(
+    images: Sequence[SourceImage], windows: list[NDArray[np.int64]], layer: ImageLayerInfo
+) -> NDArray[np.uint8]:
     """Return which classes occur in each patch, (N, C)."""
     rows = np.full((len(images), len(layer.labels)), IGNORE, dtype=np.uint8)
     for row, image in zip(rows, images, strict=True):
@@ -161,11 +161,7 @@ def _labels(image: SourceImage, size: Size, layer: LayerInfo, excluded: int | No
     """Return the labels of an image as the layer keeps them, (H, W), or None where it has none."""
     if image.labels is None:
         return None
-    labels = read_labels(image.labels)
-    if labels.shape != (size.height, size.width):
-        raise DataError(
-            f"the label image has {labels.shape[1]}x{labels.shape[0]} pixels, its image {size}", where=image.labels
-        )
+    labels = read_label_file(image.labels, size)
     highest = int(labels.max(initial=0))
     if layer.kind == "instances":
         if highest > np.iinfo(np.int32).max:
@@ -196,7 +192,7 @@ def _padded(array: NDArray[Any], part: Window, fill: int | tuple[int, int, int])
 
 
 def _table(
-    images: list[SourceImage], sizes: list[Size], windows: list[NDArray[np.int64]], shape: tuple[int, int]
+    images: Sequence[SourceImage], sizes: list[Size], windows: list[NDArray[np.int64]], shape: tuple[int, int]
 ) -> PatchTable:
     corners = np.concatenate(windows)
     owner = np.repeat(np.arange(len(images)), [len(part) for part in windows])
@@ -212,15 +208,15 @@ def _table(
     )
 
 
-def _meta(images: list[SourceImage], settings: IngestSettings) -> PatchMeta:
+def _meta(source: Source, settings: IngestSettings) -> PatchMeta:
     return PatchMeta(
         codec="zstd",
         mpp=None if settings.mpp == "unknown" else settings.mpp,
         background=BACKGROUND,
-        parents=tuple(image.name for image in images),
-        groups=tuple(image.group for image in images),
+        parents=tuple(image.name for image in source.images),
+        groups=tuple(image.group for image in source.images),
         splits=("", *SPLITS),
-        fingerprint=source_fingerprint(images, settings),
+        fingerprint=source_fingerprint(source, settings),
         config=settings.model_dump(mode="json"),
         provenance={"tool": "wsiseg ingest", "version": __version__},
     )

@@ -85,20 +85,20 @@ def ingest(
         If there is another store in its place, or it cannot be written.
     """
     begun = time.monotonic()
-    images = find_images(source, settings)
-    is_done = not overwrite and _is_done(store, source_fingerprint(images, settings))
+    found = find_images(source, settings)
+    is_done = not overwrite and _is_done(store, source_fingerprint(found, settings))
     if not is_done:
         workers = cpu_limit() if num_workers is None else num_workers
         try:
             with locked(store.with_name(f".{store.name}.lock")):
-                write_images(images, settings, store, workers=workers, progress=progress)
+                write_images(found, settings, store, workers=workers, progress=progress)
         except OSError as error:
             raise StoreError(f"cannot be written: {error.strerror}", where=store) from error
     return IngestReport(
         store=store,
-        images=len(images),
-        labelled=sum(image.labels is not None for image in images),
-        classified=sum(image.occurs is not None for image in images),
+        images=len(found.images),
+        labelled=sum(image.labels is not None for image in found.images),
+        classified=sum(image.occurs is not None for image in found.images),
         patches=PatchStore.count(store),
         seconds=time.monotonic() - begun,
         was_done=is_done,
