@@ -44,8 +44,8 @@ def ingest(
         str | None,
         typer.Option(
             "--layout",
-            help="How SRC is laid out: monuseg, glas, crag or dsb2018 (objects, as published); luad-histoseg, "
-            "bcss-wsss or wsss4luad (labels in file names). Default images: SRC/images/* and "
+            help="How SRC is laid out: monuseg, glas, crag or dsb2018 (objects, as published); nnunet (2D); "
+            "luad-histoseg, bcss-wsss or wsss4luad (labels in file names). Default images: SRC/images/* and "
             "SRC/labels/<same stem>.png.",
             rich_help_panel=LABELS,
         ),

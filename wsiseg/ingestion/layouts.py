@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from wsiseg.errors import DataError, NothingMatchedError
 from wsiseg.ingestion.named_labels import find_named
+from wsiseg.ingestion.nnunet import find_nnunet
 from wsiseg.ingestion.published import find_crag, find_dsb2018, find_glas, find_monuseg
 from wsiseg.ingestion.source import Source, SourceImage, files_by_stem, images_by_stem
 from wsiseg.labels import Label, LabelMap
@@ -85,6 +86,7 @@ LAYOUTS: Final = {
     "crag": Layout(find=find_crag, kind="instances", mpp=0.5),
     # Its images are of many microscopes, and of none is the scale told.
     "dsb2018": Layout(find=find_dsb2018, kind="instances", mpp="unknown"),
+    "nnunet": Layout(find=find_nnunet, kind="classes"),
     "luad-histoseg": _named(
         ("tumour epithelium", (205, 51, 51)),
         ("necrosis", (0, 255, 0)),
