@@ -13,6 +13,7 @@ from torch.nn import functional
 from wsiseg.initial_weights import initialise
 from wsiseg.nets import pgfanet
 from wsiseg.nets.dilated_resnet import DilatedResNet, DilatedStages, shrunk
+from wsiseg.nets.factory import build_described, spec_type
 from wsiseg.nets.pgfanet import FeatureNoise, PGFANet, PGFANetSpec, build_pgfanet
 
 BLOCKS = (1, 2, 2, 2)
@@ -240,3 +241,15 @@ def test_weights_of_the_whole_network_stay_where_they_were() -> None:
     assert (report.missing, report.unexpected, report.misshapen) == ((), (), ())
     first, second = (next(encoder.layer1.parameters()) for encoder in (target.encoder, target.encoder2))
     assert not first.equal(second)
+
+
+def test_the_factory_knows_it_by_name() -> None:
+    given = {"arch": "pgfanet", "encoder": "resnet18", "features": 16}
+
+    with torch.device("meta"):
+        net = build_described(given, 3, 4)
+
+    assert isinstance(net, PGFANet)
+    assert net.out.in_channels == 16 + 4
+    assert len(net.encoder.layer3) == 2
+    assert spec_type("pgfanet") is PGFANetSpec
