@@ -42,8 +42,10 @@ def ema_decay(step: int, *, longest: float) -> float:
     return min(longest, (1 + step) / (10 + step))
 
 
-def poly(step: int, *, steps: int, power: float = 0.9) -> float:
+def poly(step: int, *, steps: int, power: float = 0.9, warmup_steps: int = 0) -> float:
     """Return the factor of the learning rate for one update, which falls as a power of what is left.
+
+    A rise from 0 at the beginning takes the place of the first part of the fall.
 
     Parameters
     ----------
@@ -53,7 +55,11 @@ def poly(step: int, *, steps: int, power: float = 0.9) -> float:
         Updates in all; the factor reaches 0 only after the last.
     power
         1 is a straight line; less falls later.
+    warmup_steps
+        Updates of the rise, a straight line from 0 at the first.
     """
+    if step < warmup_steps:
+        return step / warmup_steps
     return float((1 - min(1.0, step / steps)) ** power)
 
 

@@ -17,7 +17,7 @@ OPTIONS = {
         --patch-size --set --split --white -o source""",
     "label": """--as --classes --config --from --layer --overwrite --qupath-origin --set --white store""",
     "train": """--accumulate --amp --arch --backbone --batch-size --config --crop-px --device --ema --encoder --epochs
-        --head --init --layer --lr --method --mpp --num-workers --output --overwrite --seed --set --stages
+        --head --init --labelled --layer --lr --method --mpp --num-workers --output --overwrite --seed --set --stages
         --steps --time-limit --val-fraction -o stores""",
     "pseudo-label": "--checkpoint --device --export --layer --overwrite --time-limit --val store",
     "audit": "--layer --output --truth -o store",

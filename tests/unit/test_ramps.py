@@ -36,6 +36,13 @@ def test_a_power_of_what_is_left_falls_from_one_to_zero() -> None:
     assert factors == sorted(factors, reverse=True)
 
 
+def test_a_power_may_begin_with_a_rise_from_nothing() -> None:
+    factors = [poly(step, steps=100, warmup_steps=5) for step in range(101)]
+
+    assert factors[:5] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
+    assert factors[5:] == [poly(step, steps=100) for step in range(5, 101)]
+
+
 def test_dropout_attention_is_off_at_first_and_stops_at_its_bound() -> None:
     parts = [dropout_mu(epoch) for epoch in range(1, 61)]
 

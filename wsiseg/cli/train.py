@@ -30,7 +30,8 @@ def train(
         str | None,
         typer.Option(
             "--method",
-            help="How to learn: supervised; from patch labels mlps, or craanet (reconstructed). Default supervised.",
+            help="How to learn: supervised; from few labels mean-teacher; from patch labels mlps, or craanet "
+            "(reconstructed). Default supervised.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -84,6 +85,15 @@ def train(
     layer: Annotated[
         str | None,
         typer.Option("--layer", help="Layer of labels. Default: the only one there is.", rich_help_panel=DATA),
+    ] = None,
+    labelled: Annotated[
+        str | None,
+        typer.Option(
+            "--labelled",
+            help="Images to train on with their labels: a share (0.1 or 10%), a count, or a file of names. Methods for "
+            "few labels see the others without. Default all.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     mpp: Annotated[
         float | None,
@@ -172,6 +182,7 @@ def train(
     options = {
         "method": method,
         "layer": layer,
+        "labelled": labelled,
         "mpp": mpp,
         "crop_px": crop_px,
         "val_fraction": val_fraction,

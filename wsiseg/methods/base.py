@@ -78,8 +78,8 @@ class Predictor(Protocol):
         Returns
         -------
         Tensor
-            float32 (B, channels, H, W): class probabilities that sum to 1, or the raw maps of
-            the instance head. All may be averaged over overlapping tiles.
+            float32 (B, channels, H, W), or (B, channels, D, H, W): class probabilities that sum to 1, or the raw
+            maps of the instance head. All may be averaged over overlapping tiles.
         """
         ...
 
@@ -286,6 +286,18 @@ class Method(Protocol):
         """Return the type of the method's options."""
         ...
 
+    @property
+    def takes_unlabelled(self) -> bool:
+        """Tell whether the method learns from images without labels, too."""
+        ...
+
     def stages(self, options: Config) -> tuple[Stage, ...]:
         """Return the stages in order, for options of the method's own type."""
+        ...
+
+    def training(self, options: Config) -> Mapping[str, Any]:
+        """Return settings of a training that are the method's own, such as ``{"fit": {"lr": 0.01}}``.
+
+        They take the place of the usual ones where the user gives none.
+        """
         ...

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # name → module that holds METHOD
 METHODS: Final = {
+    "mean-teacher": "wsiseg.methods.mean_teacher",
     "supervised": "wsiseg.methods.supervised",
 }
 # The same for methods that know patches by their classes

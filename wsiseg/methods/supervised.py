@@ -3,115 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from pydantic import Field, JsonValue
+from pydantic import Field
 
-from wsiseg.checkpoint import HeadSpec, ModelCard, Normalisation
-from wsiseg.config import Config, load
 from wsiseg.errors import MethodError
-from wsiseg.heads.registry import make_head
-from wsiseg.initial_weights import initialise, read_weights
-from wsiseg.labels import IGNORE
 from wsiseg.losses.semantic import combo
+from wsiseg.methods.cards import NetOptions, begin, make_card, make_encode
 from wsiseg.methods.predictor import NetPredictor, build_network, head_of, normalised
-from wsiseg.nets.factory import DEEPLAB, NetSpec
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from wsiseg.checkpoint import ModelCard
+    from wsiseg.config import Config
     from wsiseg.heads.base import InstanceHead
     from wsiseg.methods.base import Batch, Clock, Encode, TrainingFacts
 
-SEMANTIC: Final = "semantic"
-# Networks that do not tell theirs shrink images by this at most.
-LARGEST_STRIDE: Final = 32
 
-
-class SupervisedOptions(Config):
-    """Options of the method.
+class SupervisedOptions(NetOptions):
+    """Options of the method, beside those of its network.
 
     Parameters
     ----------
-    arch
-        ``unet-gn``, a small U-Net with group normalisation; ``deeplabv3+``, the network of methods that learn from
-        patch labels; or an architecture of segmentation-models-pytorch.
-    encoder
-        A timm or segmentation-models-pytorch encoder, for architectures that take one.
-    init
-        Weights that the network begins with: ``none``, ``imagenet`` for its encoder (downloaded), or a file or
-        model of any part of it.
-    net
-        Further settings of the network, such as ``widths`` of ``unet-gn``.
-    head
-        ``semantic`` for classes of pixels; ``flow``, ``hv`` or ``star`` for objects; ``auto`` takes
-        ``semantic`` for layers of classes and ``flow`` for layers of instances.
-    head_options
-        Settings of the instance head, those of its decoding included.
     dice_weight
         Weight of the soft Dice loss beside the cross-entropy, for classes of pixels.
-    normalisation
-        Mean and standard deviation of the colours, 0 … 1. None leaves them to the network where that is ``deeplabv3+``:
-        encoders of timm take those of their published weights, and ``resnet101`` takes 0 … 1 as they are, as published
-        for the task. Other networks get colours as usual in H&E, with weights of ImageNet, too.
-    tile_px
-        Side of the tiles in prediction; the crop's where None.
-    halo_px
-        Pixels at a tile's edge whose output is not used; None takes what the head needs, or an eighth of the tile.
-    description, licence
-        Kept with the model.
     """
 
-    arch: str = "unet-gn"
-    encoder: str | None = None
-    init: str = "none"
-    net: dict[str, JsonValue] = Field(default_factory=dict)
-    head: str = "auto"
-    head_options: dict[str, JsonValue] = Field(default_factory=dict)
     dice_weight: float = Field(default=1.0, ge=0)
-    normalisation: Normalisation | None = None
-    tile_px: int | None = Field(default=None, gt=0)
-    halo_px: int | None = Field(default=None, ge=0)
-    description: str = ""
-    licence: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassTargets:
-    """Makes targets for classes of pixels.
-
-    Parameters
-    ----------
-    num_classes
-        Classes 0 … n - 1.
-    kind
-        What the labels are; every object of a layer of instances is of class 1.
-    """
-
-    num_classes: int
-    kind: str
-
-    def __call__(self, labels: NDArray[np.int32], valid: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
-        """Return ``classes``, uint8 (H, W), 255 where nothing may be learnt.
-
-        Raises
-        ------
-        MethodError
-            If a label belongs to no class.
-        """
-        if self.kind == "instances":
-            labels = (labels > 0).astype(np.int32)
-        classes = np.where(valid, labels, IGNORE).astype(np.uint8)
-        unknown = (classes >= self.num_classes) & (classes != IGNORE)
-        if unknown.any():
-            raise MethodError(
-                f"the labels hold class {classes[unknown][0]}, and the layer names only {self.num_classes} classes",
-                mend="Make the store again with a complete list of classes",
-            )
-        return {"classes": classes}
 
 
 class SupervisedLearner:
@@ -131,7 +50,7 @@ class SupervisedLearner:
         self.card = card
         self._head: InstanceHead | None = head_of(card)
         self._dice_weight = dice_weight
-        self._kind = kind
+        self._encode = make_encode(card, kind)
         self._net = build_network(card)
 
     @property
@@ -142,9 +61,7 @@ class SupervisedLearner:
     @property
     def encode(self) -> Encode:
         """Return what makes targets out of labels."""
-        if self._head is not None:
-            return self._head.targets
-        return ClassTargets(num_classes=len(self.card.labels), kind=self._kind)
+        return self._encode
 
     def training_step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:  # noqa: ARG002 - the loss is constant
         """Return ``loss`` and its parts.
@@ -182,38 +99,9 @@ class SupervisedStage:
 
     def build(self, facts: TrainingFacts) -> SupervisedLearner:
         """Return an untrained learner; see `Stage`."""
-        options = self.options
-        indices = [label.index for label in facts.labels.labels]
-        if indices != list(range(len(indices))) or len(indices) < 2:  # noqa: PLR2004 - background and something
-            raise MethodError(
-                f"classes must be numbered 0, 1, … without gaps, two at least; the layer has {indices}",
-                mend="Make the store again with other class indices",
-            )
-        head = _head_spec(options, facts.kind)
-        tile_px = options.tile_px or facts.crop_px
-        card = ModelCard(
-            name=facts.name,
-            description=options.description,
-            task="semantic" if head is None else "instance",
-            labels=facts.labels,
-            mpp=facts.mpp,
-            tile_px=tile_px,
-            halo_px=_halo_px(head, tile_px) if options.halo_px is None else options.halo_px,
-            normalisation=options.normalisation or _normalisation(options.arch),
-            net=_net_spec(options),
-            head=head,
-            training_data=facts.training_data,
-            licence=options.licence,
-        )
-        learner = SupervisedLearner(card, kind=facts.kind, dice_weight=options.dice_weight)
-        if options.init not in ("none", "imagenet"):
-            initialise(learner.module, read_weights(Path(options.init)), where=Path(options.init))
-        stride = getattr(learner.module, "stride", LARGEST_STRIDE)
-        if facts.crop_px % stride or tile_px % stride:
-            raise MethodError(
-                f"crops of {facts.crop_px} px and tiles of {tile_px} px do not fit the network {options.arch}",
-                mend=f"Use multiples of {stride}",
-            )
+        card = make_card(self.options, facts)
+        learner = SupervisedLearner(card, kind=facts.kind, dice_weight=self.options.dice_weight)
+        begin(learner.module, self.options, card, facts)
         return learner
 
 
@@ -224,6 +112,7 @@ class Supervised:
     name: str = "supervised"
     summary: str = "one network learns from labelled patches: classes of pixels, or objects"
     options: type[SupervisedOptions] = SupervisedOptions
+    takes_unlabelled: bool = False
 
     def stages(self, options: Config) -> tuple[SupervisedStage, ...]:
         """Return the only stage."""
@@ -231,39 +120,9 @@ class Supervised:
             raise TypeError(f"options of another method: {type(options).__name__}")
         return (SupervisedStage(options=options),)
 
+    def training(self, options: Config) -> dict[str, Any]:  # noqa: ARG002 - the usual settings suit all
+        """Return nothing: the usual settings are meant for this method."""
+        return {}
+
 
 METHOD = Supervised()
-
-
-def _head_spec(options: SupervisedOptions, kind: str) -> HeadSpec | None:
-    name = options.head
-    if name == "auto":
-        name = "flow" if kind == "instances" else SEMANTIC
-    if name == SEMANTIC:
-        return None
-    if kind != "instances":
-        raise MethodError(
-            f"the head {name!r} learns single objects, and the layer holds classes of pixels",
-            where="--head",
-            mend="Use --head semantic, or a layer of instances",
-        )
-    return HeadSpec(kind=name, options=options.head_options)
-
-
-def _normalisation(arch: str) -> Normalisation:
-    # Its encoders know the colours that they were trained on.
-    return Normalisation.none() if arch == DEEPLAB else Normalisation()
-
-
-def _halo_px(head: HeadSpec | None, tile_px: int) -> int:
-    if head is None:
-        return tile_px // 8
-    # Small tiles must keep something of themselves.
-    return min(make_head(head.kind, **head.options).halo, tile_px // 4)
-
-
-def _net_spec(options: SupervisedOptions) -> dict[str, JsonValue]:
-    weights = "imagenet" if options.init == "imagenet" else None
-    given = {"arch": options.arch, "encoder": options.encoder, "encoder_weights": weights, **options.net}
-    spec: dict[str, JsonValue] = load(NetSpec, options=given).model_dump(mode="json")
-    return spec

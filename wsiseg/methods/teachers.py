@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from wsiseg.methods.cards import make_encode
+from wsiseg.methods.predictor import NetPredictor
+
+if TYPE_CHECKING:
+    from wsiseg.checkpoint import ModelCard
+    from wsiseg.methods.base import Encode
 
 
 class Pair(nn.Module):
@@ -46,4 +55,56 @@ class Pair(nn.Module):
                 if not mine.is_floating_point():
                     mine.copy_(theirs)
         if kept:
-            torch._foreach_lerp_(kept, new, 1 - decay)  # noqa: SLF001 - one kernel instead of one for each weight
+            torch._foreach_lerp_(kept, new, 1 - decay)
+
+
+class TaughtLearner:
+    """What learners with a teacher have in common; they differ in their losses.
+
+    Parameters
+    ----------
+    card
+        The model to be.
+    kind
+        What the labels are.
+    student
+        The network that learns.
+    """
+
+    def __init__(self, card: ModelCard, *, kind: str, student: nn.Module) -> None:
+        self.card = card
+        self._pair = Pair(student)
+        self._encode = make_encode(card, kind)
+
+    @property
+    def module(self) -> Pair:
+        """Return student and teacher."""
+        return self._pair
+
+    @property
+    def encode(self) -> Encode:
+        """Return what makes targets out of labels."""
+        return self._encode
+
+    def rate_of(self, name: str) -> float:  # noqa: ARG002 - all learn alike
+        """Return 1."""
+        return 1.0
+
+    def predictor(self, module: nn.Module) -> NetPredictor:
+        """Return the predictor that the student makes."""
+        return NetPredictor(self.card, _both(module).student)
+
+    def teacher(self, module: nn.Module) -> NetPredictor:
+        """Return the predictor that the teacher makes."""
+        return NetPredictor(self.card, _both(module).teacher)
+
+
+def with_noise(images: Tensor, *, std: float, clip: float) -> Tensor:
+    """Return normalised images with Gaussian noise of a standard deviation, cut off at ± `clip`."""
+    return images + (torch.randn_like(images) * std).clamp(-clip, clip)
+
+
+def _both(module: nn.Module) -> Pair:
+    if not isinstance(module, Pair):
+        raise TypeError(f"not a student with a teacher: {type(module).__name__}")
+    return module

@@ -271,6 +271,7 @@ def fit_settings(given: FitSettings, numbers: SgdSettings, batches_per_epoch: in
             "steps": numbers.epochs * batches_per_epoch,
             "optimiser": "sgd",
             "schedule": "poly",
+            "warmup": 0.0,
             "power": numbers.power,
             "lr": numbers.lr,
             "momentum": numbers.momentum,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from wsiseg.atomic import write_bytes
 from wsiseg.config import load, save
 from wsiseg.errors import ConfigError
 from wsiseg.lock import locked
@@ -15,21 +16,25 @@ from wsiseg.methods.base import TrainingFacts
 from wsiseg.methods.registry import get_method, get_patch_method
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
-from wsiseg.tasks.train_data import common_layer, fingerprints, sources
-from wsiseg.tasks.train_job import CONFIG, TrainReport, clear
+from wsiseg.tasks.train_data import fingerprints, training_data
+from wsiseg.tasks.train_job import CONFIG, LABELLED, TrainReport, clear, with_usual
 from wsiseg.tasks.train_patches import train_on_patches
 from wsiseg.tiling.reading import open_patches
 from wsiseg.training.batches import Batches
 from wsiseg.training.fit import BEST, LAST, STATE, fit
 from wsiseg.training.ranks import joined
 from wsiseg.training.state import seed_all
+from wsiseg.training.streams import TwoStreams, unlabelled_batches
 from wsiseg.training.validation import Validation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from wsiseg.methods.base import Encode
     from wsiseg.progress import Progress
+    from wsiseg.tasks.train_data import TrainingData
     from wsiseg.tasks.train_job import TrainConfig, TrainJob
+    from wsiseg.training.batches import BatchStream
     from wsiseg.training.ranks import Ranks
     from wsiseg.training.settings import FitSettings
     from wsiseg.training.sources import Source
@@ -65,51 +70,47 @@ def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> Train
         raise ConfigError(f"the method {config.method} has no stages", where="--stages")
     method = get_method(config.method)
     options = load(method.options, options=config.options)
+    config = with_usual(config, method.training(options))
+    if config.unlabelled_batch_size is not None and not method.takes_unlabelled:
+        raise ConfigError(f"{config.method} does not learn from images without labels", where="unlabelled_batch_size")
     stores = [open_patches([path]) for path in job.stores]
-    layer, info = common_layer(stores, config.layer)
     mpp = config.mpp or next((store.mpp for store in stores if store.mpp is not None), None)
-    training, held_out = sources(stores, layer, mpp, config)
+    data = training_data(stores, mpp, config, takes_unlabelled=method.takes_unlabelled)
     (stage,) = method.stages(options)
 
     seed_all(config.fit.seed)
     facts = TrainingFacts(
         name=config.name or job.output.resolve().name,
-        kind="instances" if info.kind == "instances" else "classes",
-        labels=info.labels,
+        kind="instances" if data.info.kind == "instances" else "classes",
+        labels=data.info.labels,
         mpp=mpp,
         crop_px=config.crop_px,
         training_data=fingerprints(job.stores, stores),
     )
     learner = stage.build(facts)
-    batches = Batches(
-        training,
-        learner.encode,
-        batch_size=config.batch_size,
-        crop_px=config.crop_px,
-        augmentation=config.augmentation,
-        seed=config.fit.seed,
-        rank=ranks.rank,
-        world=ranks.world,
-    )
+    batches = _batches(data, learner.encode, config, ranks)
     settings = _with_steps(config, batches)
     resolved = config.model_copy(
-        update={"options": options.model_dump(mode="json"), "layer": layer, "mpp": mpp, "fit": settings}
+        update={"options": options.model_dump(mode="json"), "layer": data.layer, "mpp": mpp, "fit": settings}
     )
     if ranks.is_first:
         if job.overwrite:
             clear(job.output)
         if not (job.output / STATE).exists():
             save(resolved, job.output / CONFIG)
-        progress.say(_summary(learner.module, training, held_out, ranks, config.batch_size * settings.accumulate))
+            if data.chosen is not None:
+                write_bytes(job.output / LABELLED, "".join(f"{name}\n" for name in data.chosen).encode())
+        progress.say(_summary(learner.module, data, ranks, batches.images_per_batch * settings.accumulate))
     ranks.wait()
+    validation = Validation(data.held_out, learner.predictor(learner.module).spec) if data.held_out else None
     try:
         report = fit(
             learner,
             batches,
             settings,
             job.output,
-            validation=Validation(held_out, learner.predictor(learner.module).spec) if held_out else None,
-            plan=_plan(resolved, facts),
+            validation=validation,
+            plan=_plan(resolved, facts, data),
             ranks=ranks,
             stop=stop,
             progress=progress,
@@ -127,7 +128,23 @@ def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> Train
     return TrainReport(fit=report, checkpoint=folder, is_first=ranks.is_first, is_best=is_best)
 
 
-def _with_steps(config: TrainConfig, batches: Batches) -> FitSettings:
+def _batches(data: TrainingData, encode: Encode, config: TrainConfig, ranks: Ranks) -> Batches | TwoStreams:
+    """Return batches with labels, or where there is something without labels to learn from, of two streams."""
+    shared: dict[str, Any] = {
+        "crop_px": config.crop_px,
+        "augmentation": config.augmentation,
+        "seed": config.fit.seed,
+        "rank": ranks.rank,
+        "world": ranks.world,
+    }
+    labelled = Batches(data.labelled, encode, batch_size=config.batch_size, **shared)
+    if not data.unlabelled:
+        return labelled
+    size = config.unlabelled_batch_size or config.batch_size
+    return TwoStreams(labelled, unlabelled_batches(data.unlabelled, batch_size=size, **shared))
+
+
+def _with_steps(config: TrainConfig, batches: BatchStream) -> FitSettings:
     if config.epochs is None:
         return config.fit
     images = config.fit.accumulate * batches.images_per_batch
@@ -135,20 +152,32 @@ def _with_steps(config: TrainConfig, batches: Batches) -> FitSettings:
     return config.fit.model_copy(update={"steps": steps})
 
 
-def _plan(config: TrainConfig, facts: TrainingFacts) -> dict[str, Any]:
+def _plan(config: TrainConfig, facts: TrainingFacts, data: TrainingData) -> dict[str, Any]:
     """Return what the result depends on; the rest may change when a training goes on."""
-    settings = config.model_dump(mode="json", exclude={"fit": {"num_workers", "save_interval_s"}})
+    settings = config.model_dump(mode="json", exclude={"labelled": True, "fit": {"num_workers", "save_interval_s"}})
     fit_settings = settings.pop("fit")
-    return {**settings, **{f"fit.{key}": value for key, value in fit_settings.items()}, "data": facts.training_data}
+    return {
+        **settings,
+        **{f"fit.{key}": value for key, value in fit_settings.items()},
+        "data": facts.training_data,
+        "labelled": data.chosen,
+    }
 
 
-def _summary(module: Any, training: Sequence[Source], held_out: Sequence[Source], ranks: Ranks, batch: int) -> str:  # noqa: ANN401 - a torch module
-    weights = sum(value.numel() for value in module.parameters())
-    patches = sum(len(source.indices) for source in training)
-    images = len({group for source in training for group in np.unique(source.patches.groups[source.indices])})
-    val = sum(len(source.indices) for source in held_out)
+def _summary(module: Any, data: TrainingData, ranks: Ranks, batch: int) -> str:  # noqa: ANN401 - a torch module
+    weights = sum(value.numel() for value in module.parameters() if value.requires_grad)
+    patches, images = _count(data.labelled)
+    val, _ = _count(data.held_out)
+    free, free_images = _count(data.unlabelled)
+    without = f", {free} of {free_images} images to learn from without labels" if free else ""
     devices = f"{ranks.world} × {ranks.device}" if ranks.world > 1 else f"{ranks.device}"
     return (
-        f"{weights / 1e6:.2f} M weights on {devices}, {patches} patches of {images} images to train on, "
-        f"{val} held out, {batch * ranks.world} images per step"
+        f"{weights / 1e6:.2f} M weights on {devices}, {patches} patches of {images} images to train on{without}, "
+        f"{val} held out, {batch} images per step"
     )
+
+
+def _count(sources: Sequence[Source]) -> tuple[int, int]:
+    """Return the patches of sources, and the images they come from."""
+    images = {group for source in sources for group in np.unique(source.patches.groups[source.indices])}
+    return sum(len(source.indices) for source in sources), len(images)

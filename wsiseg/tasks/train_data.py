@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wsiseg.errors import ConfigError, DataError
-from wsiseg.training.sources import Source, split_patches
+from wsiseg.training.labelled import part_labelled, without_labels
+from wsiseg.training.sources import Source, UnlabelledSource, split_patches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,17 +57,72 @@ def common_layer(stores: Sequence[PatchSet], name: str | None) -> tuple[str, Lay
     return name, found[0]
 
 
-def sources(
-    stores: Sequence[PatchSet], layer: str, mpp: float | None, config: TrainConfig
-) -> tuple[list[Source], list[Source]]:
-    """Return what to train and to validate on."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """What a network learns from and is judged by.
+
+    Parameters
+    ----------
+    layer, info
+        The layer of labels, and what it holds.
+    labelled, unlabelled
+        What is learnt from with labels and without.
+    held_out
+        What models are chosen by.
+    chosen
+        The images, slides or patients whose labels are used, where not all of them are.
+    """
+
+    layer: str
+    info: LayerInfo
+    labelled: list[Source]
+    unlabelled: list[UnlabelledSource]
+    held_out: list[Source]
+    chosen: list[str] | None
+
+
+def training_data(
+    stores: Sequence[PatchSet], mpp: float | None, config: TrainConfig, *, takes_unlabelled: bool
+) -> TrainingData:
+    """Return what to train and to validate on.
+
+    Parameters
+    ----------
+    stores
+        As the user gave them.
+    mpp
+        Micrometres per pixel to train at.
+    config
+        Layer, splits, weights, and which labels may be used.
+    takes_unlabelled
+        Whether the method learns from images without labels; stores that have no labels are for them alone.
+
+    Raises
+    ------
+    ConfigError, DataError
+        If the stores do not go together, or nothing is left to train on.
+    """
+    if takes_unlabelled:
+        with_layer = [store for store in stores if (config.layer in store.layers if config.layer else store.layers)]
+        layer, info = common_layer(with_layer or stores, config.layer)
+    else:
+        layer, info = common_layer(stores, config.layer)
     weights: Sequence[float | None] = config.weights or [None] * len(stores)
     if len(weights) != len(stores):
         raise ConfigError(f"{len(weights)} weights for {len(stores)} stores", where="weights", mend="Give one for each")
-    splits = split_patches(stores, layer, val_fraction=config.val_fraction, seed=config.fit.seed)
-    training, held_out = [], []
-    for store, weight, (train_indices, val_indices) in zip(stores, weights, splits, strict=True):
-        training.append(Source(patches=store, layer=layer, indices=train_indices, mpp=mpp, weight=weight))
-        if len(val_indices):
-            held_out.append(Source(patches=store, layer=layer, indices=val_indices, mpp=mpp))
-    return training, held_out
+    seed = config.fit.seed if config.split_seed is None else config.split_seed
+    splits = split_patches(stores, layer, val_fraction=config.val_fraction, seed=seed)
+    training, held_out = [train for train, _ in splits], [val for _, val in splits]
+    chosen = None
+    if config.labelled is not None:
+        training, chosen = part_labelled(stores, training, config.labelled, seed=seed)
+    data = TrainingData(layer=layer, info=info, labelled=[], unlabelled=[], held_out=[], chosen=chosen)
+    free = without_labels(stores, training, held_out)
+    for store, weight, train, val, rest in zip(stores, weights, training, held_out, free, strict=True):
+        if layer in store.layers:
+            data.labelled.append(Source(patches=store, layer=layer, indices=train, mpp=mpp, weight=weight))
+        if len(val):
+            data.held_out.append(Source(patches=store, layer=layer, indices=val, mpp=mpp))
+        if takes_unlabelled and len(rest):
+            data.unlabelled.append(UnlabelledSource(patches=store, layer="", indices=rest, mpp=mpp, weight=weight))
+    return data

@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from wsiseg.config import Config
+from wsiseg.config import Config, load, merged
 from wsiseg.training.augmentation import Augmentation
 from wsiseg.training.fit import BEST, LAST, STATE
 from wsiseg.training.log import CURVES, TRAINING, VALIDATION
 from wsiseg.training.settings import FitSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from wsiseg.training.fit import FitReport
 
 CONFIG = "config.json"
+LABELLED = "labelled.txt"
 PAGE = "report.html"
 
 
@@ -39,8 +41,15 @@ class TrainConfig(Config):
         Name of the model; that of the output folder where None.
     mpp
         Micrometres per pixel to train at; None takes the first store's.
+    labelled
+        Of the images to train on, those whose labels may be used: a fraction (``0.1`` or ``10%``), a count, or a file
+        with one name in each line. None uses all. Methods that learn from images without labels see the others, too.
+    split_seed
+        Decides which images are held out and which labels are used; the seed of `fit` where None.
     batch_size
-        Images in a batch, on each device.
+        Images in a batch, on each device; of methods that learn from images without labels, those with labels.
+    unlabelled_batch_size
+        Images without labels in a batch; as many as with labels where None.
     crop_px
         Side of the images that are cut from patches.
     epochs
@@ -62,7 +71,10 @@ class TrainConfig(Config):
     layer: str | None = None
     name: str | None = None
     mpp: float | None = Field(default=None, gt=0)
+    labelled: str | None = Field(default=None, coerce_numbers_to_str=True)
+    split_seed: int | None = Field(default=None, ge=0)
     batch_size: int = Field(default=8, gt=0)
+    unlabelled_batch_size: int | None = Field(default=None, gt=0)
     crop_px: int = Field(default=256, gt=0)
     epochs: float | None = Field(default=None, gt=0)
     stages: tuple[str, ...] | None = None
@@ -131,9 +143,14 @@ class TrainReport:
         )
 
 
+def with_usual(config: TrainConfig, usual: Mapping[str, Any]) -> TrainConfig:
+    """Return settings in which those that are usual for a method take the place of what was not asked for."""
+    return load(TrainConfig, options=merged(usual, config.model_dump(exclude_unset=True)))
+
+
 def clear(output: Path) -> None:
     """Remove what an earlier run left in the folder of a run."""
     for name in (BEST, LAST):
         shutil.rmtree(output / name, ignore_errors=True)
-    for name in (STATE, TRAINING, VALIDATION, CURVES, CONFIG, PAGE):
+    for name in (STATE, TRAINING, VALIDATION, CURVES, CONFIG, PAGE, LABELLED):
         (output / name).unlink(missing_ok=True)

@@ -31,6 +31,9 @@ _UNUSED: Final = {
     "mpp": "--mpp",
     "crop_px": "--crop-px",
     "val_fraction": "--val-fraction",
+    "labelled": "--labelled",
+    "split_seed": "split_seed",
+    "unlabelled_batch_size": "unlabelled_batch_size",
     "weights": "weights",
     "augmentation": "augmentation",
 }

@@ -228,7 +228,7 @@ class _Run:
             with self._exchange(is_complete=micro == settings.accumulate - 1):
                 with torch.autocast(device.type, dtype=self.precision, enabled=self.precision is not None):
                     losses = self.step_module(batch, clock)
-                torch.autograd.backward(state.scaler.scale(losses["loss"] / settings.accumulate))
+                torch.autograd.backward(state.scaler.scale(losses["loss"] * settings.share_of_batch))
             state.note(losses)
         state.scaler.unscale_(state.optimiser)
         if settings.clip_norm is not None:

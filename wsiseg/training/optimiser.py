@@ -23,7 +23,7 @@ def make_optimiser(learner: Learner, settings: FitSettings) -> torch.optim.Optim
     kinds: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, value in learner.module.named_parameters():
         if value.requires_grad:
-            is_decayed = value.ndim > 1 or settings.optimiser == "sgd"
+            is_decayed = value.ndim > 1 or settings.optimiser != "adamw"
             key = (learner.rate_of(name), settings.weight_decay if is_decayed else 0.0)
             kinds.setdefault(key, []).append(value)
     # Groups in a fixed order, whatever the order of the parameters: their state is saved by number.
@@ -32,15 +32,16 @@ def make_optimiser(learner: Learner, settings: FitSettings) -> torch.optim.Optim
     ]
     if settings.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
-    return torch.optim.AdamW(groups, lr=settings.lr)
+    kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
+    return kind(groups, lr=settings.lr)
 
 
 def set_rates(optimiser: torch.optim.Optimizer, settings: FitSettings, clock: Clock) -> None:
     """Give each group of parameters its learning rate for one update."""
+    warmup_steps = round(settings.warmup * settings.steps)
     if settings.schedule == "poly":
-        factor = poly(clock.step, steps=clock.steps, power=settings.power)
+        factor = poly(clock.step, steps=clock.steps, power=settings.power, warmup_steps=warmup_steps)
     else:
-        warmup_steps = round(settings.warmup * settings.steps)
         factor = warmup_cosine(clock.step, steps=clock.steps, warmup_steps=warmup_steps, floor=settings.lr_floor)
     for group in optimiser.param_groups:
         group["lr"] = settings.lr * factor * group[FACTOR]

@@ -18,12 +18,14 @@ class FitSettings(Config):
         Updates of the weights.
     accumulate
         Batches whose gradients are added up for one update.
+    accumulation
+        Gradients of several batches make their ``mean``, or their ``sum``, as some published trainings have it.
     optimiser
-        ``adamw``, or ``sgd`` with momentum.
+        ``adamw``; ``adam``, which takes the decay of weights for a part of the gradient; or ``sgd`` with momentum.
     momentum
         Of SGD.
     schedule
-        ``cosine`` with a rise at the beginning, or ``poly``, a power of the part that is left.
+        ``cosine``, half a wave down, or ``poly``, a power of the part that is left; both after a rise at the beginning.
     power
         Exponent of ``poly``.
     lr
@@ -31,9 +33,9 @@ class FitSettings(Config):
     lr_floor
         Learning rate at the end of ``cosine``, as a fraction of `lr`.
     warmup
-        Part of the updates in which the learning rate rises before ``cosine``.
+        Part of the updates in which the learning rate rises.
     weight_decay
-        Of all weights in SGD; AdamW leaves biases and scales of normalisation alone.
+        Of all weights in SGD and Adam; AdamW leaves biases and scales of normalisation alone.
     clip_norm
         Longest gradient; longer ones are shortened to it. None shortens none.
     ema
@@ -54,7 +56,8 @@ class FitSettings(Config):
 
     steps: int = Field(default=5000, gt=0)
     accumulate: int = Field(default=1, gt=0)
-    optimiser: Literal["adamw", "sgd"] = "adamw"
+    accumulation: Literal["mean", "sum"] = "mean"
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
     momentum: float = Field(default=0.9, ge=0, lt=1)
     schedule: Literal["cosine", "poly"] = "cosine"
     power: float = Field(default=0.9, gt=0)
@@ -70,3 +73,8 @@ class FitSettings(Config):
     validate_every: int = Field(default=250, gt=0)
     save_interval_s: float = Field(default=300.0, ge=0)
     num_workers: int = Field(default=2, ge=0)
+
+    @property
+    def share_of_batch(self) -> float:
+        """Return the factor of the gradient of each batch that goes into an update."""
+        return 1 / self.accumulate if self.accumulation == "mean" else 1.0

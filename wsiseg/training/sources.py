@@ -87,8 +87,8 @@ class Source:
 
     def read(self, index: int) -> Patch:
         """Return one patch of the store at its own resolution, without padding."""
-        width, height = (int(value) for value in self.patches.extents[index])
-        image = self.patches.read_images([index])[0, :height, :width]
+        image = self._image(index)
+        height, width = image.shape[:2]
         labels = self.patches.read_labels(self.layer, [index])[0, :height, :width].astype(np.int32)
         if self.kind == "classes":
             return Patch(image=image, labels=labels, valid=labels != IGNORE)
@@ -102,6 +102,22 @@ class Source:
         height, width = patch.labels.shape
         size = max(1, round(width / self.scale)), max(1, round(height / self.scale))
         return resample(patch, (0, 0, width, height), size)
+
+    def _image(self, index: int) -> NDArray[np.uint8]:
+        width, height = (int(value) for value in self.patches.extents[index])
+        image: NDArray[np.uint8] = self.patches.read_images([index])[0, :height, :width]
+        return image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class UnlabelledSource(Source):
+    """Patches whose labels, if they have any, are never read; nothing of them may be learnt from as a label."""
+
+    def read(self, index: int) -> Patch:
+        """Return one patch of the store at its own resolution, without padding and without labels."""
+        image = self._image(index)
+        shape = image.shape[:2]
+        return Patch(image=image, labels=np.zeros(shape, dtype=np.int32), valid=np.zeros(shape, dtype=np.bool_))
 
 
 def resample(patch: Patch, box: tuple[float, float, float, float], size: tuple[int, int]) -> Patch:
@@ -179,7 +195,7 @@ def split_patches(
     Parameters
     ----------
     stores
-        All have the layer.
+        Those without the layer have nothing to give.
     layer
         Layer of labels.
     val_fraction
@@ -192,7 +208,12 @@ def split_patches(
     DataError
         If nothing is left to train on or to hold out.
     """
-    usable = [store.is_labelled(layer) & ~np.isin(store.splits, ["test", "unlabelled"]) for store in stores]
+    usable = [
+        store.is_labelled(layer) & ~np.isin(store.splits, ["test", "unlabelled"])
+        if layer in store.layers
+        else np.zeros(len(store), dtype=np.bool_)
+        for store in stores
+    ]
     total = sum(int(mask.sum()) for mask in usable)
     if total == 0:
         raise DataError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from torch import nn
 
 from wsiseg.methods.base import Batch, Clock
@@ -43,7 +44,7 @@ class Fast:
         raise NotImplementedError
 
 
-SGD = FitSettings(optimiser="sgd", schedule="poly", lr=0.01, momentum=0.5, weight_decay=5e-4)
+SGD = FitSettings(optimiser="sgd", schedule="poly", warmup=0, lr=0.01, momentum=0.5, weight_decay=5e-4)
 
 
 def test_only_what_learns_is_in_a_group_and_once() -> None:
@@ -59,6 +60,9 @@ def test_sgd_decays_everything_and_adamw_no_scales() -> None:
     sgd = make_optimiser(Fast(), SGD)
     assert {group["weight_decay"] for group in sgd.param_groups} == {5e-4}
     assert {group["momentum"] for group in sgd.param_groups} == {0.5}
+    adam = make_optimiser(Fast(), FitSettings(optimiser="adam", weight_decay=5e-4))
+    assert type(adam) is torch.optim.Adam
+    assert {group["weight_decay"] for group in adam.param_groups} == {5e-4}
     adamw = make_optimiser(Fast(), FitSettings(weight_decay=0.1))
     for group in adamw.param_groups:
         assert {value.ndim > 1 for value in group["params"]} == {group["weight_decay"] > 0}
@@ -72,6 +76,16 @@ def test_poly_rates_keep_their_ratio(step: int, factor: float) -> None:
     assert slow == pytest.approx(0.01 * factor)
     assert fast == pytest.approx(10 * slow)
     assert slow > 0
+
+
+def test_poly_may_begin_with_a_rise_from_nothing() -> None:
+    settings = FitSettings(steps=100, schedule="poly", warmup=0.1, lr=1.0)
+    optimiser = make_optimiser(Fast(), settings)
+    rates = []
+    for step in (0, 5, 10):
+        set_rates(optimiser, settings, Clock(step=step, steps=100))
+        rates.append(min(group["lr"] for group in optimiser.param_groups))
+    assert rates == pytest.approx([0, 0.5, 0.9**0.9])
 
 
 def test_cosine_rises_first() -> None:

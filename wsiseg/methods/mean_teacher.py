@@ -1,0 +1,158 @@
+"""Mean teacher: a network learns to agree with the running average of itself, on images without labels, too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from pydantic import Field
+
+from wsiseg.errors import MethodError
+from wsiseg.losses.semantic import combo
+from wsiseg.methods.cards import NetOptions, begin, make_card
+from wsiseg.methods.predictor import build_network, head_of, normalised
+from wsiseg.methods.teachers import TaughtLearner, with_noise
+from wsiseg.ramps import gaussian, harmonic_decay
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wsiseg.checkpoint import ModelCard
+    from wsiseg.config import Config
+    from wsiseg.methods.base import Batch, Clock, TrainingFacts
+
+# The instance head whose maps are probabilities of classes.
+TERNARY: Final = "ternary"
+
+
+class MeanTeacherOptions(NetOptions):
+    """Options of the method, beside those of its network.
+
+    Parameters
+    ----------
+    dice_weight
+        Weight of the soft Dice loss beside the cross-entropy, for classes of pixels.
+    ema
+        Longest memory of the teacher: the part of its weights that stays at each update.
+    consistency
+        Weight of the agreement with the teacher at the end of its ramp, which lasts for the whole training.
+    noise_std, noise_clip
+        Noise on the images that the teacher sees, normalised ones: its standard deviation, and the most of it.
+    """
+
+    dice_weight: float = Field(default=1.0, ge=0)
+    ema: float = Field(default=0.99, ge=0, lt=1)
+    consistency: float = Field(default=0.1, ge=0)
+    noise_std: float = Field(default=0.1, ge=0)
+    noise_clip: float = Field(default=0.2, ge=0)
+
+
+class MeanTeacherLearner(TaughtLearner):
+    """Learns from labels as ``supervised`` does, and on all images to agree with a teacher that sees noise.
+
+    Parameters
+    ----------
+    card
+        The model to be.
+    kind
+        What the labels are.
+    options
+        Weights, noise and memory.
+
+    References
+    ----------
+    .. [1] Tarvainen and Valpola, "Mean teachers are better role models: Weight-averaged consistency targets improve
+       semi-supervised deep learning results", NeurIPS 2017. As usual in segmentation, the student sees images
+       without the noise, and the ramp is 0.1 exp(-5 (1 - t)²) over the whole training.
+    """
+
+    def __init__(self, card: ModelCard, *, kind: str, options: MeanTeacherOptions) -> None:
+        super().__init__(card, kind=kind, student=build_network(card))
+        self._head = head_of(card)
+        self._options = options
+
+    def training_step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """Return ``loss`` and its parts.
+
+        ``consistency`` is the mean squared difference of probabilities, ``agreement`` the part of the pixels that
+        both call the same, and ``weight`` the weight of the consistency.
+
+        Raises
+        ------
+        MethodError
+            If the batch has no labels.
+        """
+        if not batch.targets:
+            raise MethodError("the mean teacher needs some labelled images in each batch")
+        images = normalised(batch.images, self.card)
+        outputs = self.module.student(images).float()
+        with torch.no_grad():
+            noisy = with_noise(images, std=self._options.noise_std, clip=self._options.noise_clip)
+            taught = self.module.teacher(noisy).float().softmax(dim=1)
+        losses = self._labelled(outputs[: batch.labelled], batch.targets)
+        prob = outputs.softmax(dim=1)
+        consistency = (prob - taught).square().mean()
+        weight = self._options.consistency * gaussian(clock.progress)
+        return {
+            **losses,
+            "loss": losses["loss"] + weight * consistency,
+            "consistency": consistency.detach(),
+            "weight": consistency.new_tensor(weight),
+            "agreement": (prob.argmax(dim=1) == taught.argmax(dim=1)).float().mean(),
+        }
+
+    def after_update(self, clock: Clock) -> None:
+        """Move the teacher towards the student."""
+        self.module.follow(harmonic_decay(clock.step, longest=self._options.ema), buffers=True)
+
+    def _labelled(self, outputs: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self._head is not None:
+            return self._head.loss(outputs, targets)
+        return combo(outputs, targets["classes"].long(), dice_weight=self._options.dice_weight)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeanTeacherStage:
+    """The method's only stage."""
+
+    options: MeanTeacherOptions
+    name: str = "mean-teacher"
+
+    def build(self, facts: TrainingFacts) -> MeanTeacherLearner:
+        """Return an untrained learner; see `Stage`."""
+        card = make_card(self.options, facts, objects=TERNARY)
+        if card.head is not None and card.head.kind != TERNARY:
+            raise MethodError(
+                f"the maps of the head {card.head.kind} are no probabilities that a teacher could agree with",
+                where="--head",
+                mend=f"Use --head {TERNARY}",
+            )
+        learner = MeanTeacherLearner(card, kind=facts.kind, options=self.options)
+        begin(learner.module.student, self.options, card, facts)
+        # The teacher begins with the same weights.
+        learner.module.follow(0.0, buffers=True)
+        return learner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeanTeacher:
+    """The method."""
+
+    name: str = "mean-teacher"
+    summary: str = "a network learns from few labels, and to agree with its running average on all images"
+    options: type[MeanTeacherOptions] = MeanTeacherOptions
+    takes_unlabelled: bool = True
+
+    def stages(self, options: Config) -> tuple[MeanTeacherStage, ...]:
+        """Return the only stage."""
+        if not isinstance(options, MeanTeacherOptions):
+            raise TypeError(f"options of another method: {type(options).__name__}")
+        return (MeanTeacherStage(options=options),)
+
+    def training(self, options: Config) -> dict[str, Any]:  # noqa: ARG002 - the usual settings suit all
+        """Return nothing: the usual settings are meant for this method, too."""
+        return {}
+
+
+METHOD = MeanTeacher()

@@ -1,0 +1,143 @@
+"""Which images may be learnt from with their labels, where only some may."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from wsiseg.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from wsiseg.stores.patches import Patches
+
+_COUNT: Final = re.compile(r"\d+")
+_FRACTION: Final = re.compile(r"(\d*\.\d+|\d+\.|\d+(?:\.\d*)?\s*%)")
+
+
+def draw_labelled(names: Sequence[str], wanted: str, *, seed: int) -> list[str]:
+    """Return the images, slides or patients whose labels may be used, sorted.
+
+    The names are sorted and shuffled, and the first are taken, so that with one seed a larger share
+    holds every smaller one.
+
+    Parameters
+    ----------
+    names
+        All that have labels, each once.
+    wanted
+        A fraction (``0.1`` or ``10%``), a count (``3``), or a file with one name in each line.
+    seed
+        Decides the draw.
+
+    Raises
+    ------
+    ConfigError
+        If it is none of these, or more than there are.
+    DataError
+        If a name in the file is not known.
+
+    References
+    ----------
+    .. [1] Jin et al., "Inter- and intra-uncertainty based feature aggregation model for semi-supervised
+       histopathology image segmentation", Expert Systems with Applications 2024 (their code draws so; halves are
+       rounded to even).
+    """
+    known = sorted(names)
+    text = wanted.strip()
+    if _COUNT.fullmatch(text):
+        count = int(text)
+    elif _FRACTION.fullmatch(text):
+        share = float(text.rstrip("% ")) / (100 if text.endswith("%") else 1)
+        if not 0 < share <= 1:
+            raise ConfigError(f"{text} is no share of the images", where="--labelled", mend="Pass more than 0, up to 1")
+        count = max(1, round(len(known) * share))
+    else:
+        return _named(Path(text), known)
+    if not 0 < count <= len(known):
+        raise ConfigError(
+            f"{count} of {len(known)} labelled images cannot be drawn",
+            where="--labelled",
+            mend=f"Pass 1 to {len(known)}, or a fraction with a point such as 0.1",
+        )
+    # The legacy generator, because published subsets were drawn with it.
+    order = np.random.RandomState(seed).permutation(len(known))
+    return sorted(known[at] for at in order[:count])
+
+
+def _named(file: Path, known: Sequence[str]) -> list[str]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{file} is no fraction, no count and no file of names",
+            where="--labelled",
+            mend="Pass 0.1, 10%, 3, or a text file with one image in each line",
+        ) from error
+    chosen = {line.strip() for line in lines} - {""}
+    if unknown := sorted(chosen - set(known)):
+        raise DataError(
+            f"{len(unknown)} of {len(chosen)} names are no labelled training image, such as {unknown[0]}",
+            where=file,
+            mend=f"Name images, slides or patients as the store does, such as {known[0]}",
+        )
+    if not chosen:
+        raise DataError("the file names no image", where=file)
+    return sorted(chosen)
+
+
+def part_labelled(
+    stores: Sequence[Patches], training: Sequence[NDArray[np.int64]], wanted: str, *, seed: int
+) -> tuple[list[NDArray[np.int64]], list[str]]:
+    """Return the training patches of each store whose labels may be used, and the images they come from.
+
+    Patches of one image, slide or patient are never parted.
+
+    Parameters
+    ----------
+    stores
+        Stores with groups.
+    training
+        Labelled training patches of each.
+    wanted, seed
+        See `draw_labelled`.
+    """
+    names = {str(name) for store, indices in zip(stores, training, strict=True) for name in store.groups[indices]}
+    chosen = draw_labelled(sorted(names), wanted, seed=seed)
+    kept = [
+        indices[np.isin(store.groups[indices].astype(str), chosen)]
+        for store, indices in zip(stores, training, strict=True)
+    ]
+    return kept, chosen
+
+
+def without_labels(
+    stores: Sequence[Patches],
+    labelled: Sequence[NDArray[np.int64]],
+    held_out: Sequence[NDArray[np.int64]],
+) -> list[NDArray[np.int64]]:
+    """Return the patches of each store that may be learnt from without labels.
+
+    These are all but those that are learnt from with labels, those marked ``val`` or ``test``, and those of images
+    that are held out.
+
+    Parameters
+    ----------
+    stores
+        Stores with splits and groups.
+    labelled, held_out
+        Patches of each that are learnt from with labels, and that models are chosen by.
+    """
+    judges = {str(name) for store, indices in zip(stores, held_out, strict=True) for name in store.groups[indices]}
+    found = []
+    for store, used in zip(stores, labelled, strict=True):
+        is_free = ~np.isin(store.splits, ["val", "test"]) & ~np.isin(store.groups.astype(str), sorted(judges))
+        is_free[used] = False
+        found.append(np.flatnonzero(is_free))
+    return found
