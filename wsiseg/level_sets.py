@@ -59,7 +59,7 @@ def level_set(
     ids = mask.astype(np.int32)
     is_inside = ids > 0
     if is_inside.all() and (ids == ids.flat[0]).all():
-        return np.full(ids.shape, -1, dtype=np.float32)
+        return np.full(ids.shape, np.float32(-1))
     if not is_inside.any():
         return np.ones(ids.shape, dtype=np.float32)
     depth = _depths(ids, spacing)
@@ -69,13 +69,11 @@ def level_set(
         half = min(spacing) / 2 if spacing is not None else 0.5
         depth[is_inside] -= half
         away[~is_inside] -= half
-    if norm == "crop":
-        found = away / max(float(away.max()), np.finfo(np.float32).tiny) - depth / float(depth.max())
-    else:
-        found = np.clip((away - depth) / longest, -1, 1)
+    found = _scaled(away) - _scaled(depth) if norm == "crop" else np.clip((away - depth) / longest, -1, 1)
     if zero_ring:
         found[_rings(ids)] = 0
-    return found.astype(np.float32)
+    exact: NDArray[np.float32] = found.astype(np.float32)
+    return exact
 
 
 def level_sets(
@@ -115,6 +113,12 @@ def _distance(is_there: NDArray[np.bool_], spacing: Sequence[float] | None) -> N
         return np.zeros(is_there.shape)
     found: NDArray[np.float64] = ndimage.distance_transform_edt(is_there, sampling=spacing)
     return found
+
+
+def _scaled(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return distances as parts of the longest; of none but 0 they stay."""
+    longest = float(np.max(distances))
+    return distances / longest if longest > 0 else distances
 
 
 def _depths(ids: NDArray[np.int32], spacing: Sequence[float] | None) -> NDArray[np.float64]:
