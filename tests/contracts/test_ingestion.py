@@ -101,6 +101,22 @@ def test_classes_keep_the_ignored_value(tmp_path: Path, source: Path) -> None:
     assert (labels[20:] == IGNORE).all()
 
 
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
+def test_classes_are_the_indices_of_palettes(tmp_path: Path, source: Path, suffix: str) -> None:
+    for file in (source / "labels").iterdir():
+        file.unlink()
+    classes = (np.arange(40 * 30) % 3).astype(np.uint8).reshape(40, 30)
+    image = Image.fromarray(classes)
+    image.putpalette([200, 0, 0, 0, 90, 255, 9, 9, 9] + [0] * 759)
+    image.save(source / "labels" / f"a.{suffix}")
+
+    ingest(source, tmp_path / "s.zarr", settings(labels_as="classes", classes=["background", "tumour", "stroma"]))
+
+    store = PatchStore.open(tmp_path / "s.zarr")
+    assert store.is_labelled("labels").tolist() == [True, False, False]
+    np.testing.assert_array_equal(store.read_labels("labels", [0])[0][:, :30], classes)
+
+
 def test_splits_come_from_a_name_or_a_table(tmp_path: Path, source: Path) -> None:
     (tmp_path / "splits.csv").write_text("image,split,patient_id\na,train,p1\nb.png,val,p1\nc,test,\n")
 
@@ -113,11 +129,37 @@ def test_splits_come_from_a_name_or_a_table(tmp_path: Path, source: Path) -> Non
     assert store.groups.tolist() == ["p1", "p1", "c"]
 
 
+def test_a_table_of_patients_leaves_splits_as_they_are(
+    tmp_path: Path, source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "patients.csv").write_text("image,patient_id\na,p1\nb,p1\nc,p2\n")
+
+    images = find_images(source, settings(split=str(tmp_path / "patients.csv"))).images
+
+    assert [(image.split, image.group) for image in images] == [("", "p1"), ("", "p1"), ("", "p2")]
+    assert "patients are in several" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("splits", "warnings"), [("train,val", 1), ("val,unlabelled", 1), ("test,val", 1), ("train,unlabelled", 0)]
+)
+def test_a_patient_on_both_sides_of_a_split_is_told(
+    tmp_path: Path, source: Path, caplog: pytest.LogCaptureFixture, splits: str, warnings: int
+) -> None:
+    first, second = splits.split(",")
+    (tmp_path / "splits.csv").write_text(f"image,split,patient_id\na,{first},p1\nb,{second},p1\nc,train,p2\n")
+
+    find_images(source, settings(split=str(tmp_path / "splits.csv")))
+
+    assert caplog.text.count("1 patients are in several of train, val and test, such as p1") == warnings
+
+
 @pytest.mark.parametrize(
     ("table", "told"),
     [
         ("image,part\na,train\n", "columns image and split"),
         ("", "columns image and split"),
+        ("name,patient_id\na,p\n", "columns image and split, or image and patient_id"),
         ("image,split\na,train\nb,trian\n", "row 3, column split"),
         ("image,split\na,train\n", "no row for the image b"),
     ],

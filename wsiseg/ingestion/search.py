@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -22,7 +23,9 @@ from wsiseg.slides.fingerprint import fingerprint
 from wsiseg.white import WhiteSetting  # noqa: TC001 - pydantic reads the annotations
 
 if TYPE_CHECKING:
-    from wsiseg.ingestion.source import Source
+    from collections.abc import Sequence
+
+    from wsiseg.ingestion.source import Source, SourceImage
     from wsiseg.stores.patches import LayerKind
 
 logger = logging.getLogger(__name__)
@@ -55,8 +58,8 @@ class IngestSettings(Config):
     overlap
         What neighbouring patches share: pixels, or below 1 a share of the patch size.
     split
-        One of train, val, test, unlabelled for all images, or a CSV file with the columns
-        ``image`` (file name or stem), ``split`` and, if wanted, ``patient_id``.
+        One of train, val, test, unlabelled for all images, or a CSV file with the columns ``image`` (file name or
+        stem) and ``split``, ``patient_id``, or both. Images of a patient stay together in trainings.
     """
 
     layout: str = "images"
@@ -129,7 +132,20 @@ def find_images(source: Path, settings: IngestSettings) -> Source:
         images = [replace(image, split=settings.split) for image in images]
     elif settings.split:
         images = split_by_table(images, Path(settings.split))
+    _warn_of_shared(images, source)
     return replace(found, images=images)
+
+
+def _warn_of_shared(images: Sequence[SourceImage], source: Path) -> None:
+    """Tell of patients whose images are trained on as well as judged by."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for image in images:
+        splits[image.group].add(image.split if image.split in ("val", "test") else "train")
+    shared = [group for group, own in splits.items() if len(own) > 1]
+    if shared:
+        logger.warning(
+            "%s: %d patients are in several of train, val and test, such as %s", source, len(shared), shared[0]
+        )
 
 
 def source_fingerprint(source: Source, settings: IngestSettings) -> str:

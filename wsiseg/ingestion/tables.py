@@ -30,7 +30,15 @@ _NO_CLASSES: Final = frozenset(("image", "split", "patient_id"))
 
 
 def split_by_table(images: Sequence[SourceImage], table: Path) -> list[SourceImage]:
-    """Return the images with their splits, from a CSV file with the columns ``image`` and ``split``.
+    """Return the images with their splits and patients, from a CSV file.
+
+    Parameters
+    ----------
+    images
+        Images with the splits and groups of their layout.
+    table
+        The file. Its column ``image`` holds file names or stems. Of ``split`` and ``patient_id`` it has at least one;
+        where there is no such column, or no patient in a row, what the layout says stays.
 
     Raises
     ------
@@ -41,10 +49,10 @@ def split_by_table(images: Sequence[SourceImage], table: Path) -> list[SourceIma
     """
     mend = f"Name one of {', '.join(SPLITS)}, or a CSV file with columns image and split"
     columns, rows = _read(table, what="neither a split nor a readable table", mend=mend)
-    if not rows or not {"image", "split"} <= set(columns):
-        raise ConfigError("the table of splits needs the columns image and split", where=table)
+    if not rows or "image" not in columns or not {"split", "patient_id"} & set(columns):
+        raise ConfigError("the table of splits needs the columns image and split, or image and patient_id", where=table)
     for number, row in enumerate(rows, start=_FIRST):
-        if row["split"] not in SPLITS:
+        if "split" in columns and row["split"] not in SPLITS:
             raise ConfigError(
                 f"row {number}, column split: {row['split']!r} is none of {', '.join(SPLITS)}", where=table
             )
@@ -54,7 +62,7 @@ def split_by_table(images: Sequence[SourceImage], table: Path) -> list[SourceIma
         own = _row_of(image, rows, numbers, table)
         if own is None:
             raise ConfigError(f"the table of splits has no row for the image {image.name}", where=table)
-        found.append(replace(image, split=own["split"], group=own.get("patient_id") or image.group))
+        found.append(replace(image, split=own.get("split", image.split), group=own.get("patient_id") or image.group))
     return found
 
 
