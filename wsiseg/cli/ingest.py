@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +21,10 @@ from wsiseg.cli.options import (
     ReadingThreads,
 )
 
+if TYPE_CHECKING:
+    from wsiseg.tasks.ingest import IngestReport
+    from wsiseg.tasks.ingest_volumes import VolumesReport
+
 
 class LabelsAs(StrEnum):
     """What label images hold."""
@@ -29,7 +34,7 @@ class LabelsAs(StrEnum):
 
 
 def ingest(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of images.", show_default=False)],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of images, or of volumes.", show_default=False)],
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Store to make, NAME.zarr.", show_default=False)],
     mpp: Annotated[
@@ -45,8 +50,8 @@ def ingest(
         typer.Option(
             "--layout",
             help="How SRC is laid out: monuseg, glas, crag or dsb2018 (objects, as published); nnunet (2D); "
-            "luad-histoseg, bcss-wsss or wsss4luad (labels in file names). Default images: SRC/images/* and "
-            "SRC/labels/<same stem>.png.",
+            "luad-histoseg, bcss-wsss or wsss4luad (labels in file names); volumes (NIfTI, HDF5). Default images: "
+            "SRC/images/* and SRC/labels/<same stem>.png.",
             rich_help_panel=LABELS,
         ),
     ] = None,
@@ -79,7 +84,8 @@ def ingest(
         str | None,
         typer.Option(
             "--split",
-            help="train, val, test or unlabelled for all, or a CSV with columns image, split. Default: the layout's.",
+            help="train, val, test or unlabelled for all, or a CSV with columns image and split, patient_id, or both. "
+            "Default: the layout's.",
             rich_help_panel=LABELS,
         ),
     ] = None,
@@ -99,10 +105,12 @@ def ingest(
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Make a patch store out of folders of images and label images."""
+    """Make a patch store out of folders of images and label images, or a store of volumes."""
     from wsiseg.config import load
     from wsiseg.ingestion import IngestSettings
+    from wsiseg.ingestion.volumes import VolumeSettings
     from wsiseg.tasks.ingest import ingest as run
+    from wsiseg.tasks.ingest_volumes import ingest_volumes as run_volumes
 
     options = {
         "layout": layout,
@@ -115,7 +123,13 @@ def ingest(
         "overlap": overlap,
         "split": split,
     }
-    settings = load(IngestSettings, file=config, options=options, overrides=overrides or ())
+    make: partial[IngestReport] | partial[VolumesReport]
+    if layout == "volumes":
+        volumes = load(VolumeSettings, file=config, options=options, overrides=overrides or ())
+        make = partial(run_volumes, source, output, volumes)
+    else:
+        images = load(IngestSettings, file=config, options=options, overrides=overrides or ())
+        make = partial(run, source, output, images)
     with console.progress_bar() as progress:
-        report = run(source, output, settings, num_workers=num_workers, overwrite=overwrite, progress=progress)
+        report = make(num_workers=num_workers, overwrite=overwrite, progress=progress)
     console.out.print(str(report), highlight=False, markup=False)
