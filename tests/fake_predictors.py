@@ -73,6 +73,7 @@ class FakePredictor:
             tile_px=self.tile_px,
             halo_px=self.halo_px,
             channels=2 if self.task == "semantic" else 1,
+            background=() if self.task == "semantic" else (-20.0,),
             white=self.white,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
@@ -86,11 +86,13 @@ class Instances:
         )
 
 
-class InstanceHead(Protocol):
-    """The meaning of the dense maps of an instance model.
+def no_foreground(channels: int) -> tuple[float, ...]:
+    """Return `InstanceHead.background` of heads whose first map is the logit of the foreground."""
+    return (-20.0, *(0.0,) * (channels - 1))
 
-    Map 0 is always the logit of the foreground.
-    """
+
+class InstanceHead(Protocol):
+    """The meaning of the dense maps of an instance model."""
 
     @property
     def kind(self) -> str:
@@ -103,11 +105,16 @@ class InstanceHead(Protocol):
         ...
 
     @property
+    def background(self) -> tuple[float, ...]:
+        """Return a value for each of the maps that together say that a pixel belongs to no object."""
+        ...
+
+    @property
     def halo(self) -> int:
         """Return how many pixels around an object its decoding may look at."""
         ...
 
-    def targets(self, label_map: NDArray[np.int32], valid: NDArray[np.bool_]) -> dict[str, NDArray[np.float32]]:
+    def targets(self, label_map: NDArray[np.int32], valid: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
         """Return what the loss compares with.
 
         Parameters

@@ -10,7 +10,7 @@ from pydantic import Field
 from scipy.special import expit
 
 from wsiseg.config import Config
-from wsiseg.heads.base import Instances
+from wsiseg.heads.base import Instances, no_foreground
 from wsiseg.heads.diffusion import centre_flows
 from wsiseg.heads.symmetry import turned_back, vectors_turned_back
 from wsiseg.heads.terms import foreground_entropy, masked_mean, with_total
@@ -76,6 +76,7 @@ class FlowHead:
 
     kind: Final = "flow"
     channels: Final = 3
+    background: Final = no_foreground(3)
 
     def __init__(self, options: FlowOptions) -> None:
         self.options = options

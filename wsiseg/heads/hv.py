@@ -13,7 +13,7 @@ from skimage.segmentation import watershed
 from torch.nn import functional
 
 from wsiseg.config import Config
-from wsiseg.heads.base import Instances
+from wsiseg.heads.base import Instances, no_foreground
 from wsiseg.heads.symmetry import turned_back, vectors_turned_back
 from wsiseg.heads.terms import dice_loss, foreground_entropy, masked_mean, with_total
 from wsiseg.heads.tidying import mean_in_objects, tidied
@@ -87,6 +87,7 @@ class HVHead:
 
     kind: Final = "hv"
     channels: Final = 3
+    background: Final = no_foreground(3)
 
     def __init__(self, options: HVOptions) -> None:
         self.options = options

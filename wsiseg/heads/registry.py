@@ -17,6 +17,7 @@ HEADS: Final = {
     "flow": ("wsiseg.heads.flow", "FlowHead", "FlowOptions"),
     "hv": ("wsiseg.heads.hv", "HVHead", "HVOptions"),
     "star": ("wsiseg.heads.star", "StarHead", "StarOptions"),
+    "ternary": ("wsiseg.heads.ternary", "TernaryHead", "TernaryOptions"),
 }
 
 

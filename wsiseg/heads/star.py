@@ -12,7 +12,7 @@ from skimage.draw import polygon
 from torch.nn import functional
 
 from wsiseg.config import Config
-from wsiseg.heads.base import Instances
+from wsiseg.heads.base import Instances, no_foreground
 from wsiseg.heads.rays import edge_distances, ray_lengths, unit_rays
 from wsiseg.heads.symmetry import rays_turned_back, turned_back
 from wsiseg.heads.terms import foreground_entropy, masked_mean, with_total
@@ -81,6 +81,11 @@ class StarHead:
     def channels(self) -> int:
         """Return the number of maps."""
         return 1 + self.options.rays
+
+    @property
+    def background(self) -> tuple[float, ...]:
+        """Return what the maps hold where there is no object; see `InstanceHead`."""
+        return no_foreground(self.channels)
 
     @property
     def halo(self) -> int:

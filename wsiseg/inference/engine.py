@@ -171,7 +171,7 @@ def _steps(
 ) -> Generator[Step]:
     """Yield what becomes final as tiles come in; places where nothing is are left out but for the ends of rows."""
     walk = job.walk
-    contexts = Contexts(walk, channels=spec.channels) if spec.task == "instance" else None
+    contexts = Contexts(walk, background=spec.background) if spec.task == "instance" else None
     for row in range(start.tile_row, walk.grid.rows):
         if glass is not None:
             # A block reaches into the row above its own and no further.

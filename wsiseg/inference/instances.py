@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from wsiseg.inference.walk import Walk
     from wsiseg.methods.base import Predictor
 
-# What instance heads give in plain background: the first map is the logit of the foreground.
-_BACKGROUND_LOGIT: Final = -20.0
 # An object that would keep less than this share of its pixels is the neighbour's object seen twice.
 _MIN_KEPT: Final = 0.5
 
@@ -79,14 +77,15 @@ class Contexts:
     ----------
     walk
         The geometry, with a margin.
-    channels
-        Channels of the output.
+    background
+        A value for each channel of the output, which together say that a pixel belongs to no object.
     """
 
-    def __init__(self, walk: Walk, *, channels: int) -> None:
+    def __init__(self, walk: Walk, *, background: tuple[float, ...]) -> None:
         self._walk = walk
+        self._nothing = np.array(background, dtype=np.float16)[:, None, None]
         self._keep = 2 * walk.margin_px
-        self._above = self._background(channels, self._keep, walk.canvas.width)
+        self._above = self._background(self._keep, walk.canvas.width)
         self._left = self._above[:, :, :0]
         # Whether anything but background is kept above each column, and on the left.
         self._has_above = np.zeros(walk.grid.columns, dtype=np.bool_)
@@ -118,7 +117,7 @@ class Contexts:
         if is_empty:
             self._left = self._left[:, :, :0]
             return None
-        final = self._background(len(self._above), window.height, window.width)
+        final = self._background(window.height, window.width)
         if block is not None and is_analysed is not None:
             np.copyto(final, block, where=is_analysed, casting="same_kind")
         above = self._above[:, max(0, self._keep - window.y) :, window.x : window.right]
@@ -128,7 +127,7 @@ class Contexts:
         left = self._left
         width = min(self._keep, window.x)
         if left.shape[1:] != (tall.shape[1], width):
-            left = self._background(len(self._above), tall.shape[1], width)
+            left = self._background(tall.shape[1], width)
         wide = np.concatenate((left, tall), axis=2)
         self._left = wide[:, :, -self._keep :].copy()
         self._has_left = (
@@ -138,11 +137,8 @@ class Contexts:
         context = self._walk.context(row, column)
         return wide[:, -context.height :, -context.width :]
 
-    @staticmethod
-    def _background(channels: int, height: int, width: int) -> NDArray[np.float16]:
-        maps = np.zeros((channels, height, width), dtype=np.float16)
-        maps[0] = _BACKGROUND_LOGIT
-        return maps
+    def _background(self, height: int, width: int) -> NDArray[np.float16]:
+        return np.tile(self._nothing, (1, height, width))
 
 
 def find_objects(predictor: Predictor, context: Context) -> Found:

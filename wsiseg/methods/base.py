@@ -41,6 +41,8 @@ class PredictorSpec:
         Pixels at a tile's edge whose output is not used.
     channels
         Channels of the output.
+    background
+        Of instance models: a value for each channel, which together say that a pixel belongs to no object.
     white, volume
         What of an image belongs to no class, whatever `forward` says, and what a network of volumes gets; else None.
     """
@@ -51,6 +53,7 @@ class PredictorSpec:
     tile_px: int
     halo_px: int
     channels: int
+    background: tuple[float, ...] = ()
     white: WhiteRule | None = None
     volume: VolumeInput | None = None
 

@@ -50,6 +50,7 @@ class NetPredictor:
             tile_px=card.tile_px,
             halo_px=card.halo_px,
             channels=channels_of(card),
+            background=() if self._head is None else self._head.background,
             white=card.white,
             volume=card.volume,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,11 +20,11 @@ KINDS = tuple(HEADS)
 SIDE = 128
 
 
-def batched(targets: dict[str, NDArray[np.float32]]) -> dict[str, torch.Tensor]:
+def batched(targets: dict[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(values)[None] for name, values in targets.items()}
 
 
-@pytest.mark.parametrize(("kind", "least"), [("flow", 0.99), ("hv", 0.95), ("star", 0.95)])
+@pytest.mark.parametrize(("kind", "least"), [("flow", 0.99), ("hv", 0.95), ("star", 0.95), ("ternary", 0.9)])
 @pytest.mark.parametrize("radii", [(4.5, 8.5), (10, 20)])
 def test_decoding_targets_gives_the_objects_back(kind: str, least: float, radii: tuple[float, float]) -> None:
     head = make_head(kind)
@@ -66,6 +66,16 @@ def test_an_empty_image_has_no_objects_and_a_finite_loss(kind: str) -> None:
     assert found.labels.dtype == np.int32
     assert not found.labels.any()
     assert all(torch.isfinite(value) for value in loss.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_nothing_is_known_to_be_there_are_no_objects(kind: str) -> None:
+    head = make_head(kind)
+    maps = np.tile(np.array(head.background, dtype=np.float32)[:, None, None], (1, 32, 40))
+
+    assert len(maps) == head.channels
+    assert len(head.decode(maps)) == 0
+    assert head.foreground(maps).max() < 1e-6
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -173,13 +183,15 @@ def test_ids_may_have_gaps_and_ignored_ones_are_background(kind: str) -> None:
     everything = np.ones((64, 64), dtype=np.bool_)
     odd = np.where(labels > 0, labels * 1000 + 7, -1).astype(np.int32)
 
-    np.testing.assert_array_equal(head.targets(odd, everything)["maps"], head.targets(labels, everything)["maps"])
+    expected = head.targets(labels, everything)
+    for name, found in head.targets(odd, everything).items():
+        np.testing.assert_array_equal(found, expected[name])
 
 
 def test_unknown_heads_and_options_are_named_with_what_was_meant() -> None:
     with pytest.raises(MethodError, match="Did you mean flow"):
         make_head("flows")
-    with pytest.raises(MethodError, match="There are: flow, hv, star"):
+    with pytest.raises(MethodError, match="There are: flow, hv, "):
         make_head("maskrcnn")
     with pytest.raises(MethodError, match="Did you mean min_area_px"):
         make_head("hv", min_area=3)
