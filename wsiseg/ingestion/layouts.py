@@ -31,9 +31,11 @@ class Layout:
     Parameters
     ----------
     find
-        Returns the images of a source, and its classes where they are known.
+        Returns the images of a source, and its classes where it tells them.
     kind
         What the labels are, or None where the user says so. Where it is known, so are the classes.
+    labels
+        The classes, or None where each source tells its own, or the user does.
     mpp
         Micrometres per pixel, or None where the user knows; ``unknown`` where nobody does.
     white
@@ -42,6 +44,7 @@ class Layout:
 
     find: Callable[[Path], Source]
     kind: LayerKind | None = None
+    labels: LabelMap | None = None
     mpp: float | Literal["unknown"] | None = None
     white: WhiteRule | None = None
 
@@ -74,18 +77,21 @@ def _named(*classes: tuple[str, tuple[int, int, int]], mpp: float, white: WhiteR
     )
 
     def find(source: Path) -> Source:
-        return Source(images=find_named(source, labels.names), labels=labels, excluded=len(labels))
+        return Source(images=find_named(source, labels.names), excluded=len(labels))
 
-    return Layout(find=find, kind="classes", mpp=mpp, white=white)
+    return Layout(find=find, kind="classes", labels=labels, mpp=mpp, white=white)
 
+
+_NUCLEI: Final = LabelMap.from_names(("background", "nucleus"))
+_GLANDS: Final = LabelMap.from_names(("background", "gland"))
 
 LAYOUTS: Final = {
     "images": Layout(find=_images_and_labels, white=WhiteRule()),
-    "monuseg": Layout(find=find_monuseg, kind="instances", mpp=0.25),
-    "glas": Layout(find=find_glas, kind="instances", mpp=0.62),
-    "crag": Layout(find=find_crag, kind="instances", mpp=0.5),
+    "monuseg": Layout(find=find_monuseg, kind="instances", labels=_NUCLEI, mpp=0.25),
+    "glas": Layout(find=find_glas, kind="instances", labels=_GLANDS, mpp=0.62),
+    "crag": Layout(find=find_crag, kind="instances", labels=_GLANDS, mpp=0.5),
     # Its images are of many microscopes, and of none is the scale told.
-    "dsb2018": Layout(find=find_dsb2018, kind="instances", mpp="unknown"),
+    "dsb2018": Layout(find=find_dsb2018, kind="instances", labels=_NUCLEI, mpp="unknown"),
     "nnunet": Layout(find=find_nnunet, kind="classes"),
     "luad-histoseg": _named(
         ("tumour epithelium", (205, 51, 51)),

@@ -17,14 +17,10 @@ from wsiseg.errors import DataError, NothingMatchedError
 from wsiseg.ingestion.label_files import OBJECT_SUFFIXES
 from wsiseg.ingestion.named_labels import patient_in_name
 from wsiseg.ingestion.source import Source, SourceImage, check_distinct, files_by_stem, images_by_stem, pair
-from wsiseg.labels import LabelMap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
-
-NUCLEI: Final = LabelMap.from_names(("background", "nucleus"))
-GLANDS: Final = LabelMap.from_names(("background", "gland"))
 
 _IMAGE_FOLDERS: Final = ("tissue images", "images")
 _LABEL_FOLDERS: Final = ("annotations", "annotation", "labels", "masks")
@@ -59,7 +55,7 @@ def find_monuseg(source: Path) -> Source:
     .. [1] Kumar et al., "A Multi-Organ Nucleus Segmentation Challenge", IEEE Transactions on Medical Imaging 39(5),
        2020.
     """
-    return Source(images=_of_parts(source, mend="Images lie in SRC/PART/Tissue Images"), labels=NUCLEI)
+    return Source(images=_of_parts(source, mend="Images lie in SRC/PART/Tissue Images"))
 
 
 def find_crag(source: Path) -> Source:
@@ -85,7 +81,7 @@ def find_crag(source: Path) -> Source:
     images = _of_parts(source, mend="Images lie in SRC/train/Images")
     if all(image.split != "test" for image in images):
         images = [replace(image, split="test") if image.split == "val" else image for image in images]
-    return Source(images=images, labels=GLANDS)
+    return Source(images=images)
 
 
 def find_glas(source: Path) -> Source:
@@ -121,7 +117,7 @@ def find_glas(source: Path) -> Source:
                 SourceImage(name=name, path=path, labels=own.get(name), split=split, group=patients.get(name, name))
                 for name, path in part.items()
             ]
-    return Source(images=_checked(images, source, mend="They are called train_1.bmp, testA_1.bmp …"), labels=GLANDS)
+    return Source(images=_checked(images, source, mend="They are called train_1.bmp, testA_1.bmp …"))
 
 
 def find_dsb2018(source: Path) -> Source:
@@ -159,7 +155,7 @@ def find_dsb2018(source: Path) -> Source:
             SourceImage(name=name, path=path, labels=own.get(name), split=_split(part, source), group=name)
             for name, path in files.items()
         ]
-    return Source(images=_checked(images, source, mend="They lie in SRC/ID/images"), labels=NUCLEI)
+    return Source(images=_checked(images, source, mend="They lie in SRC/ID/images"))
 
 
 def _of_parts(source: Path, *, mend: str) -> list[SourceImage]:

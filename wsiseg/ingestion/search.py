@@ -115,7 +115,8 @@ def find_images(source: Path, settings: IngestSettings) -> Source:
     ConfigError
         If the splits or the settings do not fit the images.
     """
-    found = LAYOUTS[settings.layout].find(source)
+    layout = LAYOUTS[settings.layout]
+    found = layout.find(source)
     images = found.images
     if settings.kind is None and any(image.labels is not None for image in images):
         raise ConfigError(
@@ -133,7 +134,7 @@ def find_images(source: Path, settings: IngestSettings) -> Source:
     elif settings.split:
         images = split_by_table(images, Path(settings.split))
     _warn_of_shared(images, source)
-    return replace(found, images=images)
+    return replace(found, images=images, labels=found.labels or layout.labels)
 
 
 def _warn_of_shared(images: Sequence[SourceImage], source: Path) -> None:

@@ -57,11 +57,11 @@ class Source:
     images
         The images, each of a name of its own.
     labels
-        The classes, or None where the user names them.
+        The classes, or None where the layout or the user names them.
     excluded
         Value in label images of what is no class and is neither learnt nor scored, or None.
     told_by
-        File that says so, or None where all sources of the kind have the same classes.
+        File that says so, or None where the layout does.
     """
 
     images: Sequence[SourceImage]
