@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import wsiseg
 from wsiseg.ingestion import IngestSettings
 from wsiseg.labels import IGNORE
 from wsiseg.rasters import read_labels
@@ -20,22 +17,17 @@ from wsiseg.tasks.ingest import ingest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
-FOLDER = Path(wsiseg.__file__).parents[1] / "pipelines" / "experiments"
 SIDE = 32
 
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[Any]:
-    """Return the script, which is no package."""
-    if not FOLDER.is_dir():
-        pytest.skip("the pipelines do not come with an installed package")
-    sys.path.insert(0, str(FOLDER))
-    try:
-        yield importlib.import_module("luad_patches")
-    finally:
-        sys.path.remove(str(FOLDER))
-        sys.modules.pop("luad_patches", None)
+def script(scripts: Callable[..., AbstractContextManager[dict[str, Any]]]) -> Iterator[Any]:
+    """Return the script."""
+    with scripts("experiments", "luad_patches") as found:
+        yield found["luad_patches"]
 
 
 @pytest.fixture

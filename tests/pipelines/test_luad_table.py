@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import wsiseg
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-FOLDER = Path(wsiseg.__file__).parents[1] / "pipelines" / "experiments"
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[Any]:
-    """Return the script, which is no package."""
-    if not FOLDER.is_dir():
-        pytest.skip("the pipelines do not come with an installed package")
-    sys.path.insert(0, str(FOLDER))
-    try:
-        yield importlib.import_module("luad_table")
-    finally:
-        sys.path.remove(str(FOLDER))
-        sys.modules.pop("luad_table", None)
+def script(scripts: Callable[..., AbstractContextManager[dict[str, Any]]]) -> Iterator[Any]:
+    """Return the script."""
+    with scripts("experiments", "luad_table") as found:
+        yield found["luad_table"]
 
 
 def score(folder: Path, pair: str, row: str, miou: float) -> None:

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-import wsiseg
 from wsiseg.heads.registry import make_head
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
-FOLDER = Path(wsiseg.__file__).parents[1] / "pipelines" / "nuclei_he"
 SIDE = 96
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> Iterator[dict[str, Any]]:
-    """Return the modules of the pipeline, which is no package."""
-    if not FOLDER.is_dir():
-        pytest.skip("the pipelines do not come with an installed package")
-    sys.path.insert(0, str(FOLDER))
-    names = ("material", "mixture", "evaluate")
-    try:
-        yield {name: importlib.import_module(name) for name in names}
-    finally:
-        sys.path.remove(str(FOLDER))
-        for name in names:
-            sys.modules.pop(name, None)
+def pipeline(scripts: Callable[..., AbstractContextManager[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """Return the modules of the pipeline."""
+    with scripts("nuclei_he", "material", "mixture", "evaluate") as found:
+        yield found
 
 
 def purple_cells(pipeline: dict[str, Any], radius: int) -> Any:  # noqa: ANN401 - the pipeline is no package
