@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsiseg.inference.blending import Blend
+    from wsiseg.inference.job import Job
 
 BLENDS: tuple[Blend, ...] = ("none", "gaussian", "hann")
 
@@ -64,18 +65,33 @@ def check_table(objects: Objects, ids: NDArray[np.uint32]) -> None:
     assert (objects.score == np.float32(0.75)).all()
 
 
+@contextmanager
+def worked_off(
+    pixels: NDArray[np.uint8],
+    predictor: FakePredictor,
+    *,
+    blend: Blend = "none",
+    bands: int = 1,
+    tissue: NDArray[np.bool_] | None = None,
+    batch_size: int = 3,
+    threads: int = 1,
+) -> Iterator[Job]:
+    """Give the job of an image when all of it is done."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        job_on(Path(folder), ArraySlide(pixels), predictor, blend=blend, bands=bands, tissue=tissue) as job,
+    ):
+        run(job, predictor, blend=blend, batch_size=batch_size, threads=threads)
+        yield job
+
+
 @settings(deadline=None, max_examples=10)
 @given(st.integers(1, 150), st.integers(1, 150), st.integers(12, 48), st.integers(1, 5), st.integers(1, 3))
 def test_semantic_tiles_give_what_the_whole_gives(width: int, height: int, core: int, batch: int, bands: int) -> None:
     pixels = blobs(width, height, seed=core, count=15)
     predictor = FakePredictor(tile_px=core + 16)
 
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        job_on(Path(folder), ArraySlide(pixels), predictor, bands=bands) as job,
-    ):
-        run(job, predictor, batch_size=batch)
-
+    with worked_off(pixels, predictor, bands=bands, batch_size=batch) as job:
         np.testing.assert_array_equal(read(job, "classes"), whole(predictor, pixels).argmax(axis=0))
 
 
@@ -98,12 +114,7 @@ def test_objects_are_the_same_however_the_slide_is_cut(
     # The margin, 24 px, must hold what lies on the other side of a centroid.
     assume(widest <= 22)
 
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        job_on(Path(folder), ArraySlide(pixels), predictor, blend=blend, bands=bands) as job,
-    ):
-        run(job, predictor, blend=blend)
-
+    with worked_off(pixels, predictor, blend=blend, bands=bands) as job:
         ids = read(job, "instances")
         np.testing.assert_array_equal(canonical(ids), canonical(expected))
         np.testing.assert_array_equal(read(job, "classes"), ids > 0)
@@ -139,12 +150,7 @@ def test_bare_glass_has_no_class_whatever_the_network_says_and_however_the_slide
     is_tissue = np.random.default_rng(seed).random(grid_shape) < 0.8
     inside = np.kron(is_tissue, np.ones((core, core), dtype=np.bool_))[:height, :width]
 
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        job_on(Path(folder), ArraySlide(pixels), predictor, blend=blend, tissue=is_tissue) as job,
-    ):
-        run(job, predictor, blend=blend, threads=2)
-
+    with worked_off(pixels, predictor, blend=blend, tissue=is_tissue, threads=2) as job:
         classes, uncertainty = read(job, "classes"), read(job, "uncertainty")
     is_bare = white_pixels(pixels, WhiteRule(min_area_px=min_area_px)) | ~inside
     np.testing.assert_array_equal(classes == 254, is_bare)
