@@ -13,7 +13,7 @@ ROW=$1 FOLD=$2 SEED=$3
 OUT=${OUT:-luad}
 BACKBONE=${BACKBONE:-tf_efficientnet_lite0}
 INIT=${INIT:-none}                      # a file of weights of the backbone; see lite0_weights.py
-CLASSIFY=${CLASSIFY:-"epochs=12 lr=0.001 momentum=0.9"}   # of a few hundred updates; the published 16,000 need less
+CLASSIFY=${CLASSIFY:-"epochs=20 lr=0.0003 momentum=0.9"}   # at 0.001 the classifier dies once attention is switched off
 SEGMENT=${SEGMENT:-"epochs=12 lr=0.001"}
 BATCH=${BATCH:-8}
 AMP=${AMP:-bf16}

@@ -25,7 +25,7 @@ _PROBE_PX: Final = 64
 
 
 class EncoderClassifier(TapClassifier):
-    """A classifier with taps after the last three stages of an encoder.
+    """A classifier with taps after the last three stages of an encoder, the deepest rectified.
 
     Parameters
     ----------
@@ -43,9 +43,11 @@ class EncoderClassifier(TapClassifier):
         self.stride = encoder.strides[-1]
 
     def taps(self, images: Tensor) -> Taps:
-        """Return the features of the last three stages; see `TapClassifier`."""
+        """Return the features of the last three stages, the deepest 0 or more; see `TapClassifier`."""
         first, second, third = self.encoder(images)[-3:]
-        return first, second, third
+        # Maps of activation and the attention drawn from them are meant for features that are 0 or more, which those of
+        # light encoders are not.
+        return first, second, third.relu()
 
     def early_parameters(self) -> Iterable[nn.Parameter]:
         """Return the parameters that the shallowest features depend on, but for those that are frozen already."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from wsiseg.errors import MethodError
-from wsiseg.nets.classifiers import build_classifier
+from wsiseg.nets.classifiers import EncoderClassifier, build_classifier
 from wsiseg.nets.encoders import Encoder
 from wsiseg.nets.resnet38d import ResNet38d
 
@@ -120,6 +120,17 @@ def test_logits_are_the_mean_of_the_deepest_tap_through_the_classifier(backbone:
 
         torch.testing.assert_close(net(images), logits)
         torch.testing.assert_close(taps[-1].mean(dim=(2, 3)) @ net.fc8.weight.flatten(1).T, logits)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "tf_efficientnet_lite0"])
+def test_what_is_classified_is_never_negative(backbone: str) -> None:
+    net = small(backbone).train()
+    images = torch.rand(2, 3, 64, 64)
+
+    assert net.taps(images)[-1].min() == 0
+    # The last stage of light encoders ends with a projection, which makes values of either sign.
+    assert isinstance(net, EncoderClassifier)
+    assert (net.encoder(images)[-1].min() < 0) == (backbone != "resnet18")
 
 
 @pytest.mark.parametrize("backbone", SMALL)
