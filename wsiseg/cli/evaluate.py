@@ -18,6 +18,7 @@ from wsiseg.cli.options import (
 
 if TYPE_CHECKING:
     from wsiseg.evaluation.report import Estimate, EvaluateReport
+    from wsiseg.evaluation.volumes import VolumesReport
 
 LABELS, SCORES = "Labels", "Scores"
 
@@ -29,6 +30,7 @@ class Task(StrEnum):
 
     SEMANTIC = "semantic"
     INSTANCE = "instance"
+    VOLUMES = "volumes"
 
 
 def evaluate(
@@ -36,16 +38,17 @@ def evaluate(
         Path,
         typer.Argument(
             metavar="PRED",
-            help="Predicted label image, a folder of them, or the output of predict --label-png.",
+            help="Predicted label image or volume, a folder of them, or the output of predict --label-png.",
             show_default=False,
         ),
     ],
     truth: Annotated[
-        Path, typer.Argument(metavar="GT", help="True label image, or a folder of them.", show_default=False)
+        Path, typer.Argument(metavar="GT", help="True label image or volume, or a folder of them.", show_default=False)
     ],
     *,
     task: Annotated[
-        Task | None, typer.Option("--task", help="Whether pixels hold class indices or object ids.")
+        Task | None,
+        typer.Option("--task", help="Whether pixels hold class indices or object ids; volumes for NIfTI files."),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for all scores.")] = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="CSV file with a row for each image.")] = None,
@@ -93,10 +96,12 @@ def evaluate(
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Compare predicted with true label images."""
+    """Compare predicted with true label images, or labels of volumes."""
     from wsiseg.config import load
     from wsiseg.evaluation.config import EvaluateConfig
+    from wsiseg.evaluation.volumes import VolumesReport
     from wsiseg.tasks.evaluate import evaluate as run
+    from wsiseg.tasks.evaluate_volumes import evaluate_volumes
 
     options = {
         "task": None if task is None else task.value,
@@ -110,9 +115,13 @@ def evaluate(
     }
     settings = load(EvaluateConfig, file=config, options=options, overrides=overrides or ())
     with console.progress_bar() as progress:
-        report = run(pred, truth, settings, output=output, table=csv, progress=progress)
+        compare = evaluate_volumes if settings.task == "volumes" else run
+        report = compare(pred, truth, settings, output=output, table=csv, progress=progress)
     if as_json:
         console.out.out(report.to_json(), end="", highlight=False)
+        return
+    if isinstance(report, VolumesReport):
+        console.out.print(_volumes_table(report))
         return
     # A file or pipe has no width, and rich would cut tables to 80 columns.
     width = None if console.out.is_terminal else PIPE_WIDTH
@@ -139,6 +148,21 @@ def _class_table(report: EvaluateReport) -> Table:
         table.add_column(score, justify="right", no_wrap=True)
     for name, scores in report.classes.items():
         table.add_row(name, *(_number(value, report.units.get(score, "1")) for score, value in scores.items()))
+    return table
+
+
+def _volumes_table(report: VolumesReport) -> Table:
+    table = Table(title=f"Volumes: {len(report.cases)}", title_justify="left")
+    for header in ("class", "score", "mean ± std", "cases", "without"):
+        table.add_column(header, justify="left" if header in ("class", "score") else "right", no_wrap=True)
+    for name, scores in {**report.classes, "mean": report.mean}.items():
+        for number, (score, spread) in enumerate(scores.items()):
+            unit = report.units[score]
+            value = f"{_number(spread.mean, unit)} ± {_number(spread.std, unit)}"
+            # Distances to what is not there are left out, and never unsaid.
+            without = str(spread.missing) if spread.missing else ""
+            table.add_row("" if number else name, _named(score, unit), value, str(spread.cases), without)
+        table.add_section()
     return table
 
 

@@ -11,6 +11,8 @@ from wsiseg.labels import IGNORE
 
 _TOLERANCE_UM: Final = 1.0
 _TOLERANCE_PX: Final = 2.0
+# Settings that mean nothing where volumes are compared.
+_OF_IMAGES: Final = frozenset(("mpp", "tolerance", "bootstrap", "seed"))
 
 
 class EvaluateConfig(Config):
@@ -19,7 +21,8 @@ class EvaluateConfig(Config):
     Parameters
     ----------
     task
-        Whether pixels hold class indices or object ids.
+        Whether pixels hold class indices or object ids; ``volumes`` for class indices in NIfTI volumes, to which `mpp`,
+        `tolerance`, `bootstrap` and `seed` mean nothing.
     mpp
         µm per pixel; by default what predictions say of themselves. Where it is unknown distances are in pixels.
     tolerance
@@ -38,7 +41,7 @@ class EvaluateConfig(Config):
         Of the resampling.
     """
 
-    task: Literal["semantic", "instance"]
+    task: Literal["semantic", "instance", "volumes"]
     mpp: Annotated[float, Field(gt=0)] | None = None
     tolerance: Annotated[float, Field(ge=0)] | None = None
     ignore_index: Annotated[int, Field(ge=0)] = IGNORE
@@ -53,6 +56,8 @@ class EvaluateConfig(Config):
             raise ValueError(f"{len(self.classes)} names for {self.num_classes} classes")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("class names must be distinct")
+        if self.task == "volumes" and (given := self.model_fields_set & _OF_IMAGES):
+            raise ValueError(f"volumes are not compared by {', '.join(sorted(given))}")
         return self
 
     @property

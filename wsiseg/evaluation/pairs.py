@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from wsiseg.errors import DataError, NothingMatchedError
+from wsiseg.nifti import NIFTI_SUFFIXES
 from wsiseg.rasters import READABLE, LabelImage, read_labels
 
 if TYPE_CHECKING:
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What `wsiseg predict` calls the label image in a slide's folder.
+# What `wsiseg predict` calls the label image in a slide's folder, and the labels in a volume's.
 PREDICTED_LABELS: Final = "labels.png"
+PREDICTED_VOLUME: Final = "labels.nii.gz"
 # What it writes beside it; `canvas.mpp` in it is the resolution of the label image.
 SUMMARY: Final = "summary.json"
 
@@ -26,8 +28,33 @@ _NAMES_SHOWN: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelFiles:
+    """Files that hold labels.
+
+    Attributes
+    ----------
+    suffixes
+        What their names end in, longer ones first.
+    predicted
+        Name of such a file in the folder that `wsiseg predict` makes.
+    """
+
+    suffixes: tuple[str, ...]
+    predicted: str
+
+    def stem(self, path: Path) -> str | None:
+        """Return a file's name without its suffix, None for another kind of file."""
+        ends = (suffix for suffix in self.suffixes if path.name.lower().endswith(suffix))
+        return next((path.name[: -len(suffix)] for suffix in ends), None)
+
+
+LABEL_IMAGES: Final = LabelFiles(suffixes=READABLE, predicted=PREDICTED_LABELS)
+LABEL_VOLUMES: Final = LabelFiles(suffixes=NIFTI_SUFFIXES, predicted=PREDICTED_VOLUME)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabelPair:
-    """Two label images of the same place.
+    """Two label images, or labels of volumes, of the same place.
 
     Attributes
     ----------
@@ -63,7 +90,7 @@ class LabelPair:
         return mpp
 
     def read(self) -> tuple[LabelImage, LabelImage]:
-        """Return predicted and true labels, (H, W) each.
+        """Return predicted and true labels of an image, (H, W) each.
 
         Raises
         ------
@@ -81,7 +108,7 @@ class LabelPair:
         return pred, truth
 
 
-def find_pairs(pred: Path, truth: Path) -> tuple[LabelPair, ...]:
+def find_pairs(pred: Path, truth: Path, files: LabelFiles = LABEL_IMAGES) -> tuple[LabelPair, ...]:
     """Return the pairs of label images, ordered by name.
 
     Parameters
@@ -91,6 +118,8 @@ def find_pairs(pred: Path, truth: Path) -> tuple[LabelPair, ...]:
         folders, whose label images are matched by stem. In a folder, a folder
         that holds ``labels.png``, as ``wsiseg predict --label-png`` makes them,
         counts as a label image of its own name.
+    files
+        What counts as a label image.
 
     Raises
     ------
@@ -102,11 +131,12 @@ def find_pairs(pred: Path, truth: Path) -> tuple[LabelPair, ...]:
     for path in (pred, truth):
         if not path.exists():
             raise DataError("there is no such file or folder", where=path)
+    stem = files.stem(truth) or truth.stem
     if truth.is_file() and pred.is_file():
-        return (LabelPair(name=truth.stem, pred=pred, truth=truth),)
-    if truth.is_file() and (pred / PREDICTED_LABELS).is_file():
-        return (LabelPair(name=truth.stem, pred=pred / PREDICTED_LABELS, truth=truth),)
-    preds, truths = _label_images(pred), _label_images(truth)
+        return (LabelPair(name=stem, pred=pred, truth=truth),)
+    if truth.is_file() and (pred / files.predicted).is_file():
+        return (LabelPair(name=stem, pred=pred / files.predicted, truth=truth),)
+    preds, truths = _label_images(pred, files), _label_images(truth, files)
     # A single file asks for its partner only; two folders are to be complete.
     wanted_preds = truths.keys() if truth.is_file() else preds.keys()
     wanted_truths = preds.keys() if pred.is_file() else truths.keys()
@@ -143,18 +173,19 @@ def common_mpp(pairs: Sequence[LabelPair]) -> float | None:
     return None
 
 
-def _label_images(path: Path) -> dict[str, Path]:
+def _label_images(path: Path, files: LabelFiles) -> dict[str, Path]:
     """Return label images by name."""
     if path.is_file():
-        return {path.parent.name if path.name == PREDICTED_LABELS else path.stem: path}
+        return {path.parent.name if path.name == files.predicted else files.stem(path) or path.stem: path}
     found: dict[str, Path] = {}
     for entry in sorted(path.iterdir()):
         if entry.name.startswith("."):
             continue
-        if entry.is_file() and entry.suffix.lower() in READABLE:
-            name, file = entry.stem, entry
-        elif (entry / PREDICTED_LABELS).is_file():
-            name, file = entry.name, entry / PREDICTED_LABELS
+        stem = files.stem(entry)
+        if entry.is_file() and stem is not None:
+            name, file = stem, entry
+        elif (entry / files.predicted).is_file():
+            name, file = entry.name, entry / files.predicted
         else:
             continue
         if name in found:
