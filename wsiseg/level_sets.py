@@ -107,6 +107,31 @@ def level_sets(
     )
 
 
+def settled(
+    mask: NDArray[np.bool_ | np.integer],
+    valid: NDArray[np.bool_],
+    *,
+    longest: float = 32.0,
+    spacing: Sequence[float] | None = None,
+) -> NDArray[np.bool_]:
+    """Return where a truncated level set is what it is, whatever lies where nothing is known.
+
+    Parameters
+    ----------
+    mask, longest, spacing
+        See `level_set`.
+    valid
+        bool, of the shape of `mask`: where the mask is known.
+    """
+    if valid.all():
+        return np.ones(valid.shape, dtype=np.bool_)
+    ids = mask.astype(np.int32)
+    is_inside = ids > 0
+    apart = np.where(is_inside, _depths(ids, spacing), _distance(~is_inside, spacing) if is_inside.any() else longest)
+    found: NDArray[np.bool_] = np.minimum(apart, longest) < _distance(valid, spacing)
+    return found
+
+
 def _distance(is_there: NDArray[np.bool_], spacing: Sequence[float] | None) -> NDArray[np.float64]:
     """Return how far each pixel that is there is from the nearest that is not, 0 without any of the latter."""
     if is_there.all():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsiseg.level_sets import Norm, level_set, level_sets
+from wsiseg.level_sets import Norm, level_set, level_sets, settled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -120,3 +120,26 @@ def test_objects_that_touch_have_a_border_between_them() -> None:
     np.testing.assert_allclose(joined[4, 7:9] * 32, -2.5)
     assert (level_set(ids)[2:7, 7:9] == 0).all()
     np.testing.assert_array_equal(level_set(ids)[4, 3:5] * 32, (-2, -3))
+
+
+@pytest.mark.parametrize("longest", [3, 32])
+@given(seed=st.integers(0, 10_000))
+@settings(deadline=None, max_examples=20)
+def test_what_is_settled_does_not_depend_on_what_is_unknown(longest: float, seed: int) -> None:
+    mask, other = blobs((14, 12), seed=seed, share=0.1), blobs((14, 12), seed=seed + 1, share=0.5)
+    valid = blobs((14, 12), seed=seed + 2, share=0.95)
+    other[valid] = mask[valid]
+
+    where = settled(mask, valid, longest=longest)
+
+    np.testing.assert_array_equal(where, settled(other, valid, longest=longest))
+    assert not where[~valid].any()
+    np.testing.assert_array_equal(level_set(mask, longest=longest)[where], level_set(other, longest=longest)[where])
+
+
+def test_what_is_known_everywhere_is_settled() -> None:
+    mask, everything = blobs((9, 9), seed=0), np.ones((9, 9), dtype=np.bool_)
+
+    assert settled(mask, everything).all()
+    everything[0, 0] = False
+    assert settled(np.zeros_like(mask), everything, longest=3)[5:, 5:].all()

@@ -17,7 +17,7 @@ from wsiseg.heads.base import Instances
 from wsiseg.heads.symmetry import turned_back
 from wsiseg.heads.terms import dice_loss, foreground_entropy, masked_mean, with_total
 from wsiseg.heads.tidying import mean_in_objects, tidied
-from wsiseg.level_sets import level_set
+from wsiseg.level_sets import level_set, settled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,10 +95,17 @@ class LevelSetHead:
         return self.options.reach_px + round(_SIGMAS * _SIGMA_PX)
 
     def targets(self, label_map: NDArray[np.int32], valid: NDArray[np.bool_]) -> dict[str, NDArray[np.float32]]:
-        """Return ``maps`` (2, H, W): foreground 0 or 1 and the level set, and ``valid`` (H, W)."""
+        """Return ``maps`` (2, H, W): foreground 0 or 1 and the level set, and where these are known, (H, W) each.
+
+        These are ``valid`` and ``settled``: a distance to what is not valid is none that could be learnt.
+        """
         options = self.options
         found = level_set(label_map, longest=options.longest_px, zero_ring=options.zero_ring)
-        return {"maps": np.stack(((label_map > 0).astype(np.float32), found)), "valid": valid.astype(np.float32)}
+        return {
+            "maps": np.stack(((label_map > 0).astype(np.float32), found)),
+            "valid": valid.astype(np.float32),
+            "settled": settled(label_map, valid, longest=options.longest_px).astype(np.float32),
+        }
 
     def loss(self, outputs: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``loss`` and its parts ``foreground``, ``dice`` and ``distance``."""
@@ -109,7 +116,7 @@ class LevelSetHead:
         return with_total(
             foreground=0.5 * foreground_entropy(logit, truth, valid),
             dice=0.5 * dice_loss(logit.sigmoid(), truth, valid),
-            distance=_DISTANCE_WEIGHT * masked_mean(error, valid),
+            distance=_DISTANCE_WEIGHT * masked_mean(error, targets["settled"]),
         )
 
     def decode(self, outputs: NDArray[np.float32]) -> Instances:

@@ -62,7 +62,7 @@ def distance(sdf: Tensor, truth: Tensor, known: Tensor, *, norm: Distance = "mse
     sdf, truth
         float (B, K, …), -1 … 1.
     known
-        float (B, 1, …): 0 where nothing may be learnt.
+        float (B, 1, …) or (B, K, …): 0 where nothing may be learnt.
     norm
         ``mse`` or ``l1``. The paper [1]_ does not say which.
     """
@@ -136,8 +136,8 @@ def certainty_limit(classes: int, share: float) -> float:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of (B, C, …) over channels and the pixels of a mask (B, 1, …); 0 where it has none."""
-    total = values.shape[1] * mask.sum()
+    """Return the mean of (B, C, …) over what a mask (B, 1, …) or (B, C, …) has; 0 where it has nothing."""
+    total = mask.expand_as(values).sum()
     return (values * mask).sum() / total.where(total > 0, 1.0)
 
 
