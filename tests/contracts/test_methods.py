@@ -40,12 +40,14 @@ class Case:
 
 
 SMALL = {"arch": "unet-gn", "net": {"widths": [8, 16]}}
+DUAL = {"arch": "dual-unet", "net": {"widths": [8, 16], "dropouts": [0.1, 0.3]}}
 CASES = [
     Case("supervised", "classes", SMALL),
     Case("supervised", "instances", {**SMALL, "head": "flow"}),
     Case("supervised", "instances", {**SMALL, "head": "hv"}),
     Case("supervised", "instances", {**SMALL, "head": "star"}),
     Case("supervised", "instances", {**SMALL, "head": "semantic"}),
+    Case("supervised", "instances", {**DUAL, "head": "level-set"}),
     Case("mean-teacher", "classes", SMALL),
     Case("supervised", "classes", {"arch": "unet", "encoder": "tu-mobilenetv3_small_050"}),
     Case("supervised", "classes", {"arch": "deeplabv3+", "encoder": "mobilenetv3_small_050"}),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 HEADS: Final = {
     "flow": ("wsiseg.heads.flow", "FlowHead", "FlowOptions"),
     "hv": ("wsiseg.heads.hv", "HVHead", "HVOptions"),
+    "level-set": ("wsiseg.heads.level_set", "LevelSetHead", "LevelSetOptions"),
     "star": ("wsiseg.heads.star", "StarHead", "StarOptions"),
     "ternary": ("wsiseg.heads.ternary", "TernaryHead", "TernaryOptions"),
 }

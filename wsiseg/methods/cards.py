@@ -16,7 +16,7 @@ from wsiseg.heads.registry import make_head
 from wsiseg.initial_weights import initialise, read_weights
 from wsiseg.labels import IGNORE
 from wsiseg.methods.predictor import head_of
-from wsiseg.nets.factory import DEEPLAB, NetSpec
+from wsiseg.nets.factory import DEEPLAB, spec_type
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +36,8 @@ class NetOptions(Config):
     ----------
     arch
         ``unet-gn``, a small U-Net with group normalisation; ``deeplabv3+``, the network of methods that learn from
-        patch labels; or an architecture of segmentation-models-pytorch.
+        patch labels; ``pgfanet`` or ``dual-unet``, the networks of the methods ``pgfanet`` and ``ugmcl``; an
+        architecture of segmentation-models-pytorch; or for volumes ``unet3d`` or ``vnet``.
     encoder
         A timm or segmentation-models-pytorch encoder, for architectures that take one.
     init
@@ -202,7 +203,14 @@ def _halo_px(head: HeadSpec | None, tile_px: int) -> int:
 
 
 def _net_spec(options: NetOptions) -> dict[str, JsonValue]:
+    settings = spec_type(options.arch)
+    if options.init == "imagenet" and "encoder_weights" not in settings.model_fields:
+        raise MethodError(
+            f"there are no weights of {options.arch} to download",
+            where="--init",
+            mend="Pass a file of its weights, or do without",
+        )
     weights = "imagenet" if options.init == "imagenet" else None
     given = {"arch": options.arch, "encoder": options.encoder, "encoder_weights": weights, **options.net}
-    spec: dict[str, JsonValue] = load(NetSpec, options=given).model_dump(mode="json")
+    spec: dict[str, JsonValue] = load(settings, options=given).model_dump(mode="json")
     return spec

@@ -24,7 +24,9 @@ def batched(targets: dict[str, NDArray[Any]]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(values)[None] for name, values in targets.items()}
 
 
-@pytest.mark.parametrize(("kind", "least"), [("flow", 0.99), ("hv", 0.95), ("star", 0.95), ("ternary", 0.9)])
+@pytest.mark.parametrize(
+    ("kind", "least"), [("flow", 0.99), ("hv", 0.95), ("level-set", 0.99), ("star", 0.95), ("ternary", 0.9)]
+)
 @pytest.mark.parametrize("radii", [(4.5, 8.5), (10, 20)])
 def test_decoding_targets_gives_the_objects_back(kind: str, least: float, radii: tuple[float, float]) -> None:
     head = make_head(kind)
