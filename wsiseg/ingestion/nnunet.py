@@ -61,7 +61,9 @@ def find_nnunet(source: Path) -> Source:
         ]
     if not images:
         raise NothingMatchedError(
-            "the folder holds no images", where=source, mend="They are called imagesTr/CASE_0000.png, .tif or .bmp"
+            "the folder holds no images",
+            where=source,
+            mend="They are called imagesTr/CASE_0000.png, .tif or .bmp; for volumes pass --layout volumes",
         )
     check_distinct(images)
     return Source(images=images, labels=labels, excluded=excluded, told_by=table)

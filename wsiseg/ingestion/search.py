@@ -84,7 +84,7 @@ class IngestSettings(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.layout not in LAYOUTS:
-            raise ValueError(f"there is no layout {self.layout!r}; known: {', '.join(LAYOUTS)}")
+            raise ValueError(f"there is no layout {self.layout!r}; known: {', '.join(LAYOUTS)}, volumes")
         known = LAYOUTS[self.layout].kind
         if known is not None and (self.classes or self.labels or self.labels_as not in (None, known)):
             raise ValueError(f"what the labels of {self.layout} are is known; leave out classes, labels and labels_as")
