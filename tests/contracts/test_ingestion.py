@@ -205,7 +205,7 @@ def test_labels_that_do_not_fit_are_told(tmp_path: Path, source: Path) -> None:
 def test_the_meaning_of_labels_must_be_said(source: Path) -> None:
     with pytest.raises(ConfigError, match="--labels-as instances"):
         find_images(source, settings(labels_as=None))
-    with pytest.raises(ValueError, match="there is no layout 'pictures'; known: images, monuseg, .*, volumes"):
+    with pytest.raises(ValueError, match=r"there is no layout 'pictures'; known: images, monuseg, .*, volumes"):
         settings(layout="pictures")
     with pytest.raises(ValueError, match="one class at most"):
         settings(classes=["background", "a", "b"])
