@@ -18,6 +18,7 @@ from tests.training_logs import repeatable
 from wsiseg.cli import app
 from wsiseg.errors import WsisegError
 from wsiseg.tasks import train_data
+from wsiseg.training.log import read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +74,51 @@ def run(*arguments: str | Path) -> None:
 
 def outcome(folder: Path) -> dict[str, bytes]:
     return {name: repeatable(folder / name) for name in RESULTS}
+
+
+def test_few_labels_and_a_teacher(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("--labelled=1", "--steps=8", "--lr=0.01", "--set=split_seed=3")
+    run("train", store, "-o", tmp_path / "alone", *SMALL, *few)
+    run(
+        "train", store, "-o", tmp_path / "taught", *SMALL, *few, "--method=mean-teacher",
+        f"--set=baseline={tmp_path / 'alone'}",
+    )  # fmt: skip
+
+    told = capsys.readouterr()
+    assert "2 patches of 1 images to train on, 2 held out, 2 images per step" in told.err + told.out
+    assert "2 patches of 1 images to train on, 4 of 2 images to learn from without labels, 2 held out, 4 images" in (
+        " ".join((told.err + told.out).split())
+    )
+    names = [(tmp_path / name / "labelled.txt").read_text() for name in ("alone", "taught")]
+    assert names[0] == names[1]
+    assert names[0].count("\n") == 1
+    rows = read_table(tmp_path / "taught" / "validation.csv")
+    assert {"miou", "teacher_miou"} <= set(rows[0])
+    log = read_table(tmp_path / "taught" / "log.csv")
+    assert log[0]["weight"] < log[-1]["weight"] <= 0.1
+    assert {"consistency", "agreement"} <= set(log[0])
+    # What is kept is the student alone, and it predicts as any other model.
+    weights = [(tmp_path / name / "best" / "model.safetensors").stat().st_size for name in ("alone", "taught")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--labelled=7"], "--labelled: 7 of 3 labelled images cannot be drawn"),
+        (["--labelled=nonsense"], "--labelled: nonsense is no fraction, no count and no file"),
+        (["--set=unlabelled_batch_size=4"], "unlabelled_batch_size: supervised does not learn from images without"),
+        (["--method=mlps", "--labelled=1"], "--labelled: mlps learns from whole patches"),
+        (["--method=mean-teacher", "--set=baseline=nowhere"], "nowhere"),
+    ],
+)
+def test_a_subset_that_makes_no_sense_is_one_clear_line(
+    store: Path, tmp_path: Path, options: list[str], told: str
+) -> None:
+    with pytest.raises(WsisegError) as caught:
+        run("train", store, "-o", tmp_path / "run", *SMALL, "--steps=2", *options)
+
+    assert told in str(caught.value)
 
 
 def test_a_model_of_classes(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from wsiseg.atomic import write_bytes
+from wsiseg.checkpoint import read
 from wsiseg.config import load, save
 from wsiseg.errors import ConfigError
 from wsiseg.lock import locked
@@ -25,6 +26,7 @@ from wsiseg.training.fit import BEST, LAST, STATE, fit
 from wsiseg.training.ranks import joined
 from wsiseg.training.state import seed_all
 from wsiseg.training.streams import TwoStreams, unlabelled_batches
+from wsiseg.training.teacher_check import Taught, TeacherCheck
 from wsiseg.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -103,6 +105,7 @@ def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> Train
         progress.say(_summary(learner.module, data, ranks, batches.images_per_batch * settings.accumulate))
     ranks.wait()
     validation = Validation(data.held_out, learner.predictor(learner.module).spec) if data.held_out else None
+    probe = _teacher_check(learner, data, config) if data.held_out and isinstance(learner, Taught) else None
     try:
         report = fit(
             learner,
@@ -110,6 +113,7 @@ def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> Train
             settings,
             job.output,
             validation=validation,
+            probe=probe,
             plan=_plan(resolved, facts, data),
             ranks=ranks,
             stop=stop,
@@ -126,6 +130,22 @@ def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> Train
     is_best = not math.isnan(report.best)
     folder = job.output / (BEST if is_best else LAST)
     return TrainReport(fit=report, checkpoint=folder, is_first=ranks.is_first, is_best=is_best)
+
+
+def _teacher_check(learner: Taught, data: TrainingData, config: TrainConfig) -> TeacherCheck:
+    """Return what judges the teacher beside its student."""
+    validation = Validation(data.held_out, learner.teacher(learner.module).spec)
+    baseline = None
+    if config.baseline is not None:
+        card = read(config.baseline).card
+        if validation.metric not in card.metrics:
+            raise ConfigError(
+                f"the model has no {validation.metric} of validation to compare with",
+                where=f"baseline {config.baseline}",
+                mend="Name a run with validation on the same kind of labels",
+            )
+        baseline = card.metrics[validation.metric]
+    return TeacherCheck(learner, validation, baseline=baseline)
 
 
 def _batches(data: TrainingData, encode: Encode, config: TrainConfig, ranks: Ranks) -> Batches | TwoStreams:
@@ -154,7 +174,8 @@ def _with_steps(config: TrainConfig, batches: BatchStream) -> FitSettings:
 
 def _plan(config: TrainConfig, facts: TrainingFacts, data: TrainingData) -> dict[str, Any]:
     """Return what the result depends on; the rest may change when a training goes on."""
-    settings = config.model_dump(mode="json", exclude={"labelled": True, "fit": {"num_workers", "save_interval_s"}})
+    without: dict[str, Any] = {"labelled": True, "baseline": True, "fit": {"num_workers", "save_interval_s"}}
+    settings = config.model_dump(mode="json", exclude=without)
     fit_settings = settings.pop("fit")
     return {
         **settings,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 - pydantic reads the annotations
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -17,7 +18,6 @@ from wsiseg.training.settings import FitSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from wsiseg.training.fit import FitReport
 
@@ -60,6 +60,8 @@ class TrainConfig(Config):
         Share of the labelled patches held out by whole images, where the stores mark none as ``val``.
     weights
         Share of the draws of each store, in order; None shares by area.
+    baseline
+        Run of learning from the same labels alone; a word is said where the teacher of a method is worse than it.
     augmentation
         How images are changed.
     fit
@@ -80,6 +82,7 @@ class TrainConfig(Config):
     stages: tuple[str, ...] | None = None
     val_fraction: float = Field(default=0.2, ge=0, lt=1)
     weights: tuple[float, ...] | None = None
+    baseline: Path | None = None
     augmentation: Augmentation = Augmentation()
     fit: FitSettings = FitSettings()
 

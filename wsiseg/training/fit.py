@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from wsiseg.checkpoint import State
     from wsiseg.progress import Progress
     from wsiseg.training.batches import BatchStream
-    from wsiseg.training.probe import Probe
+    from wsiseg.training.probe import Judge
     from wsiseg.training.settings import FitSettings
     from wsiseg.training.validation import Validation
 
@@ -81,7 +81,7 @@ def fit(
     folder: Path,
     *,
     validation: Validation | None = None,
-    probe: Probe | None = None,
+    probe: Judge | None = None,
     is_best_kept: bool = True,
     plan: State | None = None,
     remedy: Remedy | None = None,
@@ -111,7 +111,7 @@ def fit(
     validation
         Judges predictors; without it the last weights are the best.
     probe
-        Judges what the learner would label whenever `validation` judges what it predicts.
+        Judges something else of the learner whenever `validation` judges what it predicts.
     is_best_kept
         Write ``best``.
     plan
@@ -192,7 +192,7 @@ class _Run:
         folder: Path,
         *,
         validation: Validation | None,
-        probe: Probe | None,
+        probe: Judge | None,
         is_best_kept: bool,
         plan: State,
         remedy: Remedy,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 LABEL_MIOU: Final = "label_miou"
 _TRUTH: Final = "truth"
 _BATCH: Final = 8
+
+
+class Judge(Protocol):
+    """Judges a learner beside its validation."""
+
+    def measure(self, clock: Clock, device: torch.device) -> dict[str, float]:
+        """Return metrics by name, always the same ones."""
+        ...
 
 
 class Probe:
