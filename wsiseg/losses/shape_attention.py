@@ -159,7 +159,7 @@ def consistency(
     Returns
     -------
     dict[str, Tensor]
-        ``loss``, and without gradient its parts ``inter``, ``intra`` and ``entropy``, those that the variant has.
+        ``loss``, and without gradient its parts ``inter``, ``intra`` and ``disagreement``, those that the variant has.
     """
     terms = _TERMS[variant.removesuffix(_KL)]
     with torch.autocast(student.device.type, enabled=False):
@@ -174,7 +174,7 @@ def consistency(
         if terms.intra:
             parts["intra"] = _divergence(student, aux) if variant.endswith(_KL) else (student - aux).square().mean()
         if terms.entropy:
-            parts["entropy"] = _disagreement_entropy(student, aux)
+            parts["disagreement"] = _disagreement_entropy(student, aux)
     return {"loss": sum(parts.values(), start=student.new_zeros(()))} | {
         name: part.detach() for name, part in parts.items()
     }

@@ -52,6 +52,8 @@ class PGFANetSpec(Config):
         ``pgfanet``.
     encoder
         Of both stages. ``resnet34`` as published; ``resnet18`` needs half the time.
+    width
+        Channels of its first layer, of which those of all others are multiples; trained weights have 64.
     rates
         Dilations of the last convolutions of each stage. The code that the authors released returns from
         within a loop, so that only 6 and 12 are ever used there.
@@ -63,6 +65,7 @@ class PGFANetSpec(Config):
 
     arch: Literal["pgfanet"] = PGFANET
     encoder: Literal["resnet18", "resnet34"] = "resnet34"
+    width: int = Field(default=64, gt=0)
     rates: tuple[int, ...] = Field(default=(6, 12, 18, 24), min_length=1)
     features: int = Field(default=32, gt=0)
     feature_noise: FeatureNoise = FeatureNoise()
@@ -211,8 +214,8 @@ def build_pgfanet(spec: PGFANetSpec, num_classes: int) -> PGFANet:
     """
     blocks = BLOCKS[spec.encoder]
     return PGFANet(
-        DilatedResNet(blocks),
-        DilatedStages(blocks),
+        DilatedResNet(blocks, width=spec.width),
+        DilatedStages(blocks, width=spec.width),
         num_classes,
         rates=spec.rates,
         features=spec.features,

@@ -1,0 +1,169 @@
+"""Semi-supervised PG-FANet: a teacher and the two stages of the student agree about images without labels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from wsiseg.errors import MethodError
+from wsiseg.losses.instance_variance import instance_variance
+from wsiseg.losses.shape_attention import consistency, segmentation
+from wsiseg.methods.cards import begin, make_card
+from wsiseg.methods.pgfanet_options import PgfanetOptions
+from wsiseg.methods.predictor import build_network, normalised
+from wsiseg.methods.teachers import TaughtLearner
+from wsiseg.nets.pgfanet import PGFANet
+from wsiseg.ramps import ema_decay, gaussian
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wsiseg.checkpoint import ModelCard
+    from wsiseg.config import Config
+    from wsiseg.methods.base import Batch, Clock, TrainingFacts
+
+
+class PgfanetLearner(TaughtLearner):
+    """Learns from few labels with both stages, and to agree with a teacher and with itself on images without.
+
+    Parameters
+    ----------
+    card
+        The model to be.
+    kind
+        What the labels are.
+    student
+        The network that learns.
+    options
+        Of the method.
+
+    References
+    ----------
+    .. [1] Jin et al., "Inter- and intra-uncertainty based feature aggregation model for semi-supervised
+       histopathology image segmentation", Expert Systems with Applications 238, 2024.
+    """
+
+    def __init__(self, card: ModelCard, *, kind: str, student: PGFANet, options: PgfanetOptions) -> None:
+        super().__init__(card, kind=kind, student=student)
+        self._student, self._options = student, options
+        for layer in self.module.teacher.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                # In training mode it normalises by the batch, but its running statistics follow the student's alone.
+                layer.momentum = 0.0
+
+    def training_step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """Return ``loss`` and its parts.
+
+        From labels come ``cross_entropy`` and ``dice`` of the output, ``aux``, the same of the first stage, and for
+        objects ``variance``. Images without labels, where there are some, add ``consistency`` with its parts and its
+        ``weight``; ``agreement``, the part of the pixels that student and teacher call the same; ``entropy`` of the
+        teacher, 0 … 1; and ``balance``, the part of the pixels that it takes for anything but the first class.
+
+        Raises
+        ------
+        MethodError
+            If the batch has no labels.
+        """
+        if not batch.targets:
+            raise MethodError("PG-FANet needs some labelled images in each batch")
+        images = normalised(batch.images, self.card)
+        agreement: dict[str, Tensor] = {}
+        if batch.labelled < len(images):
+            agreement = self._agreed(images[batch.labelled :])
+        losses = self._labelled(images[: batch.labelled], batch.targets)
+        if agreement:
+            weight = self._options.consistency * gaussian(clock.progress)
+            losses["loss"] = losses["loss"] + weight * agreement.pop("loss")
+            losses |= agreement | {"weight": losses["loss"].new_tensor(weight)}
+        return losses
+
+    def rate_of(self, name: str) -> float:
+        """Return 1 for the encoders, and how much faster the rest learns."""
+        is_encoder = name.removeprefix("student.").startswith(("encoder.", "encoder2."))
+        return 1.0 if is_encoder else self._options.head_lr_factor
+
+    def after_update(self, clock: Clock) -> None:
+        """Move the teacher towards the student, statistics of normalisation included."""
+        self.module.follow(ema_decay(clock.step, longest=self._options.ema), buffers=True)
+
+    def _labelled(self, images: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        options, labels = self._options, targets["classes"].long()
+        out, aux = (logits.float() for logits in self._student.both(images, perturb=False))
+        losses, early = (segmentation(logits, labels, dice=options.dice) for logits in (out, aux))
+        losses["loss"] = losses["loss"] + options.aux_weight * early["loss"]
+        losses["aux"] = early["loss"].detach()
+        if "objects" in targets:
+            variance = instance_variance(out.softmax(dim=1), targets["objects"])
+            losses["loss"] = losses["loss"] + options.variance_weight * variance
+            losses["variance"] = variance.detach()
+        return losses
+
+    def _agreed(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the disagreement on normalised images as ``loss``, and what is told of it."""
+        options = self._options
+        noisy = images + options.noise_std * torch.randn_like(images)
+        # Drawn on the CPU: a GPU would be waited for.
+        seen, shown = (noisy, images) if float(torch.rand(())) < 0.5 else (images, noisy)  # noqa: PLR2004 - a fair coin
+        student, aux = (logits.float().softmax(dim=1) for logits in self._student.both(seen, perturb=True))
+        with torch.no_grad():
+            self.module.teacher.train(self.module.training and options.teacher_mode == "train")
+            teacher = self.module.teacher(shown).float().softmax(dim=1)
+        parts = consistency(student, aux, teacher, variant=options.variant, detach_target=options.detach_target)
+        called = teacher.argmax(dim=1)
+        entropy = torch.special.entr(teacher).sum(dim=1).mean() / math.log(teacher.shape[1])
+        return parts | {
+            "consistency": parts["loss"].detach(),
+            "agreement": (student.argmax(dim=1) == called).float().mean(),
+            "entropy": entropy,
+            "balance": (called > 0).float().mean(),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PgfanetStage:
+    """The method's only stage."""
+
+    options: PgfanetOptions
+    name: str = "pgfanet"
+
+    def build(self, facts: TrainingFacts) -> PgfanetLearner:
+        """Return an untrained learner; see `Stage`."""
+        options = self.options.with_preset(crop_px=facts.crop_px, kind=facts.kind)
+        card = make_card(options, facts, objects="ternary")
+        net = build_network(card)
+        if not isinstance(net, PGFANet):
+            raise TypeError(f"not a PG-FANet: {type(net).__name__}")
+        # Before the teacher is copied from it.
+        begin(net, options, card, facts)
+        return PgfanetLearner(card, kind=facts.kind, student=net, options=options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pgfanet:
+    """The method."""
+
+    name: str = "pgfanet"
+    summary: str = "a network of two stages learns from few labels, and to agree with itself on images without"
+    options: type[PgfanetOptions] = PgfanetOptions
+    takes_unlabelled: bool = True
+
+    def stages(self, options: Config) -> tuple[PgfanetStage, ...]:
+        """Return the only stage."""
+        return (PgfanetStage(options=_own(options)),)
+
+    def training(self, options: Config) -> dict[str, Any]:
+        """Return the published settings of the preset."""
+        return _own(options).training()
+
+
+METHOD = Pgfanet()
+
+
+def _own(options: Config) -> PgfanetOptions:
+    if not isinstance(options, PgfanetOptions):
+        raise TypeError(f"options of another method: {type(options).__name__}")
+    return options
