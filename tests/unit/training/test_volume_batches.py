@@ -1,0 +1,174 @@
+"""Windows of volumes come in the promised order, from anywhere in them, and unlabelled ones tell nothing but voxels."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.volume_makers import make_case
+from wsiseg.errors import DataError
+from wsiseg.training.volume_batches import VolumeBatches, VolumeSource, draw_cut
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PATCH = (4, 6, 5)
+
+
+class FakeStore:
+    """Volumes in memory whose voxels are their number; of some the labels must not be looked at."""
+
+    def __init__(self, count: int, *, secret: int = 0, shape: tuple[int, int, int] = (6, 8, 7)) -> None:
+        self.meta = SimpleNamespace(volumes=[SimpleNamespace(shape=shape) for _ in range(count)])
+        self._shape, self._open = shape, count - secret
+
+    def read_voxels(self, index: int, box: tuple[slice, ...]) -> NDArray[np.float32]:
+        return np.full(self._shape, index + 1, dtype=np.float32)[box]
+
+    def read_labels(self, index: int, box: tuple[slice, ...]) -> NDArray[np.uint8]:
+        assert index < self._open, "the labels of an unlabelled volume were read"
+        labels = np.full(self._shape, 1, dtype=np.uint8)
+        labels[0] = 255
+        return labels[box]
+
+
+def source(store: FakeStore, *indices: int) -> VolumeSource:
+    return VolumeSource(store=store, indices=np.array(indices))  # type: ignore[arg-type]
+
+
+def encode(labels: NDArray[np.int32], valid: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    return {"labels": labels, "valid": valid}
+
+
+def batches(labelled: int, unlabelled: int = 0, size: int = 2, **settings: Any) -> VolumeBatches:  # noqa: ANN401
+    store = FakeStore(labelled + unlabelled, secret=unlabelled)
+    free = [source(store, *range(labelled, labelled + unlabelled))] if unlabelled else []
+    given = {"patch": PATCH, "batch_size": size, "unlabelled_batch_size": size if unlabelled else 0, "seed": 3}
+    return VolumeBatches([source(store, *range(labelled))], encode, unlabelled=free, **{**given, **settings})
+
+
+def volumes_of(stream: VolumeBatches, number: int) -> list[int]:
+    """Return the volumes that a batch shows, by their voxels."""
+    return [int(image.max()) - 1 for image in stream.make(number).images]
+
+
+def test_an_epoch_holds_all_labelled_volumes_but_those_that_fill_no_batch() -> None:
+    stream = batches(25, 40)
+
+    first, second = (
+        [index for number in range(12 * epoch, 12 * epoch + 12) for index in volumes_of(stream, number)[:2]]
+        for epoch in (0, 1)
+    )
+
+    assert stream.batches_per_epoch == 12
+    assert (stream.images_per_batch, stream.images_per_epoch) == (4, 48)
+    assert len(set(first)) == len(set(second)) == 24
+    assert first != second
+    assert set(first) | set(second) <= set(range(25))
+
+
+def test_volumes_without_labels_come_last_and_all_of_them_in_time() -> None:
+    stream = batches(5, 9)
+
+    seen = [index for number in range(9) for index in volumes_of(stream, number)[2:]]
+
+    assert set(seen[:9]) == set(seen[9:]) == set(range(5, 14))
+    assert len(seen) == 18
+
+
+def test_targets_belong_to_the_first_images_alone() -> None:
+    crops = batches(5, 9).make(0)
+
+    assert crops.images.shape == (4, 1, *PATCH)
+    assert {name: value.shape for name, value in crops.targets.items()} == {
+        "labels": (2, *PATCH),
+        "valid": (2, *PATCH),
+    }
+    np.testing.assert_array_equal(crops.targets["valid"], crops.targets["labels"] != 255)
+
+
+def test_a_batch_is_the_same_whoever_makes_it_and_another_with_another_seed() -> None:
+    (streamed,) = batches(5, 9).stream(7, 8, workers=2)
+    cuts = [batches(5, 9, seed=seed).make(7).targets["labels"] for seed in range(3, 9)]
+
+    assert streamed.images.equal(batches(5, 9).make(7).images)
+    assert streamed.targets["labels"].equal(cuts[0])
+    assert not all(cut.equal(cuts[0]) for cut in cuts[1:])
+
+
+def test_ranks_share_the_volumes_of_a_batch() -> None:
+    parts = [batches(9, 8, rank=rank, world=2) for rank in (0, 1)]
+
+    epoch = [index for number in range(2) for part in parts for index in part.chosen(number)[0]]
+    free = [index for number in range(2) for part in parts for index in part.chosen(number)[1]]
+
+    assert parts[0].batches_per_epoch == 2
+    assert len(set(epoch)) == len(epoch) == 8
+    assert sorted(free) == list(range(8))
+
+
+def test_labels_alone_make_batches_too() -> None:
+    crops = batches(4).make(1)
+
+    assert len(crops.images) == len(crops.targets["labels"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("labelled", "unlabelled", "told"), [(1, 9, "1 volumes with labels"), (3, 1, "1 volumes without")]
+)
+def test_fewer_volumes_than_a_batch_holds_are_refused(labelled: int, unlabelled: int, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        batches(labelled, unlabelled)
+
+
+def test_windows_begin_anywhere_the_last_place_included() -> None:
+    shape, patch = (6, 9, 8), (4, 5, 5)
+
+    cuts = [draw_cut(shape, patch, np.random.default_rng(seed)) for seed in range(300)]
+
+    assert {cut.start[0] for cut in cuts} == {0, 1, 2}
+    assert {cut.start[1] for cut in cuts} == {0, 1, 2, 3, 4}
+    assert {cut.start[2] for cut in cuts} == {0, 1, 2, 3}
+    assert {(cut.quarters, cut.mirrored) for cut in cuts} == {(turn, axis) for turn in range(4) for axis in (1, 2)}
+
+
+def test_around_volumes_that_are_too_small_lie_zeros() -> None:
+    volume = np.ones((3, 9, 9), dtype=np.float32)
+
+    for seed in range(50):
+        cut = draw_cut(volume.shape, (8, 4, 4), np.random.default_rng(seed))
+        window = cut.finish(volume[cut.box(volume.shape)])
+        # Five are missing, so that five more lie at each end, and the window may begin anywhere in there.
+        assert -5 <= cut.start[0] <= 0
+        assert window.shape == (8, 4, 4)
+        assert window.any(axis=(1, 2)).sum() == 3 or not window.any()
+        assert min(cut.start[1:]) >= 0
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)),
+    st.tuples(st.integers(1, 7), st.integers(1, 7), st.integers(1, 7)),
+    st.integers(0, 10_000),
+)
+def test_a_window_is_a_part_of_the_volume_among_zeros_then_turned_and_mirrored(
+    shape: tuple[int, int, int], patch: tuple[int, int, int], seed: int
+) -> None:
+    volume, labels = make_case(seed, shape)
+    cut = draw_cut(shape, patch, np.random.default_rng(seed))
+    among_zeros = np.pad(volume, 20)
+    depth, height, width = (slice(at + 20, at + 20 + own) for at, own in zip(cut.start, cut.size, strict=True))
+    expected = np.flip(np.rot90(among_zeros[depth, height, width], cut.quarters, axes=(1, 2)), cut.mirrored)
+
+    window, mask = (cut.finish(array[cut.box(shape)]) for array in (volume, labels))
+
+    assert window.shape == patch
+    np.testing.assert_array_equal(window, expected)
+    # The labels lie where their voxels do.
+    assert set(window[mask == 2].tolist()) <= set(volume[labels == 2].tolist())
+    assert not mask[window == 0].any()

@@ -1,0 +1,236 @@
+"""Batches of windows of volumes by number: first those with labels, then those without."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from wsiseg.errors import DataError
+from wsiseg.executors import ordered_map
+from wsiseg.labels import IGNORE
+from wsiseg.training.batches import Crops, stacked
+from wsiseg.training.sampling import Draws
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from numpy.typing import NDArray
+
+    from wsiseg.methods.base import Encode
+    from wsiseg.stores.volume_store import VolumeStore
+    from wsiseg.volumes import Shape
+
+# Zeros beyond each end of a volume that is too small for a window, on top of what is missing.
+_MORE: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class VolumeSource:
+    """Some volumes of a store.
+
+    Parameters
+    ----------
+    store
+        The store, or anything that reads like one.
+    indices
+        Volumes to draw from.
+    """
+
+    store: VolumeStore
+    indices: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A window of a volume, and how it is turned.
+
+    Parameters
+    ----------
+    start
+        First voxel along each axis; below 0 where the window begins before the volume does.
+    size
+        Voxels along each axis before it is turned.
+    quarters
+        Quarter turns in the plane of the last two axes.
+    mirrored
+        Axis that is mirrored after that, 1 or 2.
+    """
+
+    start: tuple[int, ...]
+    size: tuple[int, ...]
+    quarters: int
+    mirrored: int
+
+    def box(self, shape: Sequence[int]) -> tuple[slice, slice, slice]:
+        """Return what of the window lies in a volume of `shape`, which may be nothing."""
+        sides = []
+        for at, own, side in zip(self.start, self.size, shape, strict=True):
+            begin = min(max(0, at), side)
+            sides.append(slice(begin, max(begin, min(side, at + own))))
+        depth, height, width = sides
+        return depth, height, width
+
+    def finish(self, inside: NDArray[Any]) -> NDArray[Any]:
+        """Return the whole window, turned, for what of it lies in the volume; zeros are around it."""
+        margins = []
+        for at, own, side in zip(self.start, self.size, inside.shape, strict=True):
+            before = min(own, max(0, -at))
+            margins.append((before, own - before - side))
+        turned = np.rot90(np.pad(inside, margins), self.quarters, axes=(1, 2))
+        return np.ascontiguousarray(np.flip(turned, self.mirrored))
+
+
+def draw_cut(shape: Sequence[int], patch: Sequence[int], rng: np.random.Generator) -> Cut:
+    """Return a random window of a volume.
+
+    Any place where the window fits comes with equal chance, the last included. Where the volume is no larger than the
+    window along some axis, zeros are put around all of it, three more than are missing for its middle.
+
+    Parameters
+    ----------
+    shape
+        Of the volume, (D, H, W).
+    patch
+        Of the window once it is turned.
+    rng
+        Draws place, turn and mirror.
+
+    References
+    ----------
+    .. [1] Zhang et al., "Uncertainty-guided mutual consistency learning for semi-supervised medical image
+       segmentation", Artificial Intelligence in Medicine 2022, and its published code, which never draws the last
+       place, and turns in the plane of the first two axes of its own arrays.
+    """
+    quarters, mirrored = int(rng.integers(4)), 1 + int(rng.integers(2))
+    depth, height, width = patch
+    size = (depth, width, height) if quarters % 2 else (depth, height, width)
+    is_small = any(side <= own for side, own in zip(shape, size, strict=True))
+    start = []
+    for side, own in zip(shape, size, strict=True):
+        pad = max((own - side) // 2 + _MORE, 0) if is_small else 0
+        start.append(int(rng.integers(-pad, side + pad - own + 1)))
+    return Cut(start=tuple(start), size=size, quarters=quarters, mirrored=mirrored)
+
+
+class VolumeBatches:
+    """An endless row of batches, each a function of its number and the seed alone; see `Batches`.
+
+    Labelled volumes come in epochs: each once, in random order, without the last few that fill no batch. Those
+    without labels come in endless rounds of their own. Of each drawn volume one window is cut.
+
+    Parameters
+    ----------
+    labelled
+        Volumes with labels.
+    encode
+        Makes targets of labels (D, H, W).
+    patch
+        Voxels of a window, (D, H, W).
+    batch_size
+        Windows with labels in a batch, on each rank.
+    unlabelled
+        Volumes whose labels are never read.
+    unlabelled_batch_size
+        Windows without labels in a batch, on each rank.
+    seed
+        Decides everything that is random.
+    rank, world
+        Which part of each large batch is wanted, of how many.
+
+    Raises
+    ------
+    DataError
+        If there are fewer volumes than a batch holds.
+    """
+
+    def __init__(
+        self,
+        labelled: Sequence[VolumeSource],
+        encode: Encode,
+        *,
+        patch: Shape,
+        batch_size: int,
+        unlabelled: Sequence[VolumeSource] = (),
+        unlabelled_batch_size: int = 0,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._labelled, self._unlabelled = _volumes(labelled), _volumes(unlabelled)
+        sizes = {"with": batch_size, "without": unlabelled_batch_size}
+        for (kind, size), volumes in zip(sizes.items(), (self._labelled, self._unlabelled), strict=True):
+            if len(volumes) < size * world:
+                raise DataError(
+                    f"{len(volumes)} volumes {kind} labels make no batch of {size * world}",
+                    mend="Pass a smaller --batch-size" if kind == "with" else "Pass a smaller unlabelled_batch_size",
+                )
+        self._encode = encode
+        self._patch = patch
+        self._batch_size, self._unlabelled_size = batch_size, unlabelled_batch_size
+        self._seed = seed
+        self._rank, self._world = rank, world
+        rounds = int(np.random.SeedSequence((seed, 5)).generate_state(1)[0])
+        self._free = Draws([np.ones(len(self._unlabelled), dtype=np.int64)], seed=rounds) if self._unlabelled else None
+
+    @property
+    def images_per_batch(self) -> int:
+        """Return the windows of one batch on all ranks, those without labels included."""
+        return (self._batch_size + self._unlabelled_size) * self._world
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Return the batches in which all labelled volumes come once, but for the last few."""
+        return len(self._labelled) // (self._batch_size * self._world)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Return the windows of one epoch."""
+        return self.batches_per_epoch * self.images_per_batch
+
+    def chosen(self, number: int) -> tuple[list[int], list[int]]:
+        """Return which volumes batch `number` holds: of those with labels, and of those without, in their order."""
+        epoch, place = divmod(number, self.batches_per_epoch)
+        first = (place * self._world + self._rank) * self._batch_size
+        with_labels = _order(self._seed, epoch, len(self._labelled))[first : first + self._batch_size].tolist()
+        if self._free is None:
+            return with_labels, []
+        first = (number * self._world + self._rank) * self._unlabelled_size
+        return with_labels, [self._free[draw][1] for draw in range(first, first + self._unlabelled_size)]
+
+    def make(self, number: int) -> Crops:
+        """Return batch `number`, on the CPU."""
+        with_labels, without = self.chosen(number)
+        images, targets = [], []
+        for slot, item in enumerate(with_labels):
+            store, index = self._labelled[item]
+            cut = self._cut(store, index, number, slot)
+            box = cut.box(store.meta.volumes[index].shape)
+            labels = cut.finish(store.read_labels(index, box)).astype(np.int32)
+            images.append(cut.finish(store.read_voxels(index, box)))
+            targets.append(self._encode(labels, labels != IGNORE))
+        for slot, item in enumerate(without, start=len(with_labels)):
+            store, index = self._unlabelled[item]
+            cut = self._cut(store, index, number, slot)
+            images.append(cut.finish(store.read_voxels(index, cut.box(store.meta.volumes[index].shape))))
+        return Crops(images=torch.from_numpy(np.stack(images)[:, None]), targets=stacked(targets), look={}, seed=0)
+
+    def stream(self, start: int, stop: int, *, workers: int) -> Generator[Crops]:
+        """Yield the batches from `start` up to `stop`, made ahead of time by `workers` threads."""
+        return ordered_map(self.make, range(start, stop), workers=workers, ahead=2 * workers)
+
+    def _cut(self, store: VolumeStore, index: int, number: int, slot: int) -> Cut:
+        rng = np.random.default_rng((self._seed, 4, number, self._rank, slot))
+        return draw_cut(store.meta.volumes[index].shape, self._patch, rng)
+
+
+def _volumes(sources: Sequence[VolumeSource]) -> list[tuple[VolumeStore, int]]:
+    return [(source.store, int(index)) for source in sources for index in source.indices]
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, 2, epoch)).permutation(count)
