@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from wsiseg.labels import Colour
+
+logger = logging.getLogger(__name__)
+
 # QuPath takes names that end in a star for no class.
 _STAR: Final = "*"
 _IGNORED: Final = "Ignore*"
@@ -27,6 +32,7 @@ _IGNORED: Final = "Ignore*"
 _SEEN: Final = 0.1
 _SLOPPY: Final = 0.01
 _AREA: Final = 2
+_BRIGHTEST: Final = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,6 +47,8 @@ class Annotations:
         Polygons, level-0 pixels counted from where QuPath counts, (R,).
     names
         The classes of each region, (R,); a region may be of several.
+    colours
+        What the classes are drawn in, where the file says it.
     skipped
         Objects that were left out, as they have no class or no area or are no annotations.
     """
@@ -48,6 +56,7 @@ class Annotations:
     path: Path
     regions: NDArray[np.object_]
     names: tuple[tuple[str, ...], ...]
+    colours: dict[str, Colour]
     skipped: int
 
     @property
@@ -119,7 +128,8 @@ def read_annotations(path: Path) -> Annotations:
     """Return the annotations with a class and an area.
 
     A class that is derived in QuPath, such as ``Tumor: Stroma``, stands for both of its parts. Classes
-    whose names end in a star are none, except that ``Ignore*`` takes what it covers out.
+    whose names end in a star are none, except that ``Ignore*`` takes what it covers out. Colours are those that
+    are given with a class alone: a derived class has one of its own. The first of several counts.
 
     Parameters
     ----------
@@ -133,6 +143,7 @@ def read_annotations(path: Path) -> Annotations:
         If the file is missing, no GeoJSON, or a geometry is broken.
     """
     regions, all_names, skipped = [], [], 0
+    drawn: dict[str, list[Colour]] = {}
     for number, feature in enumerate(_features(path), start=1):
         try:
             names = _names(feature)
@@ -145,9 +156,16 @@ def read_annotations(path: Path) -> Annotations:
             continue
         regions.append(region)
         all_names.append(names)
+        colour = _colour(feature["properties"]["classification"])
+        if colour is not None and len(names) == 1:
+            drawn.setdefault(names[0], []).append(colour)
+    for name, given in drawn.items():
+        if len(set(given)) > 1:
+            logger.warning("%s: %r is drawn in %d colours; the first one counts", path, name, len(set(given)))
     array = np.empty(len(regions), dtype=np.object_)
     array[:] = regions
-    return Annotations(path=path, regions=array, names=tuple(all_names), skipped=skipped)
+    colours = {name: given[0] for name, given in drawn.items()}
+    return Annotations(path=path, regions=array, names=tuple(all_names), colours=colours, skipped=skipped)
 
 
 def _features(path: Path) -> list[Any]:  # Any: whatever JSON says
@@ -180,3 +198,18 @@ def _names(feature: Any) -> tuple[str, ...]:  # noqa: ANN401 - whatever JSON say
         names = [classification.get("name") or ""]
     parts = (part.strip() for name in names for part in name.split(":"))
     return tuple(part for part in parts if part and (part == _IGNORED or not part.endswith(_STAR)))
+
+
+def _colour(classification: Any) -> Colour | None:  # noqa: ANN401 - whatever JSON says
+    """Return the colour of a class as QuPath writes it, None where there is none."""
+    if not isinstance(classification, dict):
+        return None
+    packed = classification.get("colorRGB")
+    # Older versions pack opacity, red, green and blue into one number with a sign.
+    given = classification.get("color", list((packed & 0xFFFFFF).to_bytes(3)) if isinstance(packed, int) else None)
+    match given:
+        # Opacity may come last.
+        case [int(red), int(green), int(blue), *_] if 0 <= min(red, green, blue) <= max(red, green, blue) <= _BRIGHTEST:
+            return red, green, blue
+        case _:
+            return None

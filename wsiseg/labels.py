@@ -9,13 +9,20 @@ predictions what belongs to no class, such as glass. An *instance* array holds o
 from __future__ import annotations
 
 import colorsys
-from typing import Annotated, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Self, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Red, green, blue, 0 … 255 each.
+Colour: TypeAlias = tuple[int, int, int]
 
 IGNORE: Final = 255
 # In predictions, where none of the classes is a background.
 NO_CLASS: Final = 254
+_WHITE: Final[Colour] = (255, 255, 255)
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -38,14 +45,14 @@ class Label(BaseModel):
     name
         Name shown to people.
     colour
-        Red, green, blue, 0 … 255 each.
+        What it is drawn in.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     index: int
     name: str
-    colour: tuple[int, int, int]
+    colour: Colour
 
 
 class LabelMap(BaseModel):
@@ -65,25 +72,31 @@ class LabelMap(BaseModel):
         return self
 
     @classmethod
-    def from_names(cls, names: tuple[str, ...], *, background: bool = True) -> LabelMap:
-        """Return classes 0, 1, … with colours that are easy to tell apart.
+    def from_names(
+        cls, names: tuple[str, ...], *, background: bool = True, colours: Mapping[str, Colour] | None = None
+    ) -> LabelMap:
+        """Return classes 0, 1, … with colours that are easy to tell apart, but for those in `colours`.
 
         With `background` the first name is drawn in white.
         """
+        given = {**dict.fromkeys(names[:1] if background else (), _WHITE), **(colours or {})}
         labels = []
         for index, name in enumerate(names):
             # The golden angle keeps neighbours in the list far apart in hue.
             red, green, blue = colorsys.hsv_to_rgb((index * 0.381966) % 1, 0.75, 0.9)
             colour = (round(red * 255), round(green * 255), round(blue * 255))
-            labels.append(
-                Label(index=index, name=name, colour=(255, 255, 255) if background and index == 0 else colour)
-            )
+            labels.append(Label(index=index, name=name, colour=given.get(name, colour)))
         return cls(labels=tuple(labels))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Return the names in order of declaration."""
         return tuple(label.name for label in self.labels)
+
+    @property
+    def classes(self) -> dict[int, str]:
+        """Return the name of each index: all that tells two maps apart but colours."""
+        return {label.index: label.name for label in self.labels}
 
     @property
     def no_class(self) -> int:

@@ -13,7 +13,7 @@ import pytest
 from tests.slide_makers import Layout, write_slide
 from wsiseg.cli import app
 from wsiseg.geometry import Region, Size
-from wsiseg.labels import IGNORE
+from wsiseg.labels import IGNORE, LabelMap
 from wsiseg.lock import locked
 from wsiseg.stores.patch_store import PatchStore
 from wsiseg.white import WhiteRule
@@ -117,6 +117,26 @@ def test_all_options_reach_the_layer(tmp_path: Path, store: Path, drawn: Path, r
     other = run("label", store, "--from", drawn, "--config", tmp_path / "c.toml", "--set", "white.min_area_px=9")
     assert other.code == 0
     assert PatchStore.open(store).image_layers["labels"].white == WhiteRule(gray_above=220, min_area_px=9)
+
+
+def test_classes_keep_the_colours_that_they_have_in_qupath(
+    tmp_path: Path, store: Path, run: Callable[..., Result]
+) -> None:
+    path = boxes(tmp_path / "a.geojson", ((0, 0, 100, 200), "tumour"), ((100, 0, 200, 200), "stroma"))
+    collection = json.loads(path.read_text())
+    tumour, stroma = (feature["properties"]["classification"] for feature in collection["features"])
+    tumour["color"] = [200, 0, 0]
+    # What older versions write.
+    del stroma["color"]
+    stroma["colorRGB"] = -6895466
+    path.write_text(json.dumps(collection))
+
+    assert run("label", store, "--from", path, "--classes", "stroma,tumour,fat").code == 0
+
+    (info,) = PatchStore.open(store).image_layers.values()
+    colours = {label.name: label.colour for label in info.labels.labels}
+    made = LabelMap.from_names(info.labels.names, background=False)
+    assert colours == {"stroma": (150, 200, 150), "tumour": (200, 0, 0), "fat": made[2].colour}
 
 
 def test_a_second_run_does_nothing_unless_something_differs(

@@ -41,6 +41,16 @@ def write(path: Path, content: object) -> Path:
     return path
 
 
+NO_COLOURS: tuple[object, ...] = (
+    "#c80000",
+    [200, 0],
+    [256, 0, 0],
+    [-1, 0, 0],
+    [0.5, 0, 0],
+    ["200", "0", "0"],
+    None,
+    {},
+)
 TUMOUR, STROMA = {"name": "Tumour", "color": [200, 0, 0]}, {"name": "Stroma", "color": [0, 200, 0]}
 
 
@@ -67,6 +77,42 @@ def test_every_container_is_read(tmp_path: Path, name: str) -> None:
 )
 def test_every_way_to_write_a_class_is_read(tmp_path: Path, classification: object, names: tuple[str, ...]) -> None:
     assert read_annotations(write(tmp_path / "a.json", [box(0, 0, 9, classification)])).names == (names,)
+
+
+@pytest.mark.parametrize(
+    ("classification", "colours"),
+    [
+        (TUMOUR, {"Tumour": (200, 0, 0)}),
+        ({"names": ["Tumour"], "color": [1, 2, 3, 40]}, {"Tumour": (1, 2, 3)}),
+        ({"name": "Tumour", "colorRGB": -3670016}, {"Tumour": (200, 0, 0)}),
+        ({"name": "Tumour", "colorRGB": -16711423}, {"Tumour": (1, 1, 1)}),
+        ({"name": "Tumour: Stroma", "color": [200, 0, 0]}, {}),
+        ({"names": ["Tumour", "Stroma"], "color": [200, 0, 0]}, {}),
+        ("Tumour", {}),
+        *(({"name": "Tumour", "color": given}, {}) for given in NO_COLOURS),
+    ],
+)
+def test_colours_are_taken_as_qupath_writes_them_for_one_class(
+    tmp_path: Path, classification: object, colours: dict[str, tuple[int, int, int]]
+) -> None:
+    found = read_annotations(write(tmp_path / "a.json", [box(0, 0, 9, classification)]))
+
+    assert found.colours == colours
+    assert "Tumour" in found.classes
+
+
+def test_the_first_of_several_colours_counts_and_the_others_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = {"name": "Tumour", "color": [9, 9, 9]}
+    features = [box(20, 0, 9, "Tumour"), *(box(0, 0, 9, drawn) for drawn in (TUMOUR, STROMA, other, other, TUMOUR))]
+
+    found = read_annotations(write(tmp_path / "a.json", features))
+
+    assert found.colours == {"Tumour": (200, 0, 0), "Stroma": (0, 200, 0)}
+    assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
+        "'Tumour' is drawn in 2 colours; the first one counts"
+    ]
 
 
 def test_what_is_no_region_with_a_class_is_counted(tmp_path: Path) -> None:

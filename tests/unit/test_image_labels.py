@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -130,3 +131,17 @@ def test_stores_of_other_classes_or_white_do_not_go_together(
 
     with pytest.raises(StoreError, match="the layer 'tissue' has other classes"):
         PatchSet([store, other])
+
+
+def test_colours_do_not_keep_stores_apart_and_the_first_count(
+    tmp_path: Path, store: PatchStore, make_patch_store: MakePatchStore
+) -> None:
+    other = make_patch_store(tmp_path / "b.zarr", images(3))
+    store.add_image_layer("tissue", TISSUES, VALUES)
+    colours = dict.fromkeys(TISSUES.labels.names, (1, 2, 3))
+    recoloured = LabelMap.from_names(TISSUES.labels.names, background=False, colours=colours)
+    other.add_image_layer("tissue", replace(TISSUES, labels=recoloured), VALUES)
+
+    assert recoloured != TISSUES.labels
+    assert PatchSet([store, other]).image_layers == {"tissue": TISSUES}
+    assert PatchSet([other, store]).image_layers["tissue"].labels == recoloured

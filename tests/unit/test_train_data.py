@@ -57,3 +57,14 @@ def test_pseudo_labels_alone_must_be_asked_for(tmp_path: Path, make_patch_store:
         DataError, match=r"pseudo-labels only\. Give them labels, or pass --layer with one of run-1234-b5"
     ):
         common_layer([PatchSet([made])], None)
+
+
+def test_stores_whose_classes_have_other_colours_go_together(tmp_path: Path, make_patch_store: MakePatchStore) -> None:
+    stores = [make_patch_store(tmp_path / name, np.zeros((2, 8, 8, 3), np.uint8)) for name in ("a.zarr", "b.zarr")]
+    plain, drawn = (LabelMap.from_names(("fat",), colours=colours) for colours in (None, {"fat": (1, 2, 3)}))
+    for store, labels in zip(stores, (plain, drawn), strict=True):
+        store.add_layer("mine", "classes", labels)
+
+    name, info = common_layer([PatchSet([store]) for store in stores], None)
+
+    assert (name, info.labels) == ("mine", plain)

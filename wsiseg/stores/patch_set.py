@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
@@ -40,7 +41,7 @@ class PatchSet:
     Raises
     ------
     StoreError
-        If there is none, or layers of one name differ in kind or classes.
+        If there is none, or layers of one name differ in kind or classes. Colours may differ; the first count.
     """
 
     def __init__(self, stores: Sequence[PatchStore]) -> None:
@@ -202,10 +203,15 @@ class PatchSet:
         return parts
 
 
+def are_alike(one: Info, other: Info) -> bool:
+    """Tell whether two layers hold the same, in whatever colours their classes are drawn."""
+    return replace(other, labels=one.labels) == one and other.labels.classes == one.labels.classes
+
+
 def _unite(known: dict[str, Info], more: dict[str, Info], store: PatchStore) -> None:
     """Add the layers of one more store to those known so far."""
     for name, info in more.items():
-        if known.setdefault(name, info) != info:
+        if not are_alike(known.setdefault(name, info), info):
             raise StoreError(
                 f"the layer {name!r} has other classes or rules than in the stores before", where=store.path
             )

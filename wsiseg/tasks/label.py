@@ -122,7 +122,8 @@ def label(path: Path, annotations: Path, config: LabelConfig, *, overwrite: bool
             where=annotations,
             mend="They must be of this slide, in pixels of its level 0",
         )
-    info = ImageLayerInfo(labels=LabelMap.from_names(classes, background=False), white=config.white)
+    labels = LabelMap.from_names(classes, background=False, colours=found.colours)
+    info = ImageLayerInfo(labels=labels, white=config.white)
     with locked(path.with_name(f".{path.name}.lock")):
         was_done = _is_done(store, config.layer, info, values)
         if not was_done:

@@ -131,7 +131,7 @@ def pseudo_label(job: PseudoLabelJob, progress: Progress = SILENT, stop: Stop | 
     store = open_patches([job.store])
     prints = fingerprints([job.store], [store])
     data = patch_data(store, name=run.name, layer=job.layer, training_data=prints)
-    if checkpoint.read_card(model).labels != data.info.labels:
+    if checkpoint.read_card(model).labels.classes != data.info.labels.classes:
         raise DataError(
             "the classifier knows other classes than the store",
             where=job.store,

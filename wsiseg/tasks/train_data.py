@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wsiseg.errors import ConfigError, DataError
+from wsiseg.stores.patch_set import are_alike
 from wsiseg.training.labelled import part_labelled, without_labels
 from wsiseg.training.sources import Source, UnlabelledSource, split_patches
 
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
 
     from wsiseg.stores.patch_set import PatchSet
     from wsiseg.stores.patches import LayerInfo
+    from wsiseg.stores.volume_store import VolumeStore
     from wsiseg.tasks.train_job import TrainConfig
 
 
-def fingerprints(paths: Sequence[Path], stores: Sequence[PatchSet]) -> dict[str, str]:
+def fingerprints(paths: Sequence[Path], stores: Sequence[PatchSet] | Sequence[VolumeStore]) -> dict[str, str]:
     """Return the fingerprint of each store by its name, numbered where several have one."""
     names = [path.resolve().name for path in paths]
     numbered = [name if names.count(name) == 1 else f"{name} ({at})" for at, name in enumerate(names, start=1)]
@@ -52,7 +54,7 @@ def common_layer(stores: Sequence[PatchSet], name: str | None) -> tuple[str, Lay
                 mend=f"There are: {', '.join(layer for layer in known if layer in store.layers) or 'none'}",
             )
     found = [store.layers[name] for store in stores]
-    if any(info != found[0] for info in found):
+    if not all(are_alike(found[0], info) for info in found):
         raise DataError(f"the layers {name!r} of the stores have different classes", mend="Train on them one by one")
     return name, found[0]
 
@@ -126,3 +128,21 @@ def training_data(
         if takes_unlabelled and len(rest):
             data.unlabelled.append(UnlabelledSource(patches=store, layer="", indices=rest, mpp=mpp, weight=weight))
     return data
+
+
+def judging_data(stores: Sequence[PatchSet], layer: str, mpp: float | None) -> list[Source]:
+    """Return the labelled patches that are marked ``test``.
+
+    Raises
+    ------
+    DataError
+        If there is none.
+    """
+    found = []
+    for store in stores:
+        if layer in store.layers:
+            indices = np.flatnonzero(store.is_labelled(layer) & (store.splits == "test"))
+            found.append(Source(patches=store, layer=layer, indices=indices, mpp=mpp))
+    if not any(len(source.indices) for source in found):
+        raise DataError("no patch that is marked test has labels", where=f"layer {layer}")
+    return found
