@@ -56,6 +56,11 @@ class Normalisation(BaseModel):
         """Return what leaves colours as they are, 0 … 1."""
         return cls(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
+    @classmethod
+    def imagenet(cls) -> Normalisation:
+        """Return what weights of torchvision were trained with."""
+        return cls(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
 
 class HeadSpec(BaseModel):
     """The instance head and its parameters, those of decoding included.

@@ -41,6 +41,7 @@ class Case:
 
 SMALL = {"arch": "unet-gn", "net": {"widths": [8, 16]}}
 DUAL = {"arch": "dual-unet", "net": {"widths": [8, 16], "dropouts": [0.1, 0.3]}}
+GUIDED = {"arch": "pgfanet", "net": {"encoder": "resnet18", "width": 8, "features": 8}}
 CASES = [
     Case("supervised", "classes", SMALL),
     Case("supervised", "instances", {**SMALL, "head": "flow"}),
@@ -48,7 +49,10 @@ CASES = [
     Case("supervised", "instances", {**SMALL, "head": "star"}),
     Case("supervised", "instances", {**SMALL, "head": "semantic"}),
     Case("supervised", "instances", {**DUAL, "head": "level-set"}),
+    Case("supervised", "instances", {**GUIDED, "head": "ternary"}),
     Case("mean-teacher", "classes", SMALL),
+    Case("pgfanet", "classes", GUIDED),
+    Case("pgfanet", "instances", GUIDED),
     Case("supervised", "classes", {"arch": "unet", "encoder": "tu-mobilenetv3_small_050"}),
     Case("supervised", "classes", {"arch": "deeplabv3+", "encoder": "mobilenetv3_small_050"}),
 ]

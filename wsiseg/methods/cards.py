@@ -17,6 +17,7 @@ from wsiseg.initial_weights import initialise, read_weights
 from wsiseg.labels import IGNORE
 from wsiseg.methods.predictor import head_of
 from wsiseg.nets.factory import DEEPLAB, spec_type
+from wsiseg.nets.pgfanet import PGFANET
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,7 +54,8 @@ class NetOptions(Config):
     normalisation
         Mean and standard deviation of the colours, 0 … 1. None leaves them to the network where that is ``deeplabv3+``:
         encoders of timm take those of their published weights, and ``resnet101`` takes 0 … 1 as they are, as published
-        for the task. Other networks get colours as usual in H&E, with weights of ImageNet, too.
+        for the task. ``pgfanet`` gets colours as its encoders do on ImageNet. Other networks get colours as usual in
+        H&E, with weights of ImageNet, too.
     tile_px
         Side of the tiles in prediction; the crop's where None.
     halo_px
@@ -144,6 +146,7 @@ def make_card(options: NetOptions, facts: TrainingFacts, *, objects: str = "flow
         normalisation=options.normalisation or _normalisation(options.arch),
         net=_net_spec(options),
         head=head,
+        volume=facts.volume,
         training_data=facts.training_data,
         licence=options.licence,
     )
@@ -168,7 +171,13 @@ def begin(net: nn.Module, options: NetOptions, card: ModelCard, facts: TrainingF
     if options.init not in ("none", "imagenet"):
         initialise(net, read_weights(Path(options.init)), where=Path(options.init))
     stride = getattr(net, "stride", LARGEST_STRIDE)
-    if facts.crop_px % stride or card.tile_px % stride:
+    if facts.volume is not None:
+        if any(side % stride for side in facts.volume.patch):
+            raise MethodError(
+                f"windows of {' × '.join(map(str, facts.volume.patch))} voxels do not fit the network {options.arch}",
+                mend=f"Use multiples of {stride}",
+            )
+    elif facts.crop_px % stride or card.tile_px % stride:
         raise MethodError(
             f"crops of {facts.crop_px} px and tiles of {card.tile_px} px do not fit the network {options.arch}",
             mend=f"Use multiples of {stride}",
@@ -191,8 +200,10 @@ def _head_spec(options: NetOptions, kind: str, objects: str) -> HeadSpec | None:
 
 
 def _normalisation(arch: str) -> Normalisation:
-    # Its encoders know the colours that they were trained on.
-    return Normalisation.none() if arch == DEEPLAB else Normalisation()
+    if arch == DEEPLAB:
+        # Its encoders know the colours that they were trained on.
+        return Normalisation.none()
+    return Normalisation.imagenet() if arch == PGFANET else Normalisation()
 
 
 def _halo_px(head: HeadSpec | None, tile_px: int) -> int:

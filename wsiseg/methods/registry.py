@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # name → module that holds METHOD
 METHODS: Final = {
     "mean-teacher": "wsiseg.methods.mean_teacher",
+    "pgfanet": "wsiseg.methods.pgfanet",
     "supervised": "wsiseg.methods.supervised",
 }
 # The same for methods that know patches by their classes

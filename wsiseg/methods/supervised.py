@@ -11,6 +11,7 @@ from wsiseg.errors import MethodError
 from wsiseg.losses.semantic import combo
 from wsiseg.methods.cards import NetOptions, begin, make_card, make_encode
 from wsiseg.methods.predictor import NetPredictor, build_network, head_of, normalised
+from wsiseg.nets.pgfanet import PGFANet
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,6 +36,8 @@ class SupervisedOptions(NetOptions):
 
 class SupervisedLearner:
     """Learns classes of pixels with cross-entropy and Dice, or objects with the loss of their head.
+
+    Of a network with two stages both outputs learn, and ``aux`` is the loss of the first.
 
     Parameters
     ----------
@@ -73,10 +76,12 @@ class SupervisedLearner:
         """
         if not batch.targets:
             raise MethodError("the supervised method learns from labelled images only")
-        outputs = self._net(normalised(batch.images, self.card)).float()
-        if self._head is not None:
-            return self._head.loss(outputs, batch.targets)
-        return combo(outputs, batch.targets["classes"].long(), dice_weight=self._dice_weight)
+        images = normalised(batch.images, self.card)
+        if not isinstance(self._net, PGFANet):
+            return self._losses(self._net(images), batch.targets)
+        # Its first stage guides the second one, and learns what to show it from labels alone.
+        losses, early = (self._losses(outputs, batch.targets) for outputs in self._net.both(images, perturb=False))
+        return {**losses, "loss": losses["loss"] + early["loss"], "aux": early["loss"].detach()}
 
     def rate_of(self, name: str) -> float:  # noqa: ARG002 - all learn alike
         """Return 1."""
@@ -88,6 +93,11 @@ class SupervisedLearner:
     def predictor(self, module: nn.Module) -> NetPredictor:
         """Return the predictor that the network, or an average of it, makes."""
         return NetPredictor(self.card, module)
+
+    def _losses(self, outputs: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self._head is not None:
+            return self._head.loss(outputs.float(), targets)
+        return combo(outputs.float(), targets["classes"].long(), dice_weight=self._dice_weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
