@@ -44,6 +44,10 @@ def test_methods_of_patch_labels_have_the_defaults_that_are_told(name: str) -> N
     assert f"from patch labels {shown}" in told["epochs"]
 
 
+def test_what_labels_without_training_is_named() -> None:
+    assert "pseudo-label alone is wsiseg pseudo-label" in helps()["stages"]
+
+
 @pytest.mark.parametrize("option", [*FIT, *OWN])
 def test_what_methods_of_patch_labels_refuse_is_said_to_be_for_supervised(option: str) -> None:
     method = get_patch_method("mlps")

@@ -105,3 +105,5 @@ def test_a_file_begins_the_segmentation_network_on_the_same_backbone_too(weights
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file of weights"):
         classifier(MlpsOptions(backbone=BACKBONE, init=str(tmp_path / "gone.pth")))
+    # Beside the published backbone of the classifier, --init imagenet would be refused.
+    assert "--set options.init_segmenter=imagenet" in caplog.text

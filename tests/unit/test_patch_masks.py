@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.listeners import Listener
 from wsiseg import checkpoint
 from wsiseg.checkpoint import ModelCard
 from wsiseg.errors import DataError, StoppedError
@@ -49,6 +50,25 @@ class Striped:
     ) -> dict[str, Labelled]:
         stripes = (torch.arange(SIDE) % 2).to(torch.uint8).expand(len(images), SIDE, SIDE)
         return {layer: Labelled(labels=stripes, confidence=stripes) for layer in self.layers}
+
+
+class Specked(Striped):
+    """A labeller that finds nothing but fat, except for some pixels of the first patch."""
+
+    def __init__(self, specks: int) -> None:
+        self.specks = specks
+
+    def label(
+        self,
+        images: Tensor,
+        present: Tensor,  # noqa: ARG002 - as it is asked
+        white: Tensor | None,  # noqa: ARG002
+        *,
+        indices: NDArray[np.int64],  # noqa: ARG002
+    ) -> dict[str, Labelled]:
+        labels = torch.zeros((len(images), SIDE, SIDE), dtype=torch.uint8)
+        labels[0, 0, : self.specks] = 1
+        return {layer: Labelled(labels=labels, confidence=labels) for layer in self.layers}
 
 
 @pytest.fixture
@@ -98,3 +118,32 @@ def test_counting_can_be_stopped(tmp_path: Path, data: PatchData) -> None:
     stop.request("the test says so")
     with pytest.raises(StoppedError):
         balance(data, names, SILENT, stop)
+
+
+@pytest.mark.parametrize(
+    ("shows", "specks", "is_told"),
+    [
+        # 1 of 192 pixels is 0.5 %. All patches show both, which makes half of the pixels an even part.
+        ([[1, 1], [1, 1], [1, 1]], 1, True),
+        ([[1, 1], [1, 1], [1, 1]], 2, False),
+        # Stroma is in one patch of three and shares it: a sixth.
+        ([[1, 1], [1, 0], [1, 0]], 1, False),
+        # Alone in that patch, it would have a third.
+        ([[0, 1], [1, 0], [1, 0]], 1, True),
+        ([[1, 0], [1, 0], [1, 0]], 0, False),
+    ],
+)
+def test_classes_that_have_gone_are_told_by_what_patches_show(
+    tmp_path: Path, make_patch_store: MakePatchStore, shows: list[list[int]], specks: int, *, is_told: bool
+) -> None:
+    made = make_patch_store(tmp_path / "s.zarr", np.full((3, SIDE, SIDE, 3), 150, np.uint8))
+    made.add_image_layer("tissue", ImageLayerInfo(labels=LABELS), np.array(shows, np.uint8))
+    data = patch_data(PatchSet([PatchStore.open(made.path)]), name="toy", layer=None, training_data={})
+    names = layer_names(data, model(tmp_path / "model", "run"), Specked.layers)
+    write_masks(data, Specked(specks), names, device=CPU, progress=SILENT, stop=Stop())
+
+    progress = Listener()
+    balance(data, names, progress, Stop())
+
+    warnings = [line for line in progress.heard if line.startswith("warning: stroma is in")]
+    assert len(warnings) == (2 if is_told else 0)

@@ -70,7 +70,8 @@ def train(
         str | None,
         typer.Option(
             "--stages",
-            help="Stages to run, such as classify,pseudo-label,segment. Default all.",
+            help="Stages to run, such as classify,pseudo-label,segment; pseudo-label alone is wsiseg pseudo-label. "
+            "Default all.",
             rich_help_panel=MODEL,
         ),
     ] = None,

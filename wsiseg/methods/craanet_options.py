@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wsiseg.config import Config
 from wsiseg.methods.accumulation import AccumulationSettings
@@ -120,7 +120,7 @@ class CraanetOptions(PairOptions):
     accumulation
         Which maps count, and how they are laid over one another.
     drop
-        In half of the batches, hide from the classifier where it has seen a class already.
+        In half of the batches, hide from the classifier where it has seen a class already; needs `accumulate`.
     reliability
         Which labels are learnt from.
     decoder
@@ -152,6 +152,12 @@ class CraanetOptions(PairOptions):
     contrast: ContrastSettings = ContrastSettings()
     gate: bool = False
     epsilon: float = Field(default=0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.drop and not self.accumulate:
+            raise ValueError("drop hides what accumulated attention has seen; leave it out, or set accumulate to true")
+        return self
 
     @property
     def classifier(self) -> AttendingSpec:

@@ -102,7 +102,7 @@ def begun(spec: GatedSpec, classes: int, *, init: str, done: Mapping[str, Path],
     if init == RANDOM:
         logger.warning(
             "the segmentation network begins with random weights and learns slowly; "
-            "pass --init imagenet, or --set options.init_segmenter=FILE"
+            "pass --set options.init_segmenter=imagenet (downloaded), or a file"
         )
     elif init != DOWNLOADED:
         initialise(net.segmenter, read_weights(Path(init)), where=Path(init))

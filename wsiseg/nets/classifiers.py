@@ -87,7 +87,9 @@ def build_classifier(
     if backbone == RESNET38D:
         if weights is not None:
             raise MethodError(
-                "there are no weights of resnet38d to download", mend="Pass a file of its weights, or do without"
+                "there are no weights of resnet38d to download",
+                mend="Pass --init with a file of its weights, or none; --set options.init_segmenter=imagenet begins "
+                "the segmentation network with downloaded ones all the same",
             )
         return ResNet38d(num_classes)
     return EncoderClassifier(Encoder(backbone, output_stride=output_stride, weights=weights), num_classes)

@@ -32,8 +32,9 @@ Balance = dict[str, dict[str, float]]
 BALANCE: Final = "pseudo-labels.json"
 COVERAGE: Final = "coverage"
 _BATCH: Final = 8
-# A class that patches show has fewer of their pixels than this only where something went wrong.
-_COLLAPSED: Final = 0.002
+# Of the pixels that a class would have if patches were shared out evenly among the classes that they show, it has fewer
+# than this part only where something went wrong.
+_COLLAPSED: Final = 0.02
 
 
 def layer_names(data: PatchData, model: Path, layers: tuple[str, ...]) -> dict[str, str]:
@@ -116,7 +117,8 @@ def balance(data: PatchData, names: dict[str, str], progress: Progress, stop: St
     StoppedError
         If `stop` was requested.
     """
-    labels, shown = data.info.labels.labels, data.known.present.mean(axis=0)
+    labels, present = data.info.labels.labels, data.known.present
+    shown, even = present.mean(axis=0), (present / present.sum(axis=1, keepdims=True)).mean(axis=0)
     told: Balance = {}
     for layer, name in names.items():
         counts = pixel_counts(data.known, name, stop)
@@ -126,9 +128,9 @@ def balance(data: PatchData, names: dict[str, str], progress: Progress, stop: St
         told[layer] = {COVERAGE: float(labelled.sum() / counts.sum())}
         told[layer] |= {label.name: float(share) for label, share in zip(labels, shares, strict=True)}
         progress.say(f"{layer}: " + ", ".join(f"{key} {share:.1%}" for key, share in told[layer].items()))
-        for label, share, part in zip(labels, shares, shown, strict=True):
+        for label, share, part, expected in zip(labels, shares, shown, even, strict=True):
             # Written so that no number at all counts as too few.
-            if part > 0 and not share >= _COLLAPSED * part:
+            if part > 0 and not share >= _COLLAPSED * expected:
                 found = f"is in {part:.0%} of the patches and has {share:.2%} of the labelled pixels in {layer}"
                 progress.say(f"warning: {label.name} {found}")
     return told
