@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from tests.craanet_makers import BACKBONE, batch, classify_learner, colourful, facts, options
 from wsiseg.checkpoint import load_state, save_state
-from wsiseg.errors import DataError, MethodError
+from wsiseg.errors import ConfigError, DataError, MethodError
 from wsiseg.heads.symmetry import turned
 from wsiseg.methods import craanet_classify
 from wsiseg.methods.accumulation import AttentionAccumulator
@@ -162,6 +162,11 @@ def test_what_was_seen_is_hidden_in_half_of_the_batches(monkeypatch: pytest.Monk
         hides or torch.equal(given, images.flip(-1) / 255) for hides, given in zip(is_hidden, shown, strict=True)
     )
     assert 8 < sum(is_hidden) < 32
+
+
+def test_nothing_can_be_hidden_that_is_not_accumulated() -> None:
+    with pytest.raises(ConfigError, match="drop hides what accumulated attention has seen"):
+        options(drop=True, accumulate=False)
 
 
 def test_attention_that_is_everywhere_is_told_once_an_epoch(caplog: pytest.LogCaptureFixture) -> None:
