@@ -86,6 +86,10 @@ def attention_labels(
     The map of each class is stretched to 0 … 1 first. In a patch with a single class every pixel
     that is not white is of that class, and reliable.
 
+    Where `last` is given, attention + 0.001 × last decides, of which class a pixel is and which part of each class is
+    reliable: [2]_ ranks by attention alone, which often ties where it was accumulated. Pixels whose attention differs
+    by less than 0.001 may so change places; what a reliable pixel must exceed is attention alone.
+
     Parameters
     ----------
     maps

@@ -42,6 +42,11 @@ class ResNet101(nn.Module):
     weights
         None for random ones; ``imagenet`` downloads trained ones.
 
+    Notes
+    -----
+    The blocks of the last stage are dilated by 2, 4 and 8 at output stride 16, and by 4, 8 and 16 at output stride 8:
+    the multi-grid of [2]_ at both. Networks without a decoder often have 4 in all three blocks instead.
+
     References
     ----------
     .. [1] He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
