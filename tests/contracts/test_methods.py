@@ -53,6 +53,8 @@ CASES = [
     Case("mean-teacher", "classes", SMALL),
     Case("pgfanet", "classes", GUIDED),
     Case("pgfanet", "instances", GUIDED),
+    Case("ugmcl", "classes", DUAL),
+    Case("ugmcl", "instances", DUAL),
     Case("supervised", "classes", {"arch": "unet", "encoder": "tu-mobilenetv3_small_050"}),
     Case("supervised", "classes", {"arch": "deeplabv3+", "encoder": "mobilenetv3_small_050"}),
 ]

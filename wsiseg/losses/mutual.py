@@ -137,6 +137,7 @@ def certainty_limit(classes: int, share: float) -> float:
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Return the mean of (B, C, …) over what a mask (B, 1, …) or (B, C, …) has; 0 where it has nothing."""
+    mask = mask.to(values.dtype)
     total = mask.expand_as(values).sum()
     return (values * mask).sum() / total.where(total > 0, 1.0)
 

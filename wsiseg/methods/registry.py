@@ -18,6 +18,7 @@ METHODS: Final = {
     "mean-teacher": "wsiseg.methods.mean_teacher",
     "pgfanet": "wsiseg.methods.pgfanet",
     "supervised": "wsiseg.methods.supervised",
+    "ugmcl": "wsiseg.methods.ugmcl",
 }
 # The same for methods that know patches by their classes
 PATCH_METHODS: Final = {

@@ -1,0 +1,81 @@
+"""What mutual consistency learns from labels: classes, and level sets of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from wsiseg.labels import IGNORE
+from wsiseg.level_sets import level_sets, settled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from wsiseg.checkpoint import ModelCard
+    from wsiseg.methods.cards import ClassTargets
+    from wsiseg.methods.ugmcl_options import LevelSetSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelSetTargets:
+    """Makes targets for classes of pixels or voxels and their level sets.
+
+    Parameters
+    ----------
+    classes
+        Makes those for the classes.
+    sdf
+        How level sets are made.
+    spacing
+        Distance of voxels along each axis; 1 where None.
+    """
+
+    classes: ClassTargets
+    sdf: LevelSetSettings
+    spacing: tuple[float, ...] | None = None
+
+    def __call__(self, labels: NDArray[np.int32], valid: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+        """Return ``classes``, uint8 (…), 255 where nothing may be learnt.
+
+        Where they have a weight, ``level_sets``, float32 (K, …), and ``settled``, bool (K, …), where these do not
+        depend on what is unknown, come with them.
+        """
+        targets = self.classes(labels, valid)
+        if self.sdf.weight == 0:
+            return targets
+        known, count = targets["classes"], self.classes.num_classes
+        longest = self.sdf.longest if self.sdf.norm == "truncated" else math.inf
+        is_known = known != IGNORE
+        targets["level_sets"] = level_sets(
+            known,
+            count,
+            norm=self.sdf.norm,
+            longest=self.sdf.longest,
+            zero_ring=self.sdf.zero_ring,
+            spacing=self.spacing,
+        )
+        targets["settled"] = np.stack(
+            [settled(known == label, is_known, longest=longest, spacing=self.spacing) for label in range(1, count)]
+        )
+        return targets
+
+
+def labels_of(targets: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Return classes int64 (n, …), 255 where unknown, and level sets (n, K, …), for pixels or an instance head."""
+    if "maps" in targets:
+        foreground, truth = targets["maps"][:, 0], targets["maps"][:, 1:]
+        return torch.where(targets["valid"] > 0, foreground.long(), IGNORE), truth
+    return targets["classes"].long(), targets.get("level_sets")
+
+
+def relative_spacing(card: ModelCard) -> tuple[float, ...] | None:
+    """Return the distance of voxels along each axis, in the finest of them."""
+    if card.volume is None or card.volume.spacing_mm is None:
+        return None
+    finest = min(card.volume.spacing_mm)
+    return tuple(side / finest for side in card.volume.spacing_mm)
