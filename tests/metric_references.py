@@ -75,6 +75,20 @@ def panoptic_quality(pred: Labels, truth: Labels) -> float:
     return sum(matched_ious(pred, truth, 0.5)) / (objects / 2) if objects else 1.0
 
 
+def object_f1(pred: Labels, truth: Labels) -> float:
+    preds, truths = masks_of(pred), masks_of(truth)
+    if not preds and not truths:
+        return 1.0
+    detected = set()
+    for mask in preds:
+        shared = [int((mask & other).sum()) for other in truths]
+        if shared and max(shared) > 0:
+            best = int(np.argmax(shared))
+            if 2 * shared[best] >= truths[best].sum():
+                detected.add(best)
+    return 2 * len(detected) / (len(preds) + len(truths))
+
+
 def object_dice(pred: Labels, truth: Labels) -> float:
     preds, truths = masks_of(pred), masks_of(truth)
     if not preds and not truths:

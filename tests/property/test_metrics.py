@@ -23,7 +23,7 @@ SHAPE = (7, 6)
 Labels = NDArray[np.int64]
 label_images = arrays(np.int64, SHAPE, elements=st.integers(0, 4))
 
-QUALITIES = ("aji", "aji_plus", "dice", "f1", "f1_50_95", "pq", "object_dice")
+QUALITIES = ("aji", "aji_plus", "dice", "f1", "f1_50_95", "pq", "object_f1", "object_dice")
 
 
 def scores(pred: Labels, truth: Labels) -> dict[str, float]:
@@ -41,6 +41,7 @@ def test_fast_scores_equal_slow_ones(pred: Labels, truth: Labels) -> None:
 
     assert found["aji"] == pytest.approx(slow.aji(pred, truth))
     assert found["pq"] == pytest.approx(slow.panoptic_quality(pred, truth))
+    assert found["object_f1"] == pytest.approx(slow.object_f1(pred, truth))
     assert found["object_dice"] == pytest.approx(slow.object_dice(pred, truth))
     assert found["object_hausdorff"] == pytest.approx(slow.object_hausdorff(pred, truth))
     assert found["boundary_f1"] == pytest.approx(slow.boundary_f1(pred, truth, 1), nan_ok=True)

@@ -1,4 +1,4 @@
-"""Score predicted objects against true ones: AJI, AJI+, Dice, F1, PQ and object Dice.
+"""Score predicted objects against true ones: AJI, AJI+, Dice, F1, PQ, object F1 and object Dice.
 
 Every score is a quotient of sums over objects. The sums of an image are kept
 as an `InstanceTally`; adding tallies pools images, so per-image, pooled and
@@ -39,6 +39,8 @@ class InstanceTally(Tally):
         Foreground pixels on either side and on both.
     aji_shared, aji_union, aji_plus_shared, aji_plus_union
         Numerators and denominators of AJI and AJI+.
+    detected
+        True objects of which at least half lies in a predicted one that shares more with no other.
     matched, iou_sum
         Pairs whose IoU exceeds each threshold, and the sum of their IoUs.
     pred_dice, truth_dice
@@ -55,6 +57,7 @@ class InstanceTally(Tally):
     aji_union: NDArray[np.float64]
     aji_plus_shared: NDArray[np.float64]
     aji_plus_union: NDArray[np.float64]
+    detected: NDArray[np.float64]
     matched: NDArray[np.float64]
     iou_sum: NDArray[np.float64]
     pred_dice: NDArray[np.float64]
@@ -73,7 +76,7 @@ class InstanceTally(Tally):
         .. [2] Graham et al., "HoVer-Net", Medical Image Analysis 2019 (why one-to-one matching is fairer).
         .. [3] Kirillov et al., "Panoptic Segmentation", CVPR 2019 (PQ = SQ · DQ).
         .. [4] Sirinukunwattana et al., "Gland segmentation in colon histology images: The GlaS challenge contest",
-           Medical Image Analysis 2017 (object Dice).
+           Medical Image Analysis 2017 (object Dice and object F1).
         """
         objects = self.pred_objects + self.truth_objects
         f1 = quotient(2 * self.matched, objects[..., None], empty=1.0)
@@ -95,6 +98,7 @@ class InstanceTally(Tally):
             "pq": np.where(recognition == 0, 0.0, recognition * quality),
             "sq": quality,
             "dq": recognition,
+            "object_f1": quotient(2 * self.detected, objects, empty=1.0),
             "object_dice": np.where(objects == 0, 1.0, (sides[0] + sides[1]) / 2),
         }
 
@@ -116,6 +120,8 @@ def tally_instances(overlaps: Overlaps) -> InstanceTally:
     largest_truth = strongest_per_object(overlaps.truth_index, overlaps.shared)
     largest_pred = strongest_per_object(overlaps.pred_index, overlaps.shared)
 
+    held = largest_pred[2 * overlaps.shared[largest_pred] >= overlaps.truth_areas[overlaps.truth_index[largest_pred]]]
+
     def sums(**values: object) -> InstanceTally:
         return InstanceTally(**{name: np.asarray(value, dtype=np.float64) for name, value in values.items()})
 
@@ -129,6 +135,8 @@ def tally_instances(overlaps: Overlaps) -> InstanceTally:
         aji_union=_joint_area(overlaps, best),
         aji_plus_shared=overlaps.shared[optimal].sum(),
         aji_plus_union=_joint_area(overlaps, optimal),
+        # Two halves of one object detect it once.
+        detected=np.unique(overlaps.truth_index[held]).size,
         matched=hits.sum(axis=0),
         iou_sum=(hits * ious[:, None]).sum(axis=0),
         pred_dice=(overlaps.pred_areas[overlaps.pred_index] * dices)[largest_pred].sum(),

@@ -44,6 +44,7 @@ def test_scores_equal_the_slow_definitions(seed: int) -> None:
     )
     assert found["pq"] == pytest.approx(slow.panoptic_quality(pred, truth))
     assert found["pq"] == pytest.approx(np.nan_to_num(found["sq"]) * found["dq"])
+    assert found["object_f1"] == pytest.approx(slow.object_f1(pred, truth))
     assert found["object_dice"] == pytest.approx(slow.object_dice(pred, truth))
 
 
@@ -72,6 +73,8 @@ def test_one_object_split_in_equal_halves() -> None:
     assert found["dice"] == 1
     assert found["aji"] == pytest.approx(1 / 3)
     assert found["aji_plus"] == pytest.approx(1 / 3)
+    # Both halves detect the object, which counts once: one hit, one false alarm.
+    assert found["object_f1"] == pytest.approx(2 / 3)
 
 
 def test_a_merged_pair_costs_more_in_aji_plus_than_in_aji() -> None:
@@ -90,7 +93,7 @@ def test_where_neither_side_holds_an_object_all_is_well() -> None:
 
     found = scores(nothing, nothing)
 
-    assert {found[name] for name in ("aji", "aji_plus", "dice", "f1", "pq", "sq", "object_dice")} == {1.0}
+    assert {found[name] for name in ("aji", "aji_plus", "dice", "f1", "pq", "sq", "object_f1", "object_dice")} == {1.0}
     assert np.isnan(found["recall"])
 
 
@@ -100,7 +103,7 @@ def test_where_one_side_is_empty_all_is_lost(swapped: bool) -> None:  # noqa: FB
 
     found = scores(*(sides[::-1] if swapped else sides))
 
-    assert {found[name] for name in ("aji", "aji_plus", "dice", "f1", "pq", "object_dice")} == {0.0}
+    assert {found[name] for name in ("aji", "aji_plus", "dice", "f1", "pq", "object_f1", "object_dice")} == {0.0}
     assert np.isnan(found["sq"])
 
 
