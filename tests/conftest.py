@@ -57,7 +57,7 @@ class MakePatchStore(Protocol):
         ...
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_patch_store() -> MakePatchStore:
     """Return a function that writes patch stores."""
     from wsiseg.labels import LabelMap

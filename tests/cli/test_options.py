@@ -19,12 +19,14 @@ OPTIONS = {
     "train": """--accumulate --amp --arch --backbone --batch-size --config --crop-px --device --ema --encoder --epochs
         --head --init --labelled --layer --lr --method --mpp --num-workers --output --overwrite --seed --set --stages
         --steps --time-limit --val-fraction -o stores""",
+    "budget": """--arch --batch-size --config --counts --crop-px --device --epochs --fractions --methods --num-shards
+        --output --seeds --set --shard-index --steps --time-limit -o stores""",
     "pseudo-label": "--checkpoint --device --export --layer --overwrite --time-limit --val store",
     "audit": "--layer --output --truth -o store",
     "models": "--json action model",
     "predict": """--amp --batch-size --blend --compile --config --device --dry-run --fail-fast --format --label-png
         --list --manifest --max-ram --model --mpp --num-shards --num-workers --output --overlap --overwrite --polygons
-        --qupath-origin --reader --set --shard-index --simplify --slide-dir --slide-mpp --time-limit --tissue
+        --probability --qupath-origin --reader --set --shard-index --simplify --slide-dir --slide-mpp --time-limit --tissue
         --tta -o slides""",
     "evaluate": """--bootstrap --classes --config --csv --ignore-index --json --mpp --num-classes --output --seed --set
         --task --tolerance -o pred truth""",

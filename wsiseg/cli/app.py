@@ -21,6 +21,7 @@ COMMANDS: tuple[str, ...] = (
     "ingest",
     "label",
     "train",
+    "budget",
     "pseudo-label",
     "audit",
     "models",

@@ -97,7 +97,7 @@ NumShards: TypeAlias = Annotated[
     typer.Option(
         "--num-shards",
         min=1,
-        help="Deal slides out to this many jobs. Default: the Slurm array.",
+        help="Deal the work out to this many jobs. Default: the Slurm array.",
         rich_help_panel=RUN,
     ),
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
 
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.stores.patch_set import are_alike
@@ -16,11 +18,19 @@ if TYPE_CHECKING:
 
     from wsiseg.stores.patch_set import PatchSet
     from wsiseg.stores.patches import LayerInfo
-    from wsiseg.stores.volume_store import VolumeStore
     from wsiseg.tasks.train_job import TrainConfig
 
 
-def fingerprints(paths: Sequence[Path], stores: Sequence[PatchSet] | Sequence[VolumeStore]) -> dict[str, str]:
+class Fingerprinted(Protocol):
+    """A store that knows what it was made from."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the hash of that."""
+        ...
+
+
+def fingerprints(paths: Sequence[Path], stores: Sequence[Fingerprinted]) -> dict[str, str]:
     """Return the fingerprint of each store by its name, numbered where several have one."""
     names = [path.resolve().name for path in paths]
     numbered = [name if names.count(name) == 1 else f"{name} ({at})" for at, name in enumerate(names, start=1)]
