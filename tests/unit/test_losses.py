@@ -57,3 +57,13 @@ def test_perfect_logits_cost_nothing() -> None:
     logits = 50.0 * torch.nn.functional.one_hot(labels, 3).movedim(-1, 1)
 
     assert combo(logits, labels, dice_weight=1)["loss"].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_a_volume_of_one_slice_costs_what_its_image_does() -> None:
+    logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(0, 3, (2, 4, 5), generator=torch.Generator().manual_seed(1))
+
+    image, volume = combo(logits, labels, dice_weight=1.0), combo(logits[:, :, None], labels[:, None], dice_weight=1.0)
+
+    for name, value in image.items():
+        torch.testing.assert_close(volume[name], value)

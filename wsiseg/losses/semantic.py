@@ -1,6 +1,6 @@
 """Losses on classes of pixels. Ignored pixels carry neither loss nor gradient.
 
-Shapes: B images, C classes, H × W pixels.
+Shapes: B images, C classes, H × W pixels; or B volumes of D × H × W voxels.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ def soft_dice(logits: Tensor, labels: Tensor, *, smooth: float = 1.0) -> Tensor:
     # Multiplied, not selected: the shape stays fixed, and ignored pixels get a gradient of exactly 0.
     prob = logits.float().softmax(dim=1) * known.unsqueeze(1)
     truth = functional.one_hot(torch.where(known, labels, 0), logits.shape[1]).movedim(-1, 1) * known.unsqueeze(1)
-    overlap = (prob * truth).sum(dim=(0, 2, 3))
-    total = prob.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3))
+    pixels = (0, *range(2, prob.ndim))
+    overlap = (prob * truth).sum(dim=pixels)
+    total = prob.sum(dim=pixels) + truth.sum(dim=pixels)
     return 1 - ((2 * overlap + smooth) / (total + smooth)).mean()
 
 

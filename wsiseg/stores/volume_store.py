@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SCHEMA: Final = 1
 KEY: Final = "wsiseg"
 KIND: Final = "volumes"
+LAYER: Final = "labels"
 Box: TypeAlias = tuple[slice, slice, slice]
 Triple: TypeAlias = tuple[int, int, int]
 # Small enough that a window decodes little beyond itself, large enough to pack well.
@@ -161,6 +162,11 @@ class VolumeStore:
         return self.meta.fingerprint
 
     @property
+    def layers(self) -> dict[str, LabelMap]:
+        """Return the classes of the layers of labels by name; there is one."""
+        return {LAYER: self.meta.labels}
+
+    @property
     def groups(self) -> NDArray[np.object_]:
         """Return what must stay together in splits, (N,) of str."""
         return np.array([entry.group for entry in self.meta.volumes], dtype=np.object_)
@@ -170,9 +176,9 @@ class VolumeStore:
         """Return train, val, test, unlabelled or nothing for each volume, (N,) of str."""
         return np.array([entry.split for entry in self.meta.volumes], dtype=np.object_)
 
-    def is_labelled(self) -> NDArray[np.bool_]:
-        """Tell which volumes have labels, (N,)."""
-        return np.array([entry.is_labelled for entry in self.meta.volumes], dtype=np.bool_)
+    def is_labelled(self, layer: str = LAYER) -> NDArray[np.bool_]:
+        """Tell which volumes have labels in `layer`, (N,)."""
+        return np.array([layer in self.layers and entry.is_labelled for entry in self.meta.volumes], dtype=np.bool_)
 
     def read_voxels(self, index: int, box: Box = (slice(None),) * 3) -> NDArray[np.float32]:
         """Return a box of a volume, prepared, float32; all of it by default.

@@ -17,9 +17,11 @@ from wsiseg.methods.base import TrainingFacts
 from wsiseg.methods.registry import get_method, get_patch_method
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
+from wsiseg.stores.volume_store import is_volume_store
 from wsiseg.tasks.train_data import fingerprints, training_data
-from wsiseg.tasks.train_job import CONFIG, LABELLED, TrainReport, clear, with_usual
+from wsiseg.tasks.train_job import CONFIG, LABELLED, TrainReport, clear, plan_of, with_steps, with_usual
 from wsiseg.tasks.train_patches import train_on_patches
+from wsiseg.tasks.train_volumes import train_on_volumes
 from wsiseg.tiling.reading import open_patches
 from wsiseg.training.batches import Batches
 from wsiseg.training.fit import BEST, LAST, STATE, fit
@@ -36,9 +38,7 @@ if TYPE_CHECKING:
     from wsiseg.progress import Progress
     from wsiseg.tasks.train_data import TrainingData
     from wsiseg.tasks.train_job import TrainConfig, TrainJob
-    from wsiseg.training.batches import BatchStream
     from wsiseg.training.ranks import Ranks
-    from wsiseg.training.settings import FitSettings
     from wsiseg.training.sources import Source
 
 # What torch says where batch normalisation in training sees a single value; its error has no kind of its own.
@@ -64,10 +64,18 @@ def train(job: TrainJob, progress: Progress = SILENT, stop: Stop | None = None) 
 
 
 def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> TrainReport:
-    config = job.config
-    patch_method = get_patch_method(config.method)
+    patch_method = get_patch_method(job.config.method)
     if patch_method is not None:
         return train_on_patches(patch_method, job, ranks, progress, stop)
+    if any(is_volume_store(path) for path in job.stores):
+        return train_on_volumes(job, ranks, progress, stop)
+    if job.config.patch is not None:
+        raise ConfigError("images are cut by --crop-px, only volumes by a patch", where="patch")
+    return _train_on_images(job, ranks, progress, stop)
+
+
+def _train_on_images(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> TrainReport:
+    config = job.config
     if config.stages is not None:
         raise ConfigError(f"the method {config.method} has no stages", where="--stages")
     method = get_method(config.method)
@@ -91,7 +99,7 @@ def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> Train
     )
     learner = stage.build(facts)
     batches = _batches(data, learner.encode, config, ranks)
-    settings = _with_steps(config, batches)
+    settings = with_steps(config, batches)
     resolved = config.model_copy(
         update={"options": options.model_dump(mode="json"), "layer": data.layer, "mpp": mpp, "fit": settings}
     )
@@ -114,7 +122,7 @@ def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> Train
             job.output,
             validation=validation,
             probe=probe,
-            plan=_plan(resolved, facts, data),
+            plan=plan_of(resolved, facts, data.chosen),
             ranks=ranks,
             stop=stop,
             progress=progress,
@@ -162,27 +170,6 @@ def _batches(data: TrainingData, encode: Encode, config: TrainConfig, ranks: Ran
         return labelled
     size = config.unlabelled_batch_size or config.batch_size
     return TwoStreams(labelled, unlabelled_batches(data.unlabelled, batch_size=size, **shared))
-
-
-def _with_steps(config: TrainConfig, batches: BatchStream) -> FitSettings:
-    if config.epochs is None:
-        return config.fit
-    images = config.fit.accumulate * batches.images_per_batch
-    steps = max(1, math.ceil(config.epochs * batches.images_per_epoch / images))
-    return config.fit.model_copy(update={"steps": steps})
-
-
-def _plan(config: TrainConfig, facts: TrainingFacts, data: TrainingData) -> dict[str, Any]:
-    """Return what the result depends on; the rest may change when a training goes on."""
-    without: dict[str, Any] = {"labelled": True, "baseline": True, "fit": {"num_workers", "save_interval_s"}}
-    settings = config.model_dump(mode="json", exclude=without)
-    fit_settings = settings.pop("fit")
-    return {
-        **settings,
-        **{f"fit.{key}": value for key, value in fit_settings.items()},
-        "data": facts.training_data,
-        "labelled": data.chosen,
-    }
 
 
 def _summary(module: Any, data: TrainingData, ranks: Ranks, batch: int) -> str:  # noqa: ANN401 - a torch module

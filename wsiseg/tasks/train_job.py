@@ -15,10 +15,13 @@ from wsiseg.training.augmentation import Augmentation
 from wsiseg.training.fit import BEST, LAST, STATE
 from wsiseg.training.log import CURVES, TRAINING, VALIDATION
 from wsiseg.training.settings import FitSettings
+from wsiseg.volumes import Shape  # noqa: TC001 - pydantic reads the annotations
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from wsiseg.methods.base import TrainingFacts
+    from wsiseg.training.batches import BatchStream
     from wsiseg.training.fit import FitReport
 
 CONFIG = "config.json"
@@ -52,6 +55,8 @@ class TrainConfig(Config):
         Images without labels in a batch; as many as with labels where None.
     crop_px
         Side of the images that are cut from patches.
+    patch
+        Voxels of the windows that are cut from volumes, (D, H, W); a cube of `crop_px`, or of 96 voxels, where None.
     epochs
         Rounds through the data; None leaves it to `fit.steps`.
     stages
@@ -78,6 +83,7 @@ class TrainConfig(Config):
     batch_size: int = Field(default=8, gt=0)
     unlabelled_batch_size: int | None = Field(default=None, gt=0)
     crop_px: int = Field(default=256, gt=0)
+    patch: Shape | None = None
     epochs: float | None = Field(default=None, gt=0)
     stages: tuple[str, ...] | None = None
     val_fraction: float = Field(default=0.2, ge=0, lt=1)
@@ -149,6 +155,38 @@ class TrainReport:
 def with_usual(config: TrainConfig, usual: Mapping[str, Any]) -> TrainConfig:
     """Return settings in which those that are usual for a method take the place of what was not asked for."""
     return load(TrainConfig, options=merged(usual, config.model_dump(exclude_unset=True)))
+
+
+def with_steps(config: TrainConfig, batches: BatchStream) -> FitSettings:
+    """Return how the network learns, the updates counted where rounds through the data are asked for."""
+    if config.epochs is None:
+        return config.fit
+    images = config.fit.accumulate * batches.images_per_batch
+    steps = max(1, math.ceil(config.epochs * batches.images_per_epoch / images))
+    return config.fit.model_copy(update={"steps": steps})
+
+
+def plan_of(config: TrainConfig, facts: TrainingFacts, chosen: Sequence[str] | None) -> dict[str, Any]:
+    """Return what the result depends on; the rest may change when a training goes on.
+
+    Parameters
+    ----------
+    config
+        The resolved settings.
+    facts
+        The data.
+    chosen
+        The images whose labels are used, where not all of them are.
+    """
+    without: dict[str, Any] = {"labelled": True, "baseline": True, "fit": {"num_workers", "save_interval_s"}}
+    settings = config.model_dump(mode="json", exclude=without)
+    fit_settings = settings.pop("fit")
+    return {
+        **settings,
+        **{f"fit.{key}": value for key, value in fit_settings.items()},
+        "data": facts.training_data,
+        "labelled": chosen,
+    }
 
 
 def clear(output: Path) -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from wsiseg.training.batches import BatchStream
     from wsiseg.training.probe import Judge
     from wsiseg.training.settings import FitSettings
-    from wsiseg.training.validation import Validation
+    from wsiseg.training.validation import Validator
 
 STATE: Final = "last.pt"
 BEST: Final = "best"
@@ -80,7 +80,7 @@ def fit(
     settings: FitSettings,
     folder: Path,
     *,
-    validation: Validation | None = None,
+    validation: Validator | None = None,
     probe: Judge | None = None,
     is_best_kept: bool = True,
     plan: State | None = None,
@@ -191,7 +191,7 @@ class _Run:
         settings: FitSettings,
         folder: Path,
         *,
-        validation: Validation | None,
+        validation: Validator | None,
         probe: Judge | None,
         is_best_kept: bool,
         plan: State,

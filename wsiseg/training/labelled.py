@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wsiseg.stores.patches import Patches
+    from wsiseg.training.sources import Divisible
 
 _COUNT: Final = re.compile(r"\d+")
 _FRACTION: Final = re.compile(r"(\d*\.\d+|\d+\.|\d+(?:\.\d*)?\s*%)")
@@ -93,7 +93,7 @@ def _named(file: Path, known: Sequence[str]) -> list[str]:
 
 
 def part_labelled(
-    stores: Sequence[Patches], training: Sequence[NDArray[np.int64]], wanted: str, *, seed: int
+    stores: Sequence[Divisible], training: Sequence[NDArray[np.int64]], wanted: str, *, seed: int
 ) -> tuple[list[NDArray[np.int64]], list[str]]:
     """Return the training patches of each store whose labels may be used, and the images they come from.
 
@@ -118,7 +118,7 @@ def part_labelled(
 
 
 def without_labels(
-    stores: Sequence[Patches],
+    stores: Sequence[Divisible],
     labelled: Sequence[NDArray[np.int64]],
     held_out: Sequence[NDArray[np.int64]],
 ) -> list[NDArray[np.int64]]:

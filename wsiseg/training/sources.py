@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from PIL import Image
@@ -13,7 +13,7 @@ from wsiseg.errors import DataError
 from wsiseg.labels import IGNORE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -21,6 +21,31 @@ if TYPE_CHECKING:
 
 # Stores whose resolutions differ by less are taken as equal.
 SAME_SCALE = 0.02
+
+
+class Divisible(Protocol):
+    """What can be divided into what is learnt from and what is held out: patches, or volumes."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def groups(self) -> NDArray[np.object_]:
+        """Return what must stay together, (N,) of str."""
+        ...
+
+    @property
+    def splits(self) -> NDArray[np.object_]:
+        """Return train, val, test, unlabelled or nothing for each, (N,) of str."""
+        ...
+
+    @property
+    def layers(self) -> Mapping[str, object]:
+        """Return the layers of labels by name."""
+        ...
+
+    def is_labelled(self, layer: str) -> NDArray[np.bool_]:
+        """Tell which have labels in `layer`, (N,)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -184,7 +209,7 @@ def _random_place(slack: float, *, whole: bool, rng: np.random.Generator) -> flo
 
 
 def split_patches(
-    stores: Sequence[Patches], layer: str, *, val_fraction: float, seed: int
+    stores: Sequence[Divisible], layer: str, *, val_fraction: float, seed: int
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Return the indices of training and validation patches for each store.
 
@@ -235,7 +260,7 @@ def split_patches(
 
 
 def _choose_groups(
-    stores: Sequence[Patches], usable: Sequence[NDArray[np.bool_]], wanted: float, seed: int
+    stores: Sequence[Divisible], usable: Sequence[NDArray[np.bool_]], wanted: float, seed: int
 ) -> set[str]:
     counts: dict[str, int] = {}
     for store, mask in zip(stores, usable, strict=True):

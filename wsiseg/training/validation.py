@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import torch
@@ -34,6 +34,19 @@ WINDOW_PX: Final = 512
 # The first of each is what models are chosen by.
 INSTANCE_SCORES: Final = ("aji", "f1", "pq", "dice")
 CLASS_SCORES: Final = ("miou", "fw_iou", "pixel_accuracy", "mean_dice")
+
+
+class Validator(Protocol):
+    """Measures predictors on what was held out."""
+
+    @property
+    def metric(self) -> str:
+        """Return the name of the value by which models are chosen; higher is better."""
+        ...
+
+    def measure(self, predictor: Predictor, ranks: Ranks) -> dict[str, float]:
+        """Return the metrics by name, the same on all ranks."""
+        ...
 
 
 class Validation:

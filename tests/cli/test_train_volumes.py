@@ -1,0 +1,129 @@
+"""``wsiseg train`` learns from volumes, few of them labelled, and its models know what they are given."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from tests.volume_makers import write_cases
+from wsiseg.checkpoint import read_card
+from wsiseg.errors import ConfigError, DataError, MethodError
+from wsiseg.ingestion.volumes import VolumeSettings
+from wsiseg.stores.volume_store import VolumeStore
+from wsiseg.tasks.ingest_volumes import ingest_volumes
+from wsiseg.tasks.train import train
+from wsiseg.tasks.train_job import TrainConfig, TrainJob, TrainReport
+from wsiseg.tasks.volume_data import volume_data
+from wsiseg.training.log import TRAINING, read_table
+from wsiseg.volumes import IntensityRule
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NET = {"arch": "unet3d", "net": {"widths": [2, 4]}}
+FIT = {"steps": 3, "log_every": 1, "validate_every": 3, "num_workers": 0}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store of six volumes, one of them without labels."""
+    folder = tmp_path_factory.mktemp("volumes")
+    ingest_volumes(
+        write_cases(folder / "src", 6, unlabelled=1), folder / "volumes.zarr", VolumeSettings(), num_workers=0
+    )
+    return folder / "volumes.zarr"
+
+
+def trained(store: Path, output: Path, **settings: Any) -> TrainReport:  # noqa: ANN401 - any settings
+    config = {"options": NET, "fit": FIT, "patch": (8, 8, 8), "val_fraction": 0.4, **settings}
+    return train(TrainJob(stores=(store,), output=output, config=TrainConfig(**config), device="cpu"))
+
+
+def test_a_model_of_volumes_says_what_it_is_given(store: Path, tmp_path: Path) -> None:
+    report = trained(store, tmp_path / "run")
+
+    card = read_card(report.checkpoint)
+    assert report.fit.metric == "dice"
+    assert card.volume is not None
+    assert card.volume.patch == (8, 8, 8)
+    assert card.volume.spacing_mm == (1.0, 1.0, 1.0)
+    assert card.volume.intensities == IntensityRule()
+    assert card.metrics.keys() == {"dice", "jaccard"}
+    assert card.labels.names == ("background", "class 1", "class 2")
+    assert card.training_data == {"volumes.zarr": VolumeStore.open(store).fingerprint}
+    assert "nothing to do" in str(trained(store, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("method", ["mean-teacher", "ugmcl"])
+def test_volumes_without_labels_are_learnt_from_too(store: Path, tmp_path: Path, method: str) -> None:
+    options = NET if method == "mean-teacher" else {**NET, "mc_passes": 2}
+
+    report = trained(store, tmp_path / "run", method=method, options=options, labelled="2")
+
+    rows = read_table(tmp_path / "run" / TRAINING)
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert all(math.isfinite(row["loss"]) for row in rows)
+    assert len((tmp_path / "run" / "labelled.txt").read_text(encoding="utf-8").split()) == 2
+    assert read_card(report.checkpoint).volume is not None
+
+
+def test_held_out_volumes_are_no_part_of_the_rest(store: Path) -> None:
+    config = TrainConfig(val_fraction=0.4, labelled="1")
+
+    data = volume_data([store], config, takes_unlabelled=True)
+    alone = volume_data([store], config, takes_unlabelled=False)
+
+    (labelled,), (free,), (held_out,) = (
+        [source.indices.tolist() for source in part] for part in (data.labelled, data.unlabelled, data.held_out)
+    )
+    assert (len(labelled), len(held_out)) == (1, 2)
+    assert sorted([*labelled, *free, *held_out]) == list(range(6))
+    assert 5 in free
+    assert data.chosen == [f"case{labelled[0]}"]
+    assert alone.unlabelled == []
+
+
+def test_stores_that_were_prepared_otherwise_do_not_go_together(store: Path, tmp_path: Path) -> None:
+    settings = VolumeSettings(intensities=IntensityRule(clip=None))
+    ingest_volumes(write_cases(tmp_path / "src", 2), tmp_path / "other.zarr", settings, num_workers=0)
+
+    with pytest.raises(DataError, match="differ in their preparation of intensities"):
+        volume_data([store, tmp_path / "other.zarr"], TrainConfig(), takes_unlabelled=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "told"),
+    [
+        ({"mpp": 0.5}, ConfigError, "--mpp"),
+        ({"options": {"arch": "unet-gn"}}, MethodError, "unet-gn is no network of volumes.*unet3d or vnet"),
+        ({"patch": (8, 8, 7)}, MethodError, "8 × 8 × 7 voxels do not fit"),
+        ({"batch_size": 5}, DataError, "3 volumes with labels make no batch of 5"),
+        ({"unlabelled_batch_size": 1}, ConfigError, "does not learn from volumes without labels"),
+    ],
+)
+def test_what_makes_no_sense_for_volumes_is_refused(
+    store: Path, tmp_path: Path, settings: dict[str, Any], kind: type[Exception], told: str
+) -> None:
+    with pytest.raises(kind, match=told):
+        trained(store, tmp_path / "run", **settings)
+
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_images_have_no_patch(tmp_path: Path) -> None:
+    config = TrainConfig(patch=(8, 8, 8))
+
+    with pytest.raises(ConfigError, match="images are cut by --crop-px"):
+        train(TrainJob(stores=(tmp_path,), output=tmp_path / "run", config=config, device="cpu"))
+
+
+def test_a_cube_is_the_usual_window(store: Path, tmp_path: Path) -> None:
+    report = trained(store, tmp_path / "run", patch=None, crop_px=8, fit={**FIT, "steps": 1})
+
+    card = read_card(report.checkpoint)
+    assert card.volume is not None
+    assert card.volume.patch == (8, 8, 8)
+    assert np.isfinite(report.fit.best)

@@ -1,0 +1,142 @@
+"""Training from volumes, as ``wsiseg train`` asks for it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+from wsiseg.atomic import write_bytes
+from wsiseg.config import load, merged, save
+from wsiseg.errors import ConfigError, MethodError
+from wsiseg.methods.base import TrainingFacts
+from wsiseg.methods.registry import get_method
+from wsiseg.nets.factory import OURS, VOLUMETRIC
+from wsiseg.nets.unet3d import UNET3D
+from wsiseg.tasks.train_data import fingerprints
+from wsiseg.tasks.train_job import CONFIG, LABELLED, TrainReport, clear, plan_of, with_steps, with_usual
+from wsiseg.tasks.volume_data import volume_data
+from wsiseg.training.fit import BEST, LAST, STATE, fit
+from wsiseg.training.state import seed_all
+from wsiseg.training.volume_batches import VolumeBatches
+from wsiseg.training.volume_validation import VolumeValidation
+from wsiseg.volumes import VolumeInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wsiseg.methods.base import Method
+    from wsiseg.progress import Progress
+    from wsiseg.stopping import Stop
+    from wsiseg.tasks.train_job import TrainConfig, TrainJob
+    from wsiseg.tasks.volume_data import VolumeData
+    from wsiseg.training.ranks import Ranks
+    from wsiseg.training.volume_batches import VolumeSource
+
+# Settings that mean nothing to volumes, and what they are called on the command line.
+_UNUSED: Final = {"mpp": "--mpp", "layer": "--layer", "weights": "weights", "augmentation": "augmentation"}
+# What is usual for volumes, whatever the method; a window of 96 voxels takes as much memory as an image of 940 pixels.
+_USUAL: Final[dict[str, Any]] = {"batch_size": 2, "crop_px": 96}
+
+
+def train_on_volumes(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> TrainReport:
+    """Train a network of volumes; see `train`.
+
+    Raises
+    ------
+    ConfigError, MethodError
+        If settings make no sense for volumes, or for the method.
+    StoreError, DataError
+        If a store cannot be used or has too few volumes, or the run was begun with other settings.
+    """
+    method = get_method(job.config.method)
+    options = load(method.options, options=_with_arch(method, job.config.options))
+    config = with_usual(job.config, merged(method.training(options), _USUAL))
+    _check(config, job.config, method)
+    data = volume_data(job.stores, config, takes_unlabelled=method.takes_unlabelled)
+    (stage,) = method.stages(options)
+
+    seed_all(config.fit.seed)
+    patch = config.patch or (config.crop_px, config.crop_px, config.crop_px)
+    facts = TrainingFacts(
+        name=config.name or job.output.resolve().name,
+        kind="classes",
+        labels=data.labels,
+        mpp=None,
+        crop_px=max(patch),
+        training_data=fingerprints(job.stores, data.stores),
+        volume=VolumeInput(patch=patch, spacing_mm=data.spacing_mm, intensities=data.intensities),
+    )
+    learner = stage.build(facts)
+    free = (config.unlabelled_batch_size or config.batch_size) if data.unlabelled else 0
+    batches = VolumeBatches(
+        data.labelled,
+        learner.encode,
+        patch=patch,
+        batch_size=config.batch_size,
+        unlabelled=data.unlabelled,
+        unlabelled_batch_size=free,
+        seed=config.fit.seed,
+        rank=ranks.rank,
+        world=ranks.world,
+    )
+    settings = with_steps(config, batches)
+    resolved = config.model_copy(update={"options": options.model_dump(mode="json"), "patch": patch, "fit": settings})
+    if ranks.is_first:
+        if job.overwrite:
+            clear(job.output)
+        if not (job.output / STATE).exists():
+            save(resolved, job.output / CONFIG)
+            if data.chosen is not None:
+                write_bytes(job.output / LABELLED, "".join(f"{name}\n" for name in data.chosen).encode())
+        progress.say(_summary(learner.module, data, ranks, batches.images_per_batch * settings.accumulate))
+    ranks.wait()
+    report = fit(
+        learner,
+        batches,
+        settings,
+        job.output,
+        validation=VolumeValidation(data.held_out) if data.held_out else None,
+        plan=plan_of(resolved, facts, data.chosen),
+        ranks=ranks,
+        stop=stop,
+        progress=progress,
+    )
+    is_best = not math.isnan(report.best)
+    folder = job.output / (BEST if is_best else LAST)
+    return TrainReport(fit=report, checkpoint=folder, is_first=ranks.is_first, is_best=is_best)
+
+
+def _with_arch(method: Method, options: dict[str, Any]) -> dict[str, Any]:
+    """Return options with a network of volumes where the method's usual one is of images."""
+    usual = method.options.model_fields.get("arch")
+    return {"arch": UNET3D, **options} if usual is not None and usual.default == OURS else options
+
+
+def _check(config: TrainConfig, given: TrainConfig, method: Method) -> None:
+    unused = [option for name, option in _UNUSED.items() if name in given.model_fields_set]
+    if unused:
+        raise ConfigError(
+            "volumes are learnt from as their store has them",
+            where=", ".join(unused),
+            mend="Leave it out; wsiseg ingest decides how volumes are prepared",
+        )
+    if config.unlabelled_batch_size is not None and not method.takes_unlabelled:
+        raise ConfigError(f"{config.method} does not learn from volumes without labels", where="unlabelled_batch_size")
+    arch = config.options.get("arch", UNET3D)
+    if arch not in (*VOLUMETRIC, "auto"):
+        raise MethodError(f"{arch} is no network of volumes", where="--arch", mend=f"Take {' or '.join(VOLUMETRIC)}")
+
+
+def _summary(module: Any, data: VolumeData, ranks: Ranks, batch: int) -> str:  # noqa: ANN401 - a torch module
+    weights = sum(value.numel() for value in module.parameters() if value.requires_grad)
+    free = _count(data.unlabelled)
+    without = f", {free} to learn from without labels" if free else ""
+    devices = f"{ranks.world} × {ranks.device}" if ranks.world > 1 else f"{ranks.device}"
+    return (
+        f"{weights / 1e6:.2f} M weights on {devices}, {_count(data.labelled)} volumes to train on{without}, "
+        f"{_count(data.held_out)} held out, {batch} windows per step"
+    )
+
+
+def _count(sources: Sequence[VolumeSource]) -> int:
+    return sum(len(source.indices) for source in sources)
