@@ -135,7 +135,7 @@ def test_something_must_judge(tmp_path: Path, make_patch_store: MakePatchStore) 
     path = tmp_path / "s.zarr"
     make_patch_store(path, np.zeros((3, 40, 40, 3), np.uint8), np.zeros((3, 40, 40), np.uint8))
 
-    with pytest.raises(DataError, match=r"no patch is marked test.*--split"):
+    with pytest.raises(DataError, match=r"nothing is marked test.*--split"):
         run("budget", path, "-o", tmp_path / "study", *SMALL)
 
 

@@ -8,25 +8,23 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import torch
 from pydantic import Field, field_validator
 
 from wsiseg.atomic import write_bytes
 from wsiseg.config import Config, load, merged
 from wsiseg.errors import ConfigError, DataError, SomeFailedError, StoppedError, WsisegError
 from wsiseg.manifest import shard
-from wsiseg.methods.predictor import load_predictor
 from wsiseg.methods.registry import get_method, get_patch_method
 from wsiseg.nets.devices import choose_device
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
+from wsiseg.stores.volume_store import VolumeStore, is_volume_store
 from wsiseg.tasks.budget_report import Cell, Study, write_study
+from wsiseg.tasks.budget_scores import has_judges, judged
 from wsiseg.tasks.train import train
-from wsiseg.tasks.train_data import fingerprints, judging_data
+from wsiseg.tasks.train_data import fingerprints
 from wsiseg.tasks.train_job import CONFIG, LABELLED, TrainConfig, TrainJob
 from wsiseg.tiling.reading import open_patches
-from wsiseg.training.ranks import Ranks
-from wsiseg.training.validation import Validation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,7 +159,7 @@ def budget(job: BudgetJob, progress: Progress = SILENT, stop: Stop | None = None
     ConfigError, MethodError
         If settings make no sense, before anything is trained.
     DataError
-        If no patch is marked ``test``, or the study was begun with other settings.
+        If nothing is marked ``test``, or the study was begun with other settings.
     StoppedError
         If `stop` was requested; the state is saved.
     """
@@ -230,15 +228,15 @@ def _check_begun(job: BudgetJob) -> None:
     Raises
     ------
     DataError
-        If it does not, or no patch is marked ``test``.
+        If it does not, or nothing is marked ``test``.
     """
-    stores = [open_patches([path]) for path in job.stores]
-    if not any(np.any(store.splits == "test") for store in stores):
+    if not has_judges(job.stores):
         raise DataError(
-            "no patch is marked test, so nothing can judge the trainings",
+            "nothing is marked test, so nothing can judge the trainings",
             where=job.stores[0],
             mend="Make the store with wsiseg ingest --split, a table of image and split",
         )
+    stores = [VolumeStore.open(path) if is_volume_store(path) else open_patches([path]) for path in job.stores]
     data = fingerprints(job.stores, stores)
     path = job.output / BEGUN
     if path.exists():
@@ -263,11 +261,7 @@ def _make(job: BudgetJob, plan: _Plan, config: TrainConfig, progress: Progress, 
     resolved = config.model_copy(update={"labelled": plan.size, "split_seed": plan.seed, "fit": fit})
     report = train(TrainJob(stores=job.stores, output=folder, config=resolved, device=job.device), progress, stop)
     used = load(TrainConfig, options=json.loads((folder / CONFIG).read_bytes()))
-    device = choose_device(job.device)
-    predictor = load_predictor(report.checkpoint, device=device)
-    sources = judging_data([open_patches([path]) for path in job.stores], used.layer or "", used.mpp)
-    with torch.inference_mode():
-        scores = Validation(sources, predictor.spec).measure(predictor, Ranks(device=device))
+    scores = judged(report.checkpoint, job.stores, used.layer, used.mpp, choose_device(job.device))
     cell = Cell(
         method=plan.method,
         size=plan.size,

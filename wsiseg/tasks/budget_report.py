@@ -221,4 +221,8 @@ def _table(cells: Sequence[Cell]) -> str:
 
 def _told(study: Study, score: str, method: str, images: int) -> str:
     values = np.array([cell.scores[score] for cell in study.cells if cell.method == method and cell.images == images])
-    return f"{values.mean():.3f}" + (f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else "")
+    # Distances to what was not found are unknown.
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return "–"
+    return f"{known.mean():.3f}" + (f" ± {known.std(ddof=1):.3f}" if len(known) > 1 else "")
