@@ -85,6 +85,23 @@ def test_scores_of_a_small_case_are_those_of_paper_and_pencil() -> None:
     assert scores["mean_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
 
 
+def test_scores_of_four_classes_are_those_of_paper_and_pencil() -> None:
+    truth = np.repeat([0, 0, 1, 2, 2, 2, 3, 3, 4, 4], [3, 1, 2, 1, 4, 1, 2, 2, 5, 7])
+    pred = np.repeat([0, 1, 1, 0, 2, 3, 2, 3, 0, 3], [3, 1, 2, 1, 4, 1, 2, 2, 5, 7])
+
+    # White, 4, does not count, whatever is found there.
+    matrix = count_confusion(pred, truth, classes=4, ignore_index=4)
+
+    assert matrix.counts[:, :4].tolist() == [[3, 1, 0, 0], [0, 2, 0, 0], [1, 0, 4, 1], [0, 0, 2, 2]]
+    assert matrix.class_scores()["iou"].tolist() == pytest.approx([3 / 5, 2 / 3, 4 / 8, 2 / 5])
+    assert matrix.class_scores()["dice"].tolist() == pytest.approx([6 / 8, 4 / 5, 8 / 12, 4 / 7])
+    scores = matrix.scores()
+    assert scores["miou"] == pytest.approx((3 / 5 + 2 / 3 + 4 / 8 + 2 / 5) / 4)
+    assert scores["fw_iou"] == pytest.approx((4 * 3 / 5 + 2 * 2 / 3 + 6 * 4 / 8 + 4 * 2 / 5) / 16)
+    assert scores["pixel_accuracy"] == 11 / 16
+    assert scores["mean_accuracy"] == pytest.approx((3 / 4 + 1 + 4 / 6 + 2 / 4) / 4)
+
+
 def test_where_one_class_is_all_there_is_its_iou_is_the_weighted_one() -> None:
     matrix = count_confusion(np.array([[0, 0, 1, 1]]), np.zeros((1, 4), dtype=np.int64), classes=2)
 

@@ -66,3 +66,27 @@ def test_evaluation_does_not_depend_on_mu_and_training_does() -> None:
 
     assert not torch.equal(net.train()(images, mu=0.7), net(images))
     assert torch.equal(net.eval()(images, mu=0.7), net(images))
+
+
+def test_gradients_of_a_training_step_are_those_of_a_pass_by_hand() -> None:
+    torch.manual_seed(0)
+    net = ResNet38d(3, width=1).double().train()
+    images = torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    for dropout in net.modules():
+        if isinstance(dropout, torch.nn.Dropout2d):
+            dropout.p = 0
+    learnt = [net.fc8.weight, net.conv1a.weight]
+
+    logits, _ = net.attended(images, mu=0.8)
+    found = torch.autograd.grad(logits.square().sum(), learnt)
+
+    deepest = net.taps(images)[-1]
+    maps = activation(deepest, net.fc8.weight)
+    kept = maps * (maps <= 0.8 * maps.detach().amax(dim=(2, 3), keepdim=True))
+    pooled = (kept.mean(dim=1, keepdim=True) * deepest).mean(dim=(2, 3))
+    by_hand = pooled @ net.fc8.weight[:, :, 0, 0].T
+    expected = torch.autograd.grad(by_hand.square().sum(), learnt)
+    assert maps.any()
+    torch.testing.assert_close(logits, by_hand)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)

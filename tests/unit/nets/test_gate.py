@@ -32,6 +32,13 @@ def test_the_threshold_itself_is_gated() -> None:
     assert winners(pixels(9, 1), [0.26, 0.5], epsilon=0.25) == [0]
 
 
+def test_a_tenth_is_gated_unless_told() -> None:
+    logits = pixels(9, 1)
+
+    for prob, winner in ((0.1, 1), (0.1001, 0)):
+        assert (gated(logits, torch.tensor([[prob, 0.5]])).argmax(dim=1) == winner).all()
+
+
 def test_where_all_are_gated_the_most_probable_stays() -> None:
     assert winners(pixels(9, 1, 2, 0), [0.01, 0.02, 0.03, 0.08]) == [3]
 
