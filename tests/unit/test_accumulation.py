@@ -269,3 +269,8 @@ def test_means_of_classes_count_maps_that_are_there() -> None:
     give(kept, np.full((CLASSES, *SIZE), 0.5), epoch=2, present=(1, 1, 0))
 
     np.testing.assert_array_equal(kept.class_means(), [0.5, 0.5, np.nan])
+    before = kept.counts.copy()
+    kept.maps[1], kept.counts[1] = 1, 1
+    np.testing.assert_array_equal(kept.class_means(), [0.75, 0.75, 1])
+    np.testing.assert_array_equal(kept.class_means(without=[1]), [0.5, 0.5, np.nan])
+    np.testing.assert_array_equal(kept.counts[0], before[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +14,14 @@ from torch import nn
 from torch.nn import functional
 
 from tests.craanet_makers import BACKBONE, batch, classify_learner, colourful, facts, options
-from wsiseg.checkpoint import load_state, save_state
+from wsiseg.checkpoint import load_state, read_card, save_state
 from wsiseg.errors import ConfigError, DataError, MethodError
 from wsiseg.heads.symmetry import turned
 from wsiseg.methods import craanet_classify
 from wsiseg.methods.accumulation import AttentionAccumulator
 from wsiseg.methods.base import Batch, Clock
 from wsiseg.methods.craanet_classify import ATTENTION, AccumulatingNet, ClassifyLearner, ClassifyStage
+from wsiseg.methods.stages import Probed
 from wsiseg.nets.classifiers import build_classifier
 from wsiseg.nets.residual_attention import ClassAttention
 
@@ -186,6 +188,29 @@ def test_attention_that_is_everywhere_is_told_once_an_epoch(caplog: pytest.LogCa
     assert told[0] == "attention of red has a mean of 0.500 in epoch 1"
     # Of blue nothing is known.
     assert len(told) == 4
+
+
+def test_attention_of_patches_that_are_held_out_does_not_count() -> None:
+    chosen = options()
+    stage = ClassifyStage(options=chosen, settings=chosen.numbers.classify)
+    learner = stage.build(replace(facts(), held_out=(1, 3)), {}, ())
+    assert isinstance(learner, Probed)
+    for index, value in enumerate((0.25, 1.0, 0.75, 1.0)):
+        accumulator(learner).maps[index, :2] = value
+        accumulator(learner).counts[index, :2] = 1
+
+    means = learner.mean_attention()
+
+    assert (means["red"], means["green"]) == (0.5, 0.5)
+    assert np.isnan(means["blue"])
+    assert classify_learner(accumulate=False).mean_attention() == {}
+
+
+def test_what_has_no_value_is_not_written_on_a_card(tmp_path: Path) -> None:
+    learner = classify_learner(accumulate=False)
+    learner.predictor(learner.module).save(tmp_path, metrics={"miou": 0.5, "iou_red": float("nan")})
+
+    assert read_card(tmp_path).metrics == {"miou": 0.5}
 
 
 def test_a_trunk_begins_with_given_weights_and_its_norms_stay(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ class AccumulationSettings(Config):
         How much of a running average stays.
     accept
         ``topk``: maps of a patch's classes that are among its K highest logits, K being the
-        number of its classes. ``prob``: those whose probability reaches `min_prob`.
+        number of its classes. All that are equal at rank K pass, so that the order of classes decides
+        nothing; a sort would pass K of them. ``prob``: those whose probability reaches `min_prob`.
     min_prob
         See `accept`.
     start_epoch
@@ -161,11 +162,12 @@ class AttentionAccumulator:
         is_known = self.counts[rows] > 0
         return np.where(is_known[:, :, None, None], self.maps[rows], last)
 
-    def class_means(self) -> NDArray[np.float64]:
-        """Return the mean of the maps of each class, (C,); NaN without any. See `SATURATED`."""
+    def class_means(self, *, without: Sequence[int] = ()) -> NDArray[np.float64]:
+        """Return the mean of the maps of each class, (C,), but for some patches; NaN without any. See `SATURATED`."""
+        is_known = self.counts > 0
+        is_known[list(without)] = False
         means = np.full(self.counts.shape[1], np.nan)
-        for label in range(len(means)):
-            known = self.counts[:, label] > 0
+        for label, known in enumerate(is_known.T):
             if known.any():
                 means[label] = self.maps[known, label].mean(dtype=np.float64)
         return means

@@ -237,6 +237,8 @@ class TrainingFacts:
         Fingerprint of each store, by name.
     patches
         Patches of all stores, by whose numbers batches know them; 0 where batches hold crops.
+    held_out
+        Numbers of those by which models are judged.
     white, volume
         What of an image is white and has no label, and what a network of volumes gets; else None.
     """
@@ -248,6 +250,7 @@ class TrainingFacts:
     crop_px: int
     training_data: dict[str, str]
     patches: int = 0
+    held_out: tuple[int, ...] = ()
     white: WhiteRule | None = None
     volume: VolumeInput | None = None
 

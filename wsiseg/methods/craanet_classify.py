@@ -113,12 +113,17 @@ class ClassifyLearner:
         The classifier and its accumulator.
     options
         Of the method.
+    held_out
+        Numbers of the patches that it is judged by and does not learn from.
     """
 
-    def __init__(self, card: ModelCard, module: AccumulatingNet, options: CraanetOptions) -> None:
+    def __init__(
+        self, card: ModelCard, module: AccumulatingNet, options: CraanetOptions, *, held_out: tuple[int, ...] = ()
+    ) -> None:
         self._card = card
         self._module = module
         self._options = options
+        self._held_out = held_out
         self._settings = options.numbers.classify
         self._watch = ClassifierWatch(card.labels, self._settings)
 
@@ -173,6 +178,13 @@ class ClassifyLearner:
             ]
         )
 
+    def mean_attention(self) -> dict[str, float]:
+        """Return how far attention has spread over the training patches, by class; see `Probed`."""
+        if not self._options.accumulate:
+            return {}
+        means = self._module.accumulator.class_means(without=self._held_out)
+        return dict(zip(self._card.labels.names, means.tolist(), strict=True))
+
     def rate_of(self, name: str) -> float:
         """Return 10 for the head."""
         return self._settings.rate_of(name.removeprefix("net.classifier."))
@@ -181,18 +193,17 @@ class ClassifyLearner:
         """Tell at the end of each epoch how far attention has spread, and what has gone wrong."""
         self._watch.tell(clock)
         epochs = self._settings.epochs
-        if not (self._options.accumulate and clock.ends_epoch(epochs) and is_first()):
+        if not (clock.ends_epoch(epochs) and is_first()):
             return
-        means = self._module.accumulator.class_means()
-        for label, mean in zip(self._card.labels.labels, means, strict=True):
+        for name, mean in self.mean_attention().items():
             if np.isnan(mean):
                 continue
-            logger.info("attention of %s has a mean of %.3f in epoch %d", label.name, mean, clock.epoch(epochs))
+            logger.info("attention of %s has a mean of %.3f in epoch %d", name, mean, clock.epoch(epochs))
             if mean > SATURATED:
                 logger.warning(
                     "attention of %s is nearly everywhere (its mean is %.2f): labels made of it say little; "
                     "train for fewer epochs, or pass --set options.accumulation.mode=mean",
-                    label.name,
+                    name,
                     mean,
                 )
 
@@ -263,4 +274,4 @@ class ClassifyStage:
         accumulator = AttentionAccumulator(
             facts.patches if options.accumulate else 0, classes, (side, side), options.accumulation
         )
-        return ClassifyLearner(card, AccumulatingNet(net, accumulator), options)
+        return ClassifyLearner(card, AccumulatingNet(net, accumulator), options, held_out=facts.held_out)

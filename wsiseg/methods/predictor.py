@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -84,7 +85,9 @@ class NetPredictor:
 
     def save(self, folder: Path, *, metrics: Mapping[str, float], half: bool = False) -> None:
         """Write a checkpoint to `folder` with measured values; `half` stores weights in 16 bits."""
-        card = self.card.model_copy(update={"metrics": dict(metrics)})
+        # Classes that are nowhere have no value, and JSON has no word for that.
+        known = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        card = self.card.model_copy(update={"metrics": known})
         checkpoint.save(folder, card, self._net.state_dict(), half=half)
 
     def _instance_head(self) -> InstanceHead:

@@ -91,6 +91,13 @@ class Probed(Protocol):
         """
         ...
 
+    def mean_attention(self) -> dict[str, float]:
+        """Return the mean, 0 … 1, of the accumulated maps of each class, by its name; nothing where none are kept.
+
+        Only patches that it learns from count. NaN for a class of which there is no map yet.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Labelled:

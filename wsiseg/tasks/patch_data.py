@@ -114,6 +114,7 @@ def patch_data(patches: PatchSet, *, name: str, layer: str | None, training_data
         crop_px=patches.patch_px,
         training_data=training_data,
         patches=len(patches),
+        held_out=() if validation is None else tuple(validation.indices.tolist()),
         white=info.white,
     )
     return PatchData(patches=patches, known=known, info=info, validation=validation, facts=facts)

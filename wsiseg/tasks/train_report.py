@@ -15,7 +15,8 @@ from wsiseg.metrics.confusion import ConfusionMatrix, count_confusion
 from wsiseg.tasks.patch_masks import BALANCE, COVERAGE
 from wsiseg.tasks.pictures import Panel, covered, encoded, keys, png, render, shaded, some
 from wsiseg.tasks.train_job import PAGE
-from wsiseg.training.log import CURVES
+from wsiseg.training.log import CURVES, VALIDATION, read_table
+from wsiseg.training.probe import LABEL_MIOU
 from wsiseg.training.validation import dense_maps
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def write_report(
         ],
         classes=keys(labels),
         curves=[(stage, encoded((folder / stage / CURVES).read_bytes())) for stage in _with_curves(folder, models)],
+        is_probed=any(LABEL_MIOU in row for stage in models for row in read_table(folder / stage / VALIDATION)),
         shown=data.known.present.mean(axis=0).tolist(),
         balance=_balance(folder, labels),
         scores=[(stage, *_shown(matrix)) for stage, matrix in found.items()],

@@ -19,7 +19,7 @@ from wsiseg.nets.devices import choose_dtype, in_best_layout
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
 from wsiseg.training.batches import Awaited
-from wsiseg.training.log import TRAINING, VALIDATION, Table, draw_curves
+from wsiseg.training.log import TRAINING, VALIDATION, Table, draw_curves, of_classes_last
 from wsiseg.training.optimiser import make_optimiser, set_rates
 from wsiseg.training.ranks import Ranks
 from wsiseg.training.state import Remedy, TrainingState, seed_all
@@ -274,6 +274,7 @@ class _Run:
         # The first process alone writes down how good labels are, and keeps what they are made of.
         if self.probe is not None and self.ranks.is_first:
             metrics |= self.probe.measure(clock, self.ranks.device)
+        metrics = of_classes_last(metrics)
         if self.ranks.is_first:
             self.metrics.append({"step": self.state.step, **metrics})
         if metrics[self.validation.metric] > self.state.best:
@@ -293,7 +294,10 @@ class _Run:
             self.state.save(self.folder / STATE, self.plan)
             self.saved_at = time.monotonic()
         if self.ranks.is_first and (is_stopping or self.is_time(self.settings.validate_every)):
-            draw_curves(self.folder, metric=self.validation.metric if self.validation is not None else "")
+            metric, labels = "", None
+            if self.validation is not None:
+                metric, labels = self.validation.metric, self.learner.predictor(self.state.judged).spec.labels
+            draw_curves(self.folder, metric=metric, labels=labels)
         if is_stopping and self.state.step < self.settings.steps:
             raise self.stop.error()
 

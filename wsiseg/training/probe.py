@@ -9,6 +9,7 @@ import numpy as np
 
 from wsiseg.labels import IGNORE
 from wsiseg.metrics.confusion import ConfusionMatrix, count_confusion
+from wsiseg.training.log import CLASS_ATTENTION
 from wsiseg.training.patch_batches import in_order, masked_patches
 from wsiseg.white import white_pixels
 
@@ -53,7 +54,10 @@ class Probe:
         self._white = spec.white
 
     def measure(self, clock: Clock, device: torch.device) -> dict[str, float]:
-        """Return the metrics by name, as an audit of the labels would tell them; once at the end of each epoch."""
+        """Return the metrics by name, once at the end of each epoch: what an audit of the labels would tell of them.
+
+        Beside it, the mean attention of each class that labels are made of.
+        """
         counts = np.zeros((self._classes, self._classes + 1))
         for crops in in_order(self._known, _BATCH):
             labels = self._learner.probe(crops.dressed(device), clock)
@@ -61,4 +65,7 @@ class Probe:
                 images = crops.images.permute(0, 2, 3, 1).numpy()
                 labels[np.stack([white_pixels(image, self._white) for image in images])] = IGNORE
             counts += count_confusion(labels, crops.targets[_TRUTH].numpy(), classes=self._classes).counts
-        return {LABEL_MIOU: float(np.nan_to_num(ConfusionMatrix(counts=counts).scores()["miou"]))}
+        miou = float(np.nan_to_num(ConfusionMatrix(counts=counts).scores()["miou"]))
+        return {LABEL_MIOU: miou} | {
+            f"{CLASS_ATTENTION}{name}": mean for name, mean in self._learner.mean_attention().items()
+        }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
+from wsiseg.training.log import CLASS_IOU
 from wsiseg.training.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -55,10 +56,10 @@ class TeacherCheck:
         self._bad = 0
 
     def measure(self, clock: Clock, device: torch.device) -> dict[str, float]:
-        """Return the teacher's metrics by name, each with ``teacher_`` before it."""
+        """Return the teacher's metrics over all classes by name, each with ``teacher_`` before it."""
         metrics = self._validation.measure(self._learner.teacher(self._learner.module), Ranks(device=device))
         self._look(metrics[self._validation.metric], clock)
-        return {f"teacher_{name}": value for name, value in metrics.items()}
+        return {f"teacher_{name}": value for name, value in metrics.items() if not name.startswith(CLASS_IOU)}
 
     def _look(self, score: float, clock: Clock) -> None:
         if self._baseline is None or clock.progress < _GROWN_UP or score >= self._baseline:

@@ -15,6 +15,7 @@ from wsiseg.labels import IGNORE
 from wsiseg.metrics.confusion import ConfusionMatrix, count_confusion
 from wsiseg.metrics.instances import InstanceTally, tally_instances
 from wsiseg.metrics.overlaps import count_overlaps
+from wsiseg.training.log import CLASS_IOU
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +82,8 @@ class Validation:
     def measure(self, predictor: Predictor, ranks: Ranks) -> dict[str, float]:
         """Return the metrics by name; ranks share the patches and get the same values.
 
-        Warns of classes that go unfound again and again.
+        Of classes also the IoU of each, NaN for one that is neither there nor found. Warns of classes that go
+        unfound again and again.
         """
         mine = [
             self._tally(predictor, source, source.whole(index), ranks.device)
@@ -89,11 +91,15 @@ class Validation:
         ]
         everyone = [tally for part in ranks.gather(mine) for tally in part]
         pooled = type(everyone[0]).stack(everyone).pool(np.ones(len(everyone), dtype=np.int64))
-        if isinstance(pooled, ConfusionMatrix) and ranks.is_first:
-            self._tell_unfound(pooled)
         scores = pooled.scores()
         # Where nothing counts there is nothing to be proud of.
-        return {name: float(np.nan_to_num(scores[name])) for name in self._names}
+        told = {name: float(np.nan_to_num(scores[name])) for name in self._names}
+        if isinstance(pooled, ConfusionMatrix):
+            if ranks.is_first:
+                self._tell_unfound(pooled)
+            each = pooled.class_scores()["iou"].tolist()
+            told |= {f"{CLASS_IOU}{name}": iou for name, iou in zip(self._classes, each, strict=True)}
+        return told
 
     def _tell_unfound(self, pooled: ConfusionMatrix) -> None:
         """Warn of the classes of which not a pixel was found in the last few validations."""

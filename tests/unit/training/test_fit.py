@@ -166,6 +166,8 @@ def test_what_a_probe_tells_stands_beside_each_validation(source: Source, tmp_pa
 
     rows = read_table(tmp_path / "run" / "validation.csv")
     assert [(row["step"], row["label_miou"]) for row in rows] == [(4, 0.03), (8, 0.07), (12, 0.11)]
+    means = ["miou", "fw_iou", "pixel_accuracy", "mean_dice", "label_miou"]
+    assert list(rows[0]) == ["step", *means, "iou_background", "iou_gland"]
     assert checkpoint.read_card(tmp_path / "run" / "last").metrics["label_miou"] == 0.11
 
 

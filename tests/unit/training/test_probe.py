@@ -40,6 +40,9 @@ class Guessing:
         first = batch.targets["present"].argmax(dim=1).to(torch.uint8)
         return first[:, None, None].repeat(1, SIDE, SIDE).numpy()
 
+    def mean_attention(self) -> dict[str, float]:
+        return {"fat": 0.25, "stroma": float("nan")}
+
 
 @pytest.fixture
 def source(tmp_path: Path, make_patch_store: MakePatchStore) -> Source:
@@ -77,7 +80,14 @@ def test_each_patch_is_shown_once_as_it_is_stored_with_what_its_mask_holds(sourc
 
 def test_labels_are_judged_where_the_truth_is_known(source: Source) -> None:
     # Half of what is called fat is fat, all of it was found, and gland was not.
-    assert Probe(Guessing(), source, spec()).measure(CLOCK, CPU) == {LABEL_MIOU: pytest.approx((1 / 2 + 0) / 2)}
+    assert Probe(Guessing(), source, spec()).measure(CLOCK, CPU)[LABEL_MIOU] == pytest.approx((1 / 2 + 0) / 2)
+
+
+def test_how_far_attention_has_spread_stands_beside_it(source: Source) -> None:
+    told = Probe(Guessing(), source, spec()).measure(CLOCK, CPU)
+
+    assert list(told) == [LABEL_MIOU, "attention_fat", "attention_stroma"]
+    assert told["attention_fat"] == 0.25
 
 
 def test_what_counts_as_white_has_no_label(source: Source) -> None:
@@ -85,10 +95,10 @@ def test_what_counts_as_white_has_no_label(source: Source) -> None:
 
     # Half of the fat, which is a quarter of all, has lost its label.
     told = Probe(Guessing(), source, spec(white)).measure(CLOCK, CPU)
-    assert told == {LABEL_MIOU: pytest.approx((1 / 4) / (1 / 4 + 1 / 4 + 1 / 2) / 2)}
+    assert told[LABEL_MIOU] == pytest.approx((1 / 4) / (1 / 4 + 1 / 4 + 1 / 2) / 2)
 
 
 def test_without_a_mask_that_holds_something_there_is_nothing_to_be_proud_of(source: Source) -> None:
     empty = Source(patches=source.patches, layer="truth", indices=np.array([5]))
 
-    assert Probe(Guessing(), empty, spec()).measure(CLOCK, CPU) == {LABEL_MIOU: 0}
+    assert Probe(Guessing(), empty, spec()).measure(CLOCK, CPU)[LABEL_MIOU] == 0

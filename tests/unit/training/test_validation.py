@@ -1,4 +1,4 @@
-"""A class of which nothing is found is spoken of, once that has lasted."""
+"""Each class is judged, and one of which nothing is found is spoken of, once that has lasted."""
 
 from __future__ import annotations
 
@@ -55,6 +55,14 @@ def said(found: list[int], caplog: pytest.LogCaptureFixture, ranks: Ranks | None
         messages.append(" ".join(record.getMessage() for record in caplog.records))
         caplog.clear()
     return messages
+
+
+def test_the_iou_of_each_class_is_told_where_it_has_one() -> None:
+    found = validation().measure(Stubborn(0), Ranks())  # type: ignore[arg-type]
+
+    assert list(found) == ["miou", "fw_iou", "pixel_accuracy", "mean_dice", "iou_a", "iou_b", "iou_c"]
+    assert (found["iou_a"], found["iou_b"], found["miou"]) == (0.75, 0.0, 0.375)
+    assert np.isnan(found["iou_c"])
 
 
 def test_a_class_that_is_there_and_never_found_is_named_from_the_third_time_on(
