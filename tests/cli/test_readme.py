@@ -10,7 +10,9 @@ import typer.main
 
 from wsiseg import errors
 from wsiseg.cli.app import app
-from wsiseg.errors import WsisegError
+from wsiseg.config import load
+from wsiseg.errors import ConfigError, WsisegError
+from wsiseg.methods.registry import PATCH_METHODS, get_patch_method
 
 README = Path(__file__).parents[2] / "README.md"
 LINES = sorted(
@@ -42,3 +44,27 @@ def test_every_exit_code_is_told() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, WsisegError)]
 
     assert told == {0, *(kind.exit_code for kind in kinds)}
+
+
+def test_what_is_linked_is_there() -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8"))
+
+    assert {"wsiseg/methods/craanet.py", "wsiseg/methods/mlps_presets.py"} <= set(links)
+    assert [link for link in links if not (README.parent / link).exists()] == []
+
+
+def _is_option(name: str, setting: str) -> bool:
+    method = get_patch_method(name)
+    assert method is not None
+    try:
+        load(method.options, overrides=[setting])
+    except ConfigError:
+        return False
+    return True
+
+
+def test_options_of_methods_exist() -> None:
+    told = re.findall(r"--set options\.([^` ]+)", README.read_text(encoding="utf-8"))
+
+    assert len(told) > 2
+    assert [one for one in told if not any(_is_option(name, one) for name in PATCH_METHODS)] == []

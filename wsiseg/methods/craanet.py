@@ -12,7 +12,8 @@ words point to. Chosen here, and not known from the article, are
 - the backbones: ResNet-38d for the classifier; for the segmentation network ResNet-101 at output
   stride 16 with the decoder of DeepLabV3+ (without one, at 8, is nearer to the wording of the abstract);
   colours as they are, not normalised; first weights;
-- class residual attention [2]_: 1 head of temperature 1, residual weight 0.3;
+- class residual attention [2]_: 1 head of temperature 1, residual weight 0.3; temperatures go with the number of heads,
+  as published, and are no option of their own;
 - accumulation [3]_, whose rule is the published one: rectified scores by their maximum, positions keep
   the highest value (or mean, or average of decay 0.9), maps count from epoch 2 where the class is among
   the K highest logits (or has a probability of 0.1), hiding what was seen is off; validation patches are
@@ -21,7 +22,8 @@ words point to. Chosen here, and not known from the article, are
 - reliable labels [4]_: of each class the 60 % with the highest attention (40 % are published) above
   0.1 (published), no rule for conflicts, no conditional random field;
 - the weight of the dense energy [4]_, 1 in a normalised form, converted from the published 1e-7 by
-  measurement on synthetic patches; ranges of 100 px and 15 grey levels are published, a scale of 1/4 is not;
+  measurement on synthetic patches; ranges of 100 px and 15 grey levels are published, a scale of 1/4 is not; it acts
+  from the first update, as published, and cannot be made to wait;
 - the sum of two contrasts [5]_ [6]_ at weight 0.1; temperatures 0.1 and 0.07, 128 channels, 1024 samples,
   100 views and the start after an eighth of the training are published there; centres with a momentum of
   0.99, one for each class, and no relabelling are not;

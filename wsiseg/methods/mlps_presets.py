@@ -21,7 +21,7 @@ PresetName = Literal["paper", "official-code"]
 
 
 class AttentionSettings(Config):
-    """Schedule of progressive dropout attention; see `dropout_mu`.
+    """Schedule of progressive dropout attention, whose mu begins at 1, as published; see `dropout_mu`.
 
     Parameters
     ----------
