@@ -13,6 +13,7 @@ from PIL import Image
 from tests.patch_makers import write_patches
 from wsiseg.errors import DataError, StoppedError, StoreError
 from wsiseg.ingestion import IngestSettings
+from wsiseg.ingestion.layouts import LAYOUTS
 from wsiseg.labels import IGNORE, LabelMap
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
@@ -161,6 +162,33 @@ def test_masks_of_a_published_layout_are_ingested_as_they_were(tmp_path: Path) -
     found = second.read_labels("labels", range(len(second)))
     np.testing.assert_array_equal(found, first.read_labels(NAMES["deep"], known.indices))
     assert (found == IGNORE).any()
+
+
+@pytest.mark.parametrize(
+    ("layout", "colours"),
+    [
+        ("luad-histoseg", [(205, 51, 51), (0, 255, 0), (65, 105, 225), (255, 165, 0)]),
+        ("bcss-wsss", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (153, 0, 255)]),
+    ],
+)
+def test_masks_of_published_data_sets_have_their_indices_and_colours(
+    layout: str, colours: list[tuple[int, int, int]], tmp_path: Path, make_patch_store: MakePatchStore
+) -> None:
+    labels = LAYOUTS[layout].labels
+    assert labels is not None
+    made = make_patch_store(tmp_path / "s.zarr", np.zeros((1, SIDE, SIDE, 3), np.uint8))
+    known = labelled(made, labels)
+
+    export(known, tmp_path / "out", labels)
+
+    mask = made.read_labels(NAMES["deep"], [0])[0]
+    (path,) = (tmp_path / "out" / "PM_deep").iterdir()
+    with Image.open(path) as found:
+        assert found.mode == "P"
+        indices, shown = np.asarray(found), np.asarray(found.convert("RGB"))
+    assert set(np.unique(indices)) == {0, 1, 2, 3, 4}
+    np.testing.assert_array_equal(indices, np.where(mask == IGNORE, 4, mask))
+    np.testing.assert_array_equal(shown, np.array([*colours, (255, 255, 255)])[indices])
 
 
 def test_other_masks_are_ingested_as_they_were(images: Known, tmp_path: Path) -> None:

@@ -75,8 +75,9 @@ def export_masks(
         If `stop` was requested; what is written stays.
     """
     files = _file_names(known.patches, known.indices)
-    published = next((layout.excluded for layout in LAYOUTS.values() if layout.labels == labels), None)
-    unlabelled = IGNORE if published is None else published
+    is_published = any(layout.kind == "classes" and layout.labels == labels for layout in LAYOUTS.values())
+    # Where these data sets say white, which is the value after their last class.
+    unlabelled = len(labels) if is_published else IGNORE
     told = {
         "layers": dict(names),
         "classes": {label.name: label.index for label in labels.labels},
