@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from wsiseg.config import load
 from wsiseg.errors import DataError, MethodError
 from wsiseg.labels import LabelMap
 from wsiseg.methods.base import TrainingFacts
@@ -15,8 +16,11 @@ from wsiseg.methods.mlps_classify import ClassifyStage
 from wsiseg.methods.mlps_options import MlpsOptions
 from wsiseg.methods.mlps_segment import SegmentStage
 from wsiseg.methods.pair_options import CLASSIFY
+from wsiseg.methods.registry import get_patch_method
+from wsiseg.methods.stages import LabelStage
 from wsiseg.nets.classifiers import build_classifier
 from wsiseg.nets.gated import ActivationMaps
+from wsiseg.nets.taps import TapClassifier
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +62,33 @@ def test_a_file_is_for_the_classifier_whose_early_layers_it_freezes(
     assert "1 arrays have no place in the network (extra)" in caplog.text
 
 
+@pytest.mark.parametrize("method", ["mlps", "craanet"])
+def test_downloaded_weights_freeze_the_early_layers_of_the_classifier(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import timm
+
+    create, asked = timm.create_model, []
+
+    def offline(name: str, *, pretrained: bool, features_only: bool, output_stride: int) -> object:
+        asked.append(pretrained)
+        return create(name, features_only=features_only, output_stride=output_stride)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    chosen = get_patch_method(method)
+    assert chosen is not None
+    stage, *_ = chosen.stages(load(chosen.options, options={"backbone": BACKBONE, "init": "imagenet"}))
+    assert not isinstance(stage, LabelStage)
+
+    module = stage.build(FACTS, {}, ()).module
+
+    (trunk,) = (layer for layer in module.modules() if isinstance(layer, TapClassifier))
+    assert any(asked)
+    assert trunk.is_frozen
+    # Norms have one dimension, and the first layers more.
+    assert {value.requires_grad for value in trunk.parameters() if value.ndim > 1} == {True, False}
+
+
 @pytest.mark.parametrize("kept", ["one array", "other widths", "all but an average"])
 def test_a_file_without_what_would_be_frozen_is_refused(kept: str, weights: Path, tmp_path: Path) -> None:
     whole = load_file(weights)
@@ -85,6 +116,8 @@ def test_random_weights_are_warned_of_and_nothing_is_frozen(tmp_path: Path, capl
     pair = segment.build(FACTS, {CLASSIFY: tmp_path / "classify"}, ("a",))
 
     assert "the segmentation network begins with random weights" in caplog.text
+    # Beside the published backbone of the classifier, --init imagenet would be refused.
+    assert "--set options.init_segmenter=imagenet" in caplog.text
     is_learning = {name.partition(".")[0]: value.requires_grad for name, value in pair.module.named_parameters()}
     assert is_learning == {"segmenter": True, "classifier": False}
     other = SegmentStage(options=MlpsOptions(backbone="resnet10t"), settings=options.resolved().segment)
@@ -105,5 +138,3 @@ def test_a_file_begins_the_segmentation_network_on_the_same_backbone_too(weights
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file of weights"):
         classifier(MlpsOptions(backbone=BACKBONE, init=str(tmp_path / "gone.pth")))
-    # Beside the published backbone of the classifier, --init imagenet would be refused.
-    assert "--set options.init_segmenter=imagenet" in caplog.text

@@ -43,6 +43,17 @@ def test_logits_are_the_sum_of_what_positions_add(images: Tensor, heads: int) ->
     torch.testing.assert_close(found.parts.sum(dim=(1, 3, 4)), logits)
 
 
+def test_the_published_trunk_sees_an_eighth_of_the_resolution() -> None:
+    with torch.device("meta"):
+        net = build_described({"arch": ATTENDING, "backbone": "resnet38d"}, 3, 4)
+        assert isinstance(net, AttentionMaps)
+        for height, width in ((224, 224), (96, 128)):
+            found = net.classifier.attended(torch.zeros(2, 3, height, width))
+            assert found.scores.shape == found.attention.shape == (2, 1, 4, height // 8, width // 8)
+            assert found.logits.shape == (2, 4)
+    assert net.stride == 8
+
+
 def test_without_a_residual_weight_logits_are_mean_scores(images: Tensor) -> None:
     classifier = built(residual_weight=0).classifier
     with torch.inference_mode():

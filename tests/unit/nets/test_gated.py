@@ -44,6 +44,26 @@ def test_where_nothing_is_seen_the_most_probable_class_is_the_guess(images: torc
         assert (net(images).argmax(dim=1) == 1).all()
 
 
+@pytest.mark.parametrize(("changes", "threshold"), [({}, 0.25), ({"threshold": 0.6}, 0.6)])
+def test_classes_up_to_the_threshold_have_no_map(
+    changes: dict[str, float], threshold: float, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = {key: value for key, value in CLASSIFIER.items() if key != "threshold"}
+    net = build_described({**described, **changes}, 3, 3).eval()
+    assert isinstance(net, ActivationMaps)
+    net.classifier.fc8.weight.data.fill_(1)
+    features = torch.ones(2, net.classifier.fc8.in_channels, 4, 6)
+    # All classes are seen alike; the first and the last are certain.
+    prob = torch.tensor([[0.99, threshold - 0.01, 0.99], [0.99, threshold + 0.01, 0.99]])
+    monkeypatch.setattr(net.classifier, "tapped", lambda _: ((features,) * 3, prob.logit()))
+
+    with torch.inference_mode():
+        shares = net(images).softmax(dim=1)
+
+    expected = torch.tensor([[1 / 2, 0, 1 / 2], [1 / 3, 1 / 3, 1 / 3]])[:, :, None, None].expand_as(shares)
+    torch.testing.assert_close(shares, expected, rtol=0, atol=1e-4)
+
+
 def test_a_pair_shuts_out_what_its_classifier_does_not_see(images: torch.Tensor) -> None:
     torch.manual_seed(0)
     net = build_described(PAIR, 3, 3).eval()

@@ -22,17 +22,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIDE = 8
+LAYERS = ("red", "green", "blue")
 
 
 def patches(count: int = 10) -> Any:  # noqa: ANN401 - stands in for a store
-    """Return a stand-in for a store whose labels equal the red of its images."""
+    """Return a stand-in for a store whose layers of labels equal the red, green and blue of its images."""
     images = np.random.default_rng(0).integers(0, 255, (count, SIDE, SIDE, 3), dtype=np.uint8)
     labels: NDArray[np.uint8] = np.random.default_rng(1).integers(0, 2, (count, 2), dtype=np.uint8)
     labels[:, 0] |= ~labels.any(axis=1)
     return SimpleNamespace(
         splits=np.resize(np.array(["train", ""], dtype=np.object_), count),
         read_images=lambda indices: images[np.asarray(indices)],
-        read_labels=lambda _, indices: images[np.asarray(indices), ..., 0],
+        read_labels=lambda layer, indices: images[np.asarray(indices), ..., LAYERS.index(layer)],
         read_image_labels=lambda _, indices: labels[np.asarray(indices)],
         image_layers={"classes": ImageLayerInfo(labels=LabelMap.from_names(("tumour", "stroma"), background=False))},
         images=images,
@@ -49,7 +50,7 @@ class Store(SimpleNamespace):
 
 def batches(count: int = 10, **changes: Any) -> tuple[Any, PatchBatches]:  # noqa: ANN401
     store = Store(**vars(patches(count)))
-    known = replace(known_patches(store, "classes", ("train", "")), layers={"red": "in-store"})
+    known = replace(known_patches(store, "classes", ("train", "")), layers={name: name for name in LAYERS})
     chosen: dict[str, Any] = {"batch_size": 4, "last_batch": "keep", "flips": "square", "blur_px": 0.0, "seed": 0}
     chosen |= changes
     return store, PatchBatches(known, **chosen)
@@ -105,10 +106,11 @@ def test_images_and_labels_are_turned_alike_and_the_symmetry_undoes_it() -> None
     seen = set()
     for number in range(12):
         batch = row.make(number)
-        for image, red, index, symmetry in zip(
-            batch.images, batch.targets["red"], batch.targets["index"], batch.targets["symmetry"], strict=True
+        masks = torch.stack([batch.targets[name] for name in LAYERS], dim=1)
+        for image, layers, index, symmetry in zip(
+            batch.images, masks, batch.targets["index"], batch.targets["symmetry"], strict=True
         ):
-            assert torch.equal(image[0].long(), red)
+            assert torch.equal(image.long(), layers)
             back = turned_back(image, int(symmetry)).permute(1, 2, 0).numpy()
             np.testing.assert_array_equal(back, store.images[int(index)])
             seen.add(int(symmetry))
@@ -138,7 +140,7 @@ def test_blur_spares_labels() -> None:
     differs = False
     for number in range(6):
         one, two = (row.make(number).dressed(torch.device("cpu")) for row in (plain, blurred))
-        assert torch.equal(one.targets["red"], two.targets["red"])
+        assert all(torch.equal(one.targets[name], two.targets[name]) for name in LAYERS)
         differs |= not torch.equal(one.images, two.images)
     assert differs
 
