@@ -22,7 +22,7 @@ from wsiseg.inference.walk import Walk
 from wsiseg.journal import Journal
 from wsiseg.labels import LabelMap
 from wsiseg.methods.base import PredictorSpec
-from wsiseg.stores.mask_store import Layer, MaskStore
+from wsiseg.stores.mask_store import MaskStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from wsiseg.inference.forward import Tta
     from wsiseg.slides.base import Slide
     from wsiseg.stopping import Stop
+    from wsiseg.stores.mask_layers import Layer
     from wsiseg.white import WhiteRule
 
 
@@ -122,6 +123,7 @@ def job_on(
     tissue: NDArray[np.bool_] | None = None,
     margin_px: int = 24,
     bands: int = 1,
+    with_probs: bool = False,
 ) -> Iterator[Job]:
     """Give the job of one slide at its own resolution, with `bands` rows of cells to a band."""
     spec = predictor.spec
@@ -139,7 +141,11 @@ def job_on(
         folder / "prediction.zarr",
         canvas=canvas,
         labels=spec.labels,
-        layers=("classes", "uncertainty", *(("instances",) if is_instance else ())),
+        layers=(
+            *("classes", "uncertainty"),
+            *(("instances",) if is_instance else ()),
+            *(("probability",) if with_probs else ()),
+        ),
         band_px=walk.band_px,
     )
     with Journal(folder / "journal", {}) as journal:

@@ -26,8 +26,8 @@ OPTIONS = {
     "models": "--json action model",
     "predict": """--amp --batch-size --blend --compile --config --device --dry-run --fail-fast --format --label-png
         --list --manifest --max-ram --model --mpp --num-shards --num-workers --output --overlap --overwrite --polygons
-        --probability --qupath-origin --reader --set --shard-index --simplify --slide-dir --slide-mpp --time-limit --tissue
-        --tta -o slides""",
+        --probability --qupath-origin --reader --set --shard-index --simplify --slide-dir --slide-mpp --time-limit
+        --tissue --tta -o slides""",
     "evaluate": """--bootstrap --classes --config --csv --ignore-index --json --mpp --num-classes --output --seed --set
         --task --tolerance -o pred truth""",
     "demo": "--output -o",

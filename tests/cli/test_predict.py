@@ -129,6 +129,29 @@ def test_a_semantic_model_gives_classes(tmp_path: Path, run: Callable[..., Resul
     assert store.read("uncertainty", store.canvas.window).any()
 
 
+@pytest.mark.parametrize("task", ["instance", "semantic"])
+def test_probabilities_are_kept_on_request(
+    tmp_path: Path, run: Callable[..., Result], request: pytest.FixtureRequest, task: str
+) -> None:
+    slide, model = make_slide(tmp_path / "a.svs"), request.getfixturevalue(f"{task}_model")
+    arguments = (slide, "--model", model, "-o", tmp_path / "out", "--polygons", "none", "--tissue", "none")
+
+    result = run(*arguments, "--probability")
+    without = run(*arguments)
+
+    assert result.code == 0
+    store = MaskStore.open(tmp_path / "out/a/prediction.zarr")
+    probs, classes = store.read("probability", store.canvas.window), store.read("classes", store.canvas.window)
+    assert store.layers[-1] == "probability"
+    assert len(probs) == (1 if task == "instance" else 3)
+    if task == "semantic":
+        assert np.abs(probs.sum(axis=0, dtype=np.int64) - 255).max() <= 2
+        np.testing.assert_array_equal(np.take_along_axis(probs, classes[None], axis=0)[0], probs.max(axis=0))
+    OmeImage.from_zarr(zarr.open_group(tmp_path / "out/a/prediction.zarr/probability", mode="r"))
+    assert without.code == 5
+    assert "probability differ" in without.err
+
+
 def test_white_belongs_to_no_class_where_the_model_has_a_rule(tmp_path: Path, run: Callable[..., Result]) -> None:
     model = save_tiny_model(tmp_path / "model", task="semantic", white=WhiteRule())
     pixels = np.random.default_rng(0).integers(60, 160, (150, 260, 3)).astype(np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Literal
@@ -75,11 +76,13 @@ def worked_off(
     tissue: NDArray[np.bool_] | None = None,
     batch_size: int = 3,
     threads: int = 1,
+    with_probs: bool = False,
 ) -> Iterator[Job]:
     """Give the job of an image when all of it is done."""
+    slide = ArraySlide(pixels)
     with (
         tempfile.TemporaryDirectory() as folder,
-        job_on(Path(folder), ArraySlide(pixels), predictor, blend=blend, bands=bands, tissue=tissue) as job,
+        job_on(Path(folder), slide, predictor, blend=blend, bands=bands, tissue=tissue, with_probs=with_probs) as job,
     ):
         run(job, predictor, blend=blend, batch_size=batch_size, threads=threads)
         yield job
@@ -121,6 +124,32 @@ def test_objects_are_the_same_however_the_slide_is_cut(
         check_table(job.objects(), ids)
 
 
+@settings(deadline=None, max_examples=15)
+@given(
+    st.integers(1, 120),
+    st.integers(1, 120),
+    st.integers(16, 48),
+    st.tuples(st.sampled_from(BLENDS), st.integers(1, 3)),
+    st.sampled_from(("semantic", "instance")),
+)
+def test_probabilities_are_those_of_the_whole_however_the_slide_is_cut(
+    width: int, height: int, core: int, how: tuple[Blend, int], task: Literal["semantic", "instance"]
+) -> None:
+    blend, bands = how
+    pixels = np.random.default_rng(core).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    predictor = FakePredictor(task=task, tile_px=core + 16)
+    is_tissue = np.random.default_rng(width).random((-(-height // core), -(-width // core))) < 0.8
+    inside = np.kron(is_tissue, np.ones((core, core), dtype=np.bool_))[:height, :width]
+
+    with worked_off(pixels, predictor, blend=blend, bands=bands, tissue=is_tissue, with_probs=True) as job:
+        found = read(job, "probability").astype(np.int64)
+    maps = whole(predictor, pixels)
+    probs = maps if task == "semantic" else predictor.foreground(maps)[None]
+    expected = np.where(inside, np.rint(255 * probs), 0)
+    np.testing.assert_allclose(found, expected, atol=1)
+    assert not found[:, ~inside].any()
+
+
 def glassy(width: int, height: int, *, seed: int) -> NDArray[np.uint8]:
     """Return tissue with bright spots of all sizes and bright lines as thin and long as the halo of a tile and more."""
     rng = np.random.default_rng(seed)
@@ -150,11 +179,12 @@ def test_bare_glass_has_no_class_whatever_the_network_says_and_however_the_slide
     is_tissue = np.random.default_rng(seed).random(grid_shape) < 0.8
     inside = np.kron(is_tissue, np.ones((core, core), dtype=np.bool_))[:height, :width]
 
-    with worked_off(pixels, predictor, blend=blend, tissue=is_tissue, threads=2) as job:
-        classes, uncertainty = read(job, "classes"), read(job, "uncertainty")
+    with worked_off(pixels, predictor, blend=blend, tissue=is_tissue, threads=2, with_probs=True) as job:
+        classes, uncertainty, probs = read(job, "classes"), read(job, "uncertainty"), read(job, "probability")
     is_bare = white_pixels(pixels, WhiteRule(min_area_px=min_area_px)) | ~inside
     np.testing.assert_array_equal(classes == 254, is_bare)
     assert not uncertainty[is_bare].any()
+    np.testing.assert_array_equal(probs.any(axis=0), ~is_bare)
 
 
 class Killed(BaseException):
@@ -183,17 +213,17 @@ def test_interrupted_work_ends_in_the_same_bytes(seed: int, tmp_path: Path, monk
     grid_shape = (-(-200 // core), -(-90 // core))
     tissue = np.random.default_rng(core).random(grid_shape) < 0.8
     tissue[100 // core, 70 // core] = True  # damage where nobody looks is not noticed
+    begun = partial(
+        job_on, slide=slide, predictor=predictor, blend=blend, bands=bands, tissue=tissue, with_probs=seed % 4 != 1
+    )
 
-    with job_on(tmp_path / "one", slide, predictor, blend=blend, bands=bands, tissue=tissue) as job:
+    with begun(tmp_path / "one") as job:
         run(job, predictor, blend=blend, batch_size=batch)
         lost = job.holes
     kills = 0
     is_done = False
     while not is_done:
-        with (
-            job_on(tmp_path / "other", slide, predictor, blend=blend, bands=bands, tissue=tissue) as job,
-            killing_after(random.randint(1, 6 + 8 * kills)),
-        ):
+        with begun(tmp_path / "other") as job, killing_after(random.randint(1, 6 + 8 * kills)):
             try:
                 run(job, predictor, blend=blend, batch_size=batch)
                 is_done = True

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wsiseg.stores.mask_store import Layer
+    from wsiseg.stores.mask_layers import Layer
 
 LABELS = LabelMap.from_names(("background", "tumour", "stroma"))
 
@@ -144,6 +144,47 @@ def test_the_store_is_valid_ome_zarr(tmp_path: Path, mpp: float | None) -> None:
     label = json.loads((tmp_path / "p.zarr/labels/classes/zarr.json").read_text())["attributes"]["ome"]["image-label"]
     assert {"label-value": 1, "class": "tumour"} in label["properties"]
     assert {"label-value": 255, "class": "Not analysed"} in label["properties"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "planes", "shown"),
+    [
+        (("classes", "uncertainty", "probability"), ["background", "tumour", "stroma"], [False, True, True]),
+        (("classes", "uncertainty", "instances", "probability"), ["object"], [True]),
+    ],
+)
+def test_probabilities_lie_beside_the_labels_as_an_image_with_a_named_channel_for_each_class(
+    tmp_path: Path, layers: tuple[Layer, ...], planes: list[str], shown: list[bool]
+) -> None:
+    path, canvas = tmp_path / "p.zarr", Canvas(SIZE, Scale(1.0), 0.5)
+    store = MaskStore.create(path, canvas=canvas, labels=LABELS, layers=layers, band_px=256)
+    shape = (len(planes), SIZE.height, SIZE.width)
+    values = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    values[:, :256] = 0
+    for band in range(store.bands):
+        store.write("probability", store.shard(band, 0), values[..., *store.shard(band, 0).slices])
+    build_pyramid(store, workers=1)
+
+    store = MaskStore.open(path)
+    part = Window(1, 250, 30, 20)
+    np.testing.assert_array_equal(store.read("probability", part), values[..., *part.slices])
+    for level in range(store.levels):
+        coarse = store.read("probability", _whole(store.level_size(level)), level=level)
+        np.testing.assert_array_equal(coarse, values[:, :: 2**level, :: 2**level])
+    written = [store.shard_path("probability", store.shard(band, 0)) for band in range(store.bands)]
+    assert [file.exists() for file in written] == [False, *[True] * (store.bands - 1)]
+    image = Image.from_zarr(zarr.open_group(path / "probability", mode="r"))
+    (pyramid,) = image.ome_attributes.multiscales
+    assert [axis.name for axis in pyramid.axes] == ["c", "y", "x"]
+    scales = [dataset.coordinateTransformations[0] for dataset in pyramid.datasets]
+    assert [scale.model_dump()["scale"] for scale in scales[:2]] == [[1, 0.5, 0.5], [1, 1, 1]]
+    channels = json.loads((path / "probability/zarr.json").read_text())["attributes"]["ome"]["omero"]["channels"]
+    assert [(channel["label"], channel["active"]) for channel in channels] == list(zip(planes, shown, strict=True))
+    colours = [bytes(label.colour).hex().upper() for label in LABELS.labels]
+    assert [channel["color"] for channel in channels] == (colours if len(planes) > 1 else ["FFFFFF"])
+    labels = Image.from_zarr(zarr.open_group(path, mode="r")).labels
+    assert labels is not None
+    assert "probability" not in labels.label_paths
 
 
 def test_equal_contents_give_equal_bytes(tmp_path: Path) -> None:

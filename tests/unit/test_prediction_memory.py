@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,10 @@ SPEC = PredictorSpec(
     task="instance", labels=LabelMap.from_names(("a", "b")), mpp=0.5, tile_px=576, halo_px=32, channels=3
 )
 WANTED = Load(batch_size=8, readers=4, finders=4)
+SEMANTIC = replace(SPEC, task="semantic", channels=4, labels=LabelMap.from_names(tuple("abcd")))
+
+estimated = partial(estimate, on_cpu=True, with_probs=False)
+fitted = partial(fit, on_cpu=True, with_probs=False)
 
 
 def walk(side: int) -> Walk:
@@ -31,14 +36,30 @@ def test_height_costs_nothing_and_width_little() -> None:
     low = walk_over(Canvas(Size(40_000, 10_000), Scale(1.0), 0.5), SPEC, PredictSettings())
     one = Load(batch_size=1, readers=1, finders=1)
 
-    assert estimate(one, low, SPEC, on_cpu=True) == estimate(one, walk(40_000), SPEC, on_cpu=True)
-    assert estimate(one, walk(40_000), SPEC, on_cpu=True) < 3000 * MIB
+    assert estimated(one, low, SPEC) == estimated(one, walk(40_000), SPEC)
+    assert estimated(one, walk(40_000), SPEC) < 3000 * MIB
+
+
+@pytest.mark.parametrize(("spec", "planes"), [(SPEC, 1), (SEMANTIC, 4)])
+def test_probabilities_cost_two_bands_of_each_plane_and_no_height(spec: PredictorSpec, planes: int) -> None:
+    one = Load(batch_size=1, readers=0, finders=1)
+    more = []
+    for height in (5_000, 80_000):
+        canvas = Canvas(Size(80_000, height), Scale(1.0), 0.5)
+        geometry = walk_over(canvas, spec, PredictSettings())
+        more.append(estimated(one, geometry, spec, with_probs=True) - estimated(one, geometry, spec))
+
+    assert more[0] == more[1]
+    assert more[0] == pytest.approx(2 * planes * 512 * 80_000, rel=0.1)
+    # What each thread holds when coarser resolutions are made is more than that at last.
+    many = replace(one, finders=32)
+    assert estimated(many, geometry, spec, with_probs=True) - estimated(many, geometry, spec) > 10 * more[0]
 
 
 def test_batches_shrink_first_then_threads() -> None:
-    roomy = fit(WANTED, walk(20_000), SPEC, on_cpu=True, limit=64 << 30)
-    need = estimate(replace(WANTED, batch_size=2), walk(20_000), SPEC, on_cpu=True)
-    tight = fit(WANTED, walk(20_000), SPEC, on_cpu=True, limit=int(need / 0.9) + 1)
+    roomy = fitted(WANTED, walk(20_000), SPEC, limit=64 << 30)
+    need = estimated(replace(WANTED, batch_size=2), walk(20_000), SPEC)
+    tight = fitted(WANTED, walk(20_000), SPEC, limit=int(need / 0.9) + 1)
 
     assert roomy == WANTED
     assert tight == replace(WANTED, batch_size=2)
@@ -46,7 +67,7 @@ def test_batches_shrink_first_then_threads() -> None:
 
 def test_too_little_memory_is_said_with_what_is_needed() -> None:
     with pytest.raises(ConfigError, match=r"needs about \d\.\d GiB of memory and may take 0\.5 GiB"):
-        fit(WANTED, walk(20_000), SPEC, on_cpu=True, limit=512 * MIB)
+        fitted(WANTED, walk(20_000), SPEC, limit=512 * MIB)
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,14 @@ def predict(
         MaskFormat | None,
         typer.Option("--format", help="tiff adds a pyramidal OME-TIFF. Default zarr.", rich_help_panel=OUTPUTS),
     ] = None,
+    probability: Annotated[
+        bool,
+        typer.Option(
+            "--probability",
+            help="Keep the probability of each class (of objects: of any), 0 to 255, in prediction.zarr/probability.",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = False,
     device: Device = "auto",
     batch_size: Annotated[
         str, typer.Option("--batch-size", help="Tiles at once, or auto.", rich_help_panel=RUN)
@@ -176,7 +184,15 @@ def predict(
     from wsiseg.tasks.predict import PredictJob
     from wsiseg.tasks.predict import predict as run
 
-    options = {"model": model, "mpp": mpp, "overlap": overlap, "blend": blend, "tta": tta, "amp": amp}
+    options = {
+        "model": model,
+        "mpp": mpp,
+        "overlap": overlap,
+        "blend": blend,
+        "tta": tta,
+        "amp": amp,
+        "probability": probability or None,
+    }
     nested = {
         "tissue.method": tissue,
         "outputs.polygons": polygons,

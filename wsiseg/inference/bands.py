@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from wsiseg.atomic import sync, sync_names
-from wsiseg.stores.mask_store import DTYPES
+from wsiseg.stores.mask_layers import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsiseg.geometry import Window
-    from wsiseg.stores.mask_store import LabelArray, Layer, MaskStore
+    from wsiseg.stores.mask_layers import LabelArray, Layer
+    from wsiseg.stores.mask_store import MaskStore
 
 # Stands on pixels of objects that were dropped, so that whether they were does not decide who gets the pixels.
 CLAIMED: Final = np.uint32(0xFFFFFFFF)
@@ -39,33 +40,33 @@ class Bands:
 
     def get(self, layer: Layer, window: Window) -> LabelArray:
         """Return a copy of what is painted in `window`; what the store holds unwritten where nothing is."""
-        values = np.full((window.height, window.width), self._store.fill(layer), dtype=DTYPES[layer])
+        values = np.full(self._store.shape(layer, window), self._store.fill(layer), dtype=DTYPES[layer])
         for key, place, part in self._parts(layer, window):
             shard = self._shards.get(key)
             if shard is not None:
-                values[part.within(window).slices] = shard[part.within(place).slices]
+                values[..., *part.within(window).slices] = shard[..., *part.within(place).slices]
         return values
 
     def paint(
         self, layer: Layer, window: Window, values: LabelArray, *, where: NDArray[np.bool_] | None = None
     ) -> None:
-        """Paint `values`, (window.height, window.width), on the pixels `where` says, or on all."""
+        """Paint `values`, of the layer's shape in `window`, on the pixels that `where`, (H, W), says, or on all."""
         fill = self._store.fill(layer)
         for key, place, part in self._parts(layer, window):
             inner = part.within(window).slices
             if key not in self._shards:
-                if not (values[inner] != fill if where is None else where[inner]).any():
+                if not (values[..., *inner] != fill if where is None else where[inner]).any():
                     continue
                 # Fresh zeros take no memory until they are painted.
-                blank = np.zeros((place.height, place.width), dtype=DTYPES[layer])
+                blank = np.zeros(self._store.shape(layer, place), dtype=DTYPES[layer])
                 if fill:
                     blank.fill(fill)
                 self._shards[key] = blank
-            target = self._shards[key][part.within(place).slices]
+            target = self._shards[key][..., *part.within(place).slices]
             if where is None:
-                target[:] = values[inner]
+                target[:] = values[..., *inner]
             else:
-                np.copyto(target, values[inner], where=where[inner])
+                np.copyto(target, values[..., *inner], where=where[inner])
 
     def write_settled(self, bottom: int, right: int) -> None:
         """Write the shards above `bottom` and left of `right` to disk and give up their memory."""
@@ -89,7 +90,7 @@ class Bands:
         if file.exists():
             # The journal must never know of a band that a power cut can take away, nor the name of its file or folder.
             sync(file)
-            for folder in file.parents[:3]:
+            for folder in file.parents[: shard.ndim + 1]:
                 sync_names(folder)
 
     def _parts(self, layer: Layer, window: Window) -> Iterator[tuple[tuple[Layer, int, int], Window, Window]]:

@@ -106,9 +106,8 @@ def segment(
         clock = _Clock(job, begun=begun, advance=advance)
         blender = Blender(job.walk, channels=spec.channels, blend=blend, tile_px=spec.tile_px)
         steps = _steps(job, outputs, blender, spec=spec, start=start, clock=clock, holes=holes, glass=glass)
-        labels = ordered_map(
-            partial(label_step, predictor=network.predictor), steps, workers=load.finders, ahead=2 * load.finders
-        )
+        label = partial(label_step, predictor=network.predictor, with_probs="probability" in job.store.layers)
+        labels = ordered_map(label, steps, workers=load.finders, ahead=2 * load.finders)
         painter = Painter(job, start)
         with closing(labels):
             for step in labels:

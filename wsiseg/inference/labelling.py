@@ -56,6 +56,9 @@ class StepLabels:
         uint8 (H, W) over the block for semantic models, or None.
     uncertainty
         uint8 (H, W) over the block, or None where no tile has been.
+    probs
+        uint8 (classes, H, W) over the block, the probability of each class, 0 … 255, or (1, H, W), that of any
+        object; None where they are not asked for or no tile has been.
     found
         Objects of the unit for instance models, or None.
     """
@@ -63,20 +66,25 @@ class StepLabels:
     step: Step
     classes: NDArray[np.uint8] | None
     uncertainty: NDArray[np.uint8] | None
+    probs: NDArray[np.uint8] | None
     found: Found | None
 
 
-def label_step(step: Step, predictor: Predictor) -> StepLabels:
-    """Return the labels of one step; safe from several threads at once."""
+def label_step(step: Step, predictor: Predictor, *, with_probs: bool) -> StepLabels:
+    """Return the labels of one step, `with_probs` with probabilities; safe from several threads at once."""
     found = find_objects(predictor, step.context) if step.context is not None else None
     if step.maps is None:
-        return StepLabels(step=step, classes=None, uncertainty=None, found=found)
+        return StepLabels(step=step, classes=None, uncertainty=None, probs=None, found=found)
+    classes = None
     if predictor.spec.task == "instance":
-        inside = predictor.foreground(step.maps)
-        return StepLabels(step=step, classes=None, uncertainty=entropy(np.stack((inside, 1 - inside))), found=found)
-    index_of = np.array([label.index for label in predictor.spec.labels.labels], dtype=np.uint8)
-    classes = index_of[step.maps.argmax(axis=0)]
-    return StepLabels(step=step, classes=classes, uncertainty=entropy(step.maps), found=None)
+        probs = predictor.foreground(step.maps)[None]
+        uncertainty = entropy(np.concatenate((probs, 1 - probs)))
+    else:
+        probs, uncertainty = step.maps, entropy(step.maps)
+        index_of = np.array([label.index for label in predictor.spec.labels.labels], dtype=np.uint8)
+        classes = index_of[probs.argmax(axis=0)]
+    kept = in_bytes(probs) if with_probs else None
+    return StepLabels(step=step, classes=classes, uncertainty=uncertainty, probs=kept, found=found)
 
 
 def entropy(probs: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -93,4 +101,13 @@ def entropy(probs: NDArray[np.float32]) -> NDArray[np.uint8]:
     clipped = np.clip(probs, 1e-7, 1)
     bits = -np.einsum("chw,chw->hw", clipped, np.log(clipped))
     scaled: NDArray[np.uint8] = np.rint(np.clip(bits * (255 / np.log(len(probs))), 0, 255)).astype(np.uint8)
+    return scaled
+
+
+def in_bytes(probs: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return probabilities, float32 (classes, H, W), as 0 … 255."""
+    scaled = np.empty(probs.shape, dtype=np.uint8)
+    # Class by class: intermediate results of all at once are many times as large as what comes out.
+    for plane, prob in zip(scaled, probs, strict=True):
+        plane[:] = np.rint(np.clip(prob, 0, 1) * 255)
     return scaled

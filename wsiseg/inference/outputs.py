@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from wsiseg.progress import Advance, Progress
     from wsiseg.slides.base import Slide
     from wsiseg.stopping import Stop
-    from wsiseg.stores.mask_store import Layer, MaskStore
+    from wsiseg.stores.mask_layers import Layer
+    from wsiseg.stores.mask_store import MaskStore
 
     Step = tuple[str, Callable[[], object]]
 

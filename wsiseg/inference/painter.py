@@ -47,6 +47,8 @@ class Painter:
         step, bands = labels.step, self._bands
         if labels.uncertainty is not None:
             bands.paint("uncertainty", step.window, labels.uncertainty, where=step.is_labelled)
+        if labels.probs is not None:
+            bands.paint("probability", step.window, labels.probs, where=step.is_labelled)
         if labels.classes is not None:
             bands.paint("classes", step.window, labels.classes, where=step.is_labelled)
         if step.is_unreadable is not None and step.is_unreadable.any():

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from wsiseg.progress import Progress
     from wsiseg.slides.base import Slide
     from wsiseg.stopping import Stop
-    from wsiseg.stores.mask_store import Layer
+    from wsiseg.stores.mask_layers import Layer
     from wsiseg.white import WhiteRule
 
 logger = logging.getLogger(__name__)
@@ -100,9 +100,15 @@ def predict_slide(slide: Slide, network: Network, target: Target, *, progress: P
     begun = time.monotonic()
     spec = network.predictor.spec
     plan = plan_slide(slide, spec, target.settings)
-    load = fit(target.load, plan.walk, spec, on_cpu=network.device.type == "cpu", limit=target.max_ram)
+    load = fit(
+        target.load,
+        plan.walk,
+        spec,
+        on_cpu=network.device.type == "cpu",
+        with_probs=target.settings.probability,
+        limit=target.max_ram,
+    )
     work = target.folder / WORK
-    layers: tuple[Layer, ...] = ("classes", "uncertainty")
     # Outputs can be asked for anew: the labels they are made from do not depend on them.
     with Journal(work / JOURNAL, settled(target.plan)) as journal:
         _sweep(target.folder)
@@ -110,7 +116,7 @@ def predict_slide(slide: Slide, network: Network, target: Target, *, progress: P
             target.folder / PREDICTION,
             canvas=plan.canvas,
             labels=spec.labels,
-            layers=(*layers, "instances") if spec.task == "instance" else layers,
+            layers=_layers(spec, target.settings),
             band_px=plan.walk.band_px,
         )
         job = Job(
@@ -224,6 +230,12 @@ def clear(folder: Path) -> None:
     for name in (PREDICTION, WORK):
         if (folder / name).exists():
             shutil.rmtree(folder / name)
+
+
+def _layers(spec: PredictorSpec, settings: PredictSettings) -> list[Layer]:
+    objects: list[Layer] = ["instances"] if spec.task == "instance" else []
+    probs: list[Layer] = ["probability"] if settings.probability else []
+    return ["classes", "uncertainty", *objects, *probs]
 
 
 def _sweep(folder: Path) -> None:

@@ -74,6 +74,8 @@ class PredictSettings(Config):
         Pixels around a unit that its objects are found in; the radius of the largest object and more.
     white
         Whether bare glass gets no class, where the model knows what is bare glass.
+    probability
+        Whether to keep the probability of each class, or of any object, beside the labels.
     tissue
         Where to look; the method ``auto`` is ``otsu`` for slides and ``none`` for plain images.
     outputs
@@ -88,6 +90,7 @@ class PredictSettings(Config):
     amp: Literal["auto", "fp16", "bf16", "off"] = "auto"
     margin_px: int = Field(default=64, ge=8)
     white: bool = True
+    probability: bool = False
     tissue: TissueSettings = TissueSettings(method=AUTO)
     outputs: OutputSettings = OutputSettings()
 

@@ -4,9 +4,11 @@
 
     prediction.zarr/         an image of its own, the uncertainty
      ├─ s0, s1, …            uint8, entropy 0 … 1 as 0 … 255, each level half the one before
-     └─ labels/
-         ├─ classes/s0 …     uint8, class indices; 254 = no class (where none is a background), 255 = not analysed
-         └─ instances/s0 …   uint32, object ids; 0 = background (instance models only)
+     ├─ labels/
+     │   ├─ classes/s0 …     uint8, class indices; 254 = no class (where none is a background), 255 = not analysed
+     │   └─ instances/s0 …   uint32, object ids; 0 = background (instance models only)
+     └─ probability/s0 …     uint8 (c, y, x), probability 0 … 1 of each class as 0 … 255, or of any object (instance
+                             models); 0 for all of them where there is no class or nothing is analysed (on request)
 
 A *band* is one row of shards as high as one chunk; a shard has one writer and is written
 once and whole. Shards that hold nothing but background, or no class, are not written.
@@ -14,37 +16,33 @@ once and whole. Shards that hold nothing but background, or no class, are not wr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
 from pydantic import ValidationError
-from zarr.codecs import ZstdCodec
 
 from wsiseg.atomic import atomic_path
 from wsiseg.errors import StoreError
 from wsiseg.geometry import Canvas, Scale, Size, Window
 from wsiseg.labels import LabelMap
-from wsiseg.stores import ome
+from wsiseg.stores.mask_layers import (
+    DTYPES,
+    KEY,
+    LabelArray,
+    Layer,
+    count_levels,
+    level_size,
+    make_store,
+    place_of,
+    shard_width,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-Layer = Literal["classes", "instances", "uncertainty"]
-LabelArray: TypeAlias = NDArray[np.unsignedinteger]
-
 SCHEMA_VERSION: Final = 1
-DTYPES: Final[dict[Layer, type[np.uint8 | np.uint32]]] = {
-    "classes": np.uint8,
-    "instances": np.uint32,
-    "uncertainty": np.uint8,
-}
-# Long shards keep the number of files low; low ones keep little of a band in memory.
-_SHARD_WIDTH_PX: Final = 8192
-_COARSEST_PX: Final = 1024
-_KEY: Final = "wsiseg"
 
 
 class MaskStore:
@@ -64,7 +62,7 @@ class MaskStore:
             self.layers: tuple[Layer, ...] = tuple(layer for layer in get_args(Layer) if layer in about["layers"])
             self.band_px = int(about["band_px"])
             self._arrays = {
-                layer: [_array(group, f"{_place(layer)}s{level}") for level in range(_levels(self.canvas.size))]
+                layer: [_array(group, f"{place_of(layer)}s{level}") for level in range(count_levels(self.canvas.size))]
                 for layer in self.layers
             }
         except (KeyError, TypeError, ValueError, ValidationError) as error:
@@ -85,7 +83,7 @@ class MaskStore:
         canvas, labels
             What the layers mean.
         layers
-            ``classes`` and ``uncertainty``, and ``instances`` for instance models.
+            ``classes`` and ``uncertainty``, ``instances`` for instance models, and ``probability`` on request.
         band_px
             Canvas pixels of a chunk's side, which is the height of a band.
 
@@ -110,7 +108,7 @@ class MaskStore:
                 raise StoreError("another prediction is here already", where=path, mend="Use --overwrite")
             return store
         with atomic_path(path) as temporary:
-            _make(temporary, canvas, labels, about)
+            make_store(temporary, canvas, labels, about)
         return cls._opened(path, mode="r+")
 
     @classmethod
@@ -146,7 +144,7 @@ class MaskStore:
     @property
     def levels(self) -> int:
         """Return the number of resolutions."""
-        return _levels(self.canvas.size)
+        return count_levels(self.canvas.size)
 
     @property
     def bands(self) -> int:
@@ -156,7 +154,11 @@ class MaskStore:
     @property
     def shard_px(self) -> int:
         """Return the width of a shard in pixels."""
-        return _shard_width(self.band_px)
+        return shard_width(self.band_px)
+
+    def shape(self, layer: Layer, window: Window) -> tuple[int, ...]:
+        """Return the shape of a layer's values in `window`: (H, W), or (C, H, W) where it has planes."""
+        return (*self._arrays[layer][0].shape[:-2], window.height, window.width)
 
     def fill(self, layer: Layer) -> int:
         """Return what a layer holds where nothing was written."""
@@ -164,7 +166,7 @@ class MaskStore:
 
     def level_size(self, level: int) -> Size:
         """Return the pixels of one resolution; each is half the one before, rounded up."""
-        return _level_size(self.canvas.size, level)
+        return level_size(self.canvas.size, level)
 
     def read(self, layer: Layer, window: Window, *, level: int = 0) -> LabelArray:
         """Return a piece of a layer.
@@ -181,18 +183,19 @@ class MaskStore:
         Returns
         -------
         LabelArray
-            (window.height, window.width); see the head of this module for types and values.
+            (window.height, window.width), probabilities (C, window.height, window.width); see the head of this
+            module for types and values.
 
         Raises
         ------
         StoreError
             If the layer does not exist or a shard is damaged.
         """
-        values: LabelArray = np.empty((window.height, window.width), dtype=DTYPES[layer])
         try:
+            values: LabelArray = np.empty(self.shape(layer, window), dtype=DTYPES[layer])
             # Shard by shard: zarr holds the chunks of a whole request beside what it returns.
             for part in window.split(Size(self.shard_px, self.band_px)):
-                values[part.within(window).slices] = self._arrays[layer][level][part.slices]
+                values[..., *part.within(window).slices] = self._arrays[layer][level][..., *part.slices]
         except KeyError as error:
             raise StoreError(f"there is no layer {layer}", where=self.path) from error
         except (OSError, RuntimeError, ValueError) as error:
@@ -209,7 +212,7 @@ class MaskStore:
         window
             One or more whole shards, clipped at the edge of the canvas.
         values
-            (window.height, window.width).
+            As `read` returns them.
 
         Raises
         ------
@@ -217,14 +220,15 @@ class MaskStore:
             If the disk is full or cannot be written.
         """
         try:
-            self._arrays[layer][level][window.slices] = values
+            self._arrays[layer][level][..., *window.slices] = values
         except OSError as error:
             raise StoreError(f"cannot be written: {error.strerror}", where=self.path) from error
 
     def shard_path(self, layer: Layer, window: Window) -> Path:
         """Return the file of the shard that begins at the corner of `window`; missing if it is all background."""
         row, column = window.y // self.band_px, window.x // self.shard_px
-        return self.path / f"{_place(layer)}s0" / "c" / str(row) / str(column)
+        planes = ["0"] * (self._arrays[layer][0].ndim - 2)
+        return self.path.joinpath(f"{place_of(layer)}s0", "c", *planes, str(row), str(column))
 
     def shard(self, band: int, column: int, *, level: int = 0) -> Window:
         """Return the place of a shard, clipped at the edge of the canvas."""
@@ -232,45 +236,8 @@ class MaskStore:
         return full.clipped(self.level_size(level))
 
 
-def _make(path: Path, canvas: Canvas, labels: LabelMap, about: dict[str, Any]) -> None:  # Any: JSON
-    count = _levels(canvas.size)
-    layers: list[Layer] = about["layers"]
-    root = zarr.open_group(path, mode="w", zarr_format=3)
-    root.attrs.put(
-        {
-            "ome": {"version": ome.VERSION, "multiscales": [ome.multiscales("uncertainty", canvas, count)]},
-            _KEY: about,
-        }
-    )
-    names = [layer for layer in layers if layer != "uncertainty"]
-    root.create_group("labels", attributes={"ome": {"version": ome.VERSION, "labels": names}})
-    for name in names:
-        meaning = ome.class_label(labels) if name == "classes" else ome.instance_label()
-        described = {
-            "version": ome.VERSION,
-            "multiscales": [ome.multiscales(name, canvas, count)],
-            "image-label": meaning,
-        }
-        root.create_group(f"labels/{name}", attributes={"ome": described})
-    band: int = about["band_px"]
-    for layer in layers:
-        for level in range(count):
-            size = _level_size(canvas.size, level)
-            is_map = layer == "classes" and "instances" not in layers
-            root.create_array(
-                f"{_place(layer)}s{level}",
-                shape=(size.height, size.width),
-                dtype=DTYPES[layer],
-                chunks=(band, band),
-                shards=(band, _shard_width(band)),
-                compressors=ZstdCodec(level=3),
-                fill_value=labels.no_class if is_map else 0,
-                dimension_names=("y", "x"),
-            )
-
-
 def _about(group: zarr.Group) -> dict[str, Any]:  # Any: JSON
-    about = group.attrs.asdict().get(_KEY, {})
+    about = group.attrs.asdict().get(KEY, {})
     return about if isinstance(about, dict) else {}
 
 
@@ -279,22 +246,3 @@ def _array(group: zarr.Group, path: str) -> zarr.Array[Any]:  # Any: either kind
     if not isinstance(array, zarr.Array):
         raise TypeError(path)
     return array
-
-
-def _place(layer: Layer) -> str:
-    return "" if layer == "uncertainty" else f"labels/{layer}/"
-
-
-def _shard_width(band_px: int) -> int:
-    return band_px * max(1, _SHARD_WIDTH_PX // band_px)
-
-
-def _level_size(size: Size, level: int) -> Size:
-    return Size(-(-size.width // 2**level), -(-size.height // 2**level))
-
-
-def _levels(size: Size) -> int:
-    count = 1
-    while max(_level_size(size, count - 1).width, _level_size(size, count - 1).height) > _COARSEST_PX:
-        count += 1
-    return count

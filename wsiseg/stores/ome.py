@@ -24,8 +24,8 @@ _NOT_ANALYSED_RGBA: Final = [128, 128, 128, 255]
 Json = dict[str, Any]
 
 
-def multiscales(name: str, canvas: Canvas, levels: int) -> Json:
-    """Return the description of a pyramid ``s0``, ``s1``, … whose levels halve.
+def multiscales(name: str, canvas: Canvas, levels: int, *, has_channels: bool = False) -> Json:
+    """Return the description of a pyramid ``s0``, ``s1``, … whose levels halve in y and x, after channels if any.
 
     Lengths are in micrometres where the canvas has a physical scale, else in canvas pixels.
     """
@@ -33,13 +33,16 @@ def multiscales(name: str, canvas: Canvas, levels: int) -> Json:
     # exactly and no level needs a translation.
     unit = {"unit": "micrometer"} if canvas.mpp is not None else {}
     pixel = canvas.mpp if canvas.mpp is not None else 1.0
+    channels = [{"name": "c", "type": "channel"}] if has_channels else []
     return {
         "name": name,
-        "axes": [{"name": axis, "type": "space", **unit} for axis in ("y", "x")],
+        "axes": [*channels, *({"name": axis, "type": "space", **unit} for axis in ("y", "x"))],
         "datasets": [
             {
                 "path": f"s{level}",
-                "coordinateTransformations": [{"type": "scale", "scale": [pixel * 2**level, pixel * 2**level]}],
+                "coordinateTransformations": [
+                    {"type": "scale", "scale": [*(1.0 for _ in channels), pixel * 2**level, pixel * 2**level]}
+                ],
             }
             for level in range(levels)
         ],
@@ -75,4 +78,19 @@ def instance_label() -> Json:
         "version": VERSION,
         "colors": [{"label-value": 0, "rgba": [0, 0, 0, 0]}],
         "source": {"image": "../../"},
+    }
+
+
+def channels(labels: LabelMap) -> Json:
+    """Return the ``omero`` block of an image with values 0 … 255 for each class; a background begins hidden."""
+    return {
+        "channels": [
+            {
+                "label": label.name,
+                "color": bytes(label.colour).hex().upper(),
+                "active": label.index != labels.no_class,
+                "window": {"min": 0, "max": 255, "start": 0, "end": 255},
+            }
+            for label in labels.labels
+        ]
     }

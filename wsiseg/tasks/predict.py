@@ -211,10 +211,11 @@ class _Runner:
         spec = network.predictor.spec
         plan = plan_slide(slide, spec, settings)
         on_cpu = network.device.type == "cpu"
-        memory = estimate(load, plan.walk, spec, on_cpu=on_cpu) / 2**30
+        with_probs = settings.probability
+        memory = estimate(load, plan.walk, spec, on_cpu=on_cpu, with_probs=with_probs) / 2**30
         size, area = plan.canvas.size, plan.tissue.area_mm2
         tissue = "" if area is None else f" on {area:.3g} mm² of tissue"
-        layers = 6 if spec.task == "instance" else 2
+        layers = 6 + with_probs if spec.task == "instance" else 2 + with_probs * spec.channels
         disk = plan.tiles * plan.walk.core_px**2 * layers / 8 / 1e6
         return (
             f"{plan.tiles:,} {'tile' if plan.tiles == 1 else 'tiles'} of {spec.tile_px} px{tissue}, canvas {size}, "
