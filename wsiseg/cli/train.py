@@ -30,8 +30,8 @@ def train(
         str | None,
         typer.Option(
             "--method",
-            help="How to learn: supervised; from few labels mean-teacher; from patch labels mlps, or craanet "
-            "(reconstructed). Default supervised.",
+            help="How to learn: supervised; from few labels mean-teacher, pgfanet or ugmcl; from patch labels mlps, or "
+            "craanet (reconstructed). Default supervised.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -39,8 +39,8 @@ def train(
         str | None,
         typer.Option(
             "--arch",
-            help="unet-gn, deeplabv3+, or an architecture of segmentation-models-pytorch (unet, fpn, …). "
-            "Default unet-gn.",
+            help="unet-gn, dual-unet, pgfanet, deeplabv3+, or an architecture of segmentation-models-pytorch (unet, "
+            "fpn, …); for volumes unet3d or vnet. Default unet-gn, or the method's own.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -79,7 +79,8 @@ def train(
         str | None,
         typer.Option(
             "--head",
-            help="semantic for classes; flow, hv or star for objects; auto by the layer. Default auto.",
+            help="semantic for classes; flow, hv, star, level-set or ternary for objects; auto by layer and method. "
+            "Default auto.",
             rich_help_panel=MODEL,
         ),
     ] = None,
