@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsiseg.atomic import write_bytes
-from wsiseg.checkpoint import read
-from wsiseg.config import load, save
+from wsiseg.config import load
 from wsiseg.errors import ConfigError
 from wsiseg.lock import locked
 from wsiseg.methods.base import TrainingFacts
@@ -19,16 +17,15 @@ from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
 from wsiseg.stores.volume_store import is_volume_store
 from wsiseg.tasks.train_data import fingerprints, training_data
-from wsiseg.tasks.train_job import CONFIG, LABELLED, TrainReport, clear, plan_of, with_steps, with_usual
+from wsiseg.tasks.train_fit import Work, carry_out
+from wsiseg.tasks.train_job import with_usual
 from wsiseg.tasks.train_patches import train_on_patches
 from wsiseg.tasks.train_volumes import train_on_volumes
 from wsiseg.tiling.reading import open_patches
 from wsiseg.training.batches import Batches
-from wsiseg.training.fit import BEST, LAST, STATE, fit
 from wsiseg.training.ranks import joined
 from wsiseg.training.state import seed_all
 from wsiseg.training.streams import TwoStreams, unlabelled_batches
-from wsiseg.training.teacher_check import Taught, TeacherCheck
 from wsiseg.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -37,12 +34,9 @@ if TYPE_CHECKING:
     from wsiseg.methods.base import Encode
     from wsiseg.progress import Progress
     from wsiseg.tasks.train_data import TrainingData
-    from wsiseg.tasks.train_job import TrainConfig, TrainJob
+    from wsiseg.tasks.train_job import TrainConfig, TrainJob, TrainReport
     from wsiseg.training.ranks import Ranks
     from wsiseg.training.sources import Source
-
-# What torch says where batch normalisation in training sees a single value; its error has no kind of its own.
-_ALONE: Final = "more than 1 value per channel"
 
 
 def train(job: TrainJob, progress: Progress = SILENT, stop: Stop | None = None) -> TrainReport:
@@ -98,62 +92,16 @@ def _train_on_images(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop
         training_data=fingerprints(job.stores, stores),
     )
     learner = stage.build(facts)
-    batches = _batches(data, learner.encode, config, ranks)
-    settings = with_steps(config, batches)
-    resolved = config.model_copy(
-        update={"options": options.model_dump(mode="json"), "layer": data.layer, "mpp": mpp, "fit": settings}
+    work = Work(
+        learner=learner,
+        batches=_batches(data, learner.encode, config, ranks),
+        config=config.model_copy(update={"options": options.model_dump(mode="json"), "layer": data.layer, "mpp": mpp}),
+        facts=facts,
+        chosen=data.chosen,
+        data=_told(data),
+        judge=partial(Validation, data.held_out) if data.held_out else None,
     )
-    if ranks.is_first:
-        if job.overwrite:
-            clear(job.output)
-        if not (job.output / STATE).exists():
-            save(resolved, job.output / CONFIG)
-            if data.chosen is not None:
-                write_bytes(job.output / LABELLED, "".join(f"{name}\n" for name in data.chosen).encode())
-        progress.say(_summary(learner.module, data, ranks, batches.images_per_batch * settings.accumulate))
-    ranks.wait()
-    validation = Validation(data.held_out, learner.predictor(learner.module).spec) if data.held_out else None
-    probe = _teacher_check(learner, data, config) if data.held_out and isinstance(learner, Taught) else None
-    try:
-        report = fit(
-            learner,
-            batches,
-            settings,
-            job.output,
-            validation=validation,
-            probe=probe,
-            plan=plan_of(resolved, facts, data.chosen),
-            ranks=ranks,
-            stop=stop,
-            progress=progress,
-        )
-    except ValueError as error:
-        if _ALONE not in str(error):
-            raise
-        raise ConfigError(
-            "this network normalises features of whole images over the batch, which one image does not allow",
-            where="--batch-size",
-            mend="Pass 2 or more",
-        ) from error
-    is_best = not math.isnan(report.best)
-    folder = job.output / (BEST if is_best else LAST)
-    return TrainReport(fit=report, checkpoint=folder, is_first=ranks.is_first, is_best=is_best)
-
-
-def _teacher_check(learner: Taught, data: TrainingData, config: TrainConfig) -> TeacherCheck:
-    """Return what judges the teacher beside its student."""
-    validation = Validation(data.held_out, learner.teacher(learner.module).spec)
-    baseline = None
-    if config.baseline is not None:
-        card = read(config.baseline).card
-        if validation.metric not in card.metrics:
-            raise ConfigError(
-                f"the model has no {validation.metric} of validation to compare with",
-                where=f"baseline {config.baseline}",
-                mend="Name a run with validation on the same kind of labels",
-            )
-        baseline = card.metrics[validation.metric]
-    return TeacherCheck(learner, validation, baseline=baseline)
+    return carry_out(work, job, ranks, progress, stop)
 
 
 def _batches(data: TrainingData, encode: Encode, config: TrainConfig, ranks: Ranks) -> Batches | TwoStreams:
@@ -172,17 +120,12 @@ def _batches(data: TrainingData, encode: Encode, config: TrainConfig, ranks: Ran
     return TwoStreams(labelled, unlabelled_batches(data.unlabelled, batch_size=size, **shared))
 
 
-def _summary(module: Any, data: TrainingData, ranks: Ranks, batch: int) -> str:  # noqa: ANN401 - a torch module
-    weights = sum(value.numel() for value in module.parameters() if value.requires_grad)
+def _told(data: TrainingData) -> str:
     patches, images = _count(data.labelled)
     val, _ = _count(data.held_out)
     free, free_images = _count(data.unlabelled)
     without = f", {free} of {free_images} images to learn from without labels" if free else ""
-    devices = f"{ranks.world} × {ranks.device}" if ranks.world > 1 else f"{ranks.device}"
-    return (
-        f"{weights / 1e6:.2f} M weights on {devices}, {patches} patches of {images} images to train on{without}, "
-        f"{val} held out, {batch} images per step"
-    )
+    return f"{patches} patches of {images} images to train on{without}, {val} held out"
 
 
 def _count(sources: Sequence[Source]) -> tuple[int, int]:

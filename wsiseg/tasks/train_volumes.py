@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Final
 
-from wsiseg.atomic import write_bytes
-from wsiseg.config import load, merged, save
+from wsiseg.config import load, merged
 from wsiseg.errors import ConfigError, MethodError
 from wsiseg.methods.base import TrainingFacts
 from wsiseg.methods.registry import get_method
 from wsiseg.nets.factory import OURS, VOLUMETRIC
 from wsiseg.nets.unet3d import UNET3D
 from wsiseg.tasks.train_data import fingerprints
-from wsiseg.tasks.train_job import CONFIG, LABELLED, TrainReport, clear, plan_of, with_steps, with_usual
+from wsiseg.tasks.train_fit import Work, carry_out
+from wsiseg.tasks.train_job import with_usual
 from wsiseg.tasks.volume_data import volume_data
-from wsiseg.training.fit import BEST, LAST, STATE, fit
 from wsiseg.training.state import seed_all
 from wsiseg.training.volume_batches import VolumeBatches
 from wsiseg.training.volume_validation import VolumeValidation
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from wsiseg.methods.base import Method
     from wsiseg.progress import Progress
     from wsiseg.stopping import Stop
-    from wsiseg.tasks.train_job import TrainConfig, TrainJob
+    from wsiseg.tasks.train_job import TrainConfig, TrainJob, TrainReport
     from wsiseg.tasks.volume_data import VolumeData
     from wsiseg.training.ranks import Ranks
     from wsiseg.training.volume_batches import VolumeSource
@@ -79,31 +77,16 @@ def train_on_volumes(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop
         rank=ranks.rank,
         world=ranks.world,
     )
-    settings = with_steps(config, batches)
-    resolved = config.model_copy(update={"options": options.model_dump(mode="json"), "patch": patch, "fit": settings})
-    if ranks.is_first:
-        if job.overwrite:
-            clear(job.output)
-        if not (job.output / STATE).exists():
-            save(resolved, job.output / CONFIG)
-            if data.chosen is not None:
-                write_bytes(job.output / LABELLED, "".join(f"{name}\n" for name in data.chosen).encode())
-        progress.say(_summary(learner.module, data, ranks, batches.images_per_batch * settings.accumulate))
-    ranks.wait()
-    report = fit(
-        learner,
-        batches,
-        settings,
-        job.output,
-        validation=VolumeValidation(data.held_out) if data.held_out else None,
-        plan=plan_of(resolved, facts, data.chosen),
-        ranks=ranks,
-        stop=stop,
-        progress=progress,
+    work = Work(
+        learner=learner,
+        batches=batches,
+        config=config.model_copy(update={"options": options.model_dump(mode="json"), "patch": patch}),
+        facts=facts,
+        chosen=data.chosen,
+        data=_told(data),
+        judge=(lambda _: VolumeValidation(data.held_out)) if data.held_out else None,
     )
-    is_best = not math.isnan(report.best)
-    folder = job.output / (BEST if is_best else LAST)
-    return TrainReport(fit=report, checkpoint=folder, is_first=ranks.is_first, is_best=is_best)
+    return carry_out(work, job, ranks, progress, stop)
 
 
 def _with_arch(method: Method, options: dict[str, Any]) -> dict[str, Any]:
@@ -127,15 +110,10 @@ def _check(config: TrainConfig, given: TrainConfig, method: Method) -> None:
         raise MethodError(f"{arch} is no network of volumes", where="--arch", mend=f"Take {' or '.join(VOLUMETRIC)}")
 
 
-def _summary(module: Any, data: VolumeData, ranks: Ranks, batch: int) -> str:  # noqa: ANN401 - a torch module
-    weights = sum(value.numel() for value in module.parameters() if value.requires_grad)
+def _told(data: VolumeData) -> str:
     free = _count(data.unlabelled)
     without = f", {free} to learn from without labels" if free else ""
-    devices = f"{ranks.world} × {ranks.device}" if ranks.world > 1 else f"{ranks.device}"
-    return (
-        f"{weights / 1e6:.2f} M weights on {devices}, {_count(data.labelled)} volumes to train on{without}, "
-        f"{_count(data.held_out)} held out, {batch} windows per step"
-    )
+    return f"{_count(data.labelled)} volumes to train on{without}, {_count(data.held_out)} held out"
 
 
 def _count(sources: Sequence[VolumeSource]) -> int:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from wsiseg.methods.base import Clock, Predictor
-    from wsiseg.training.validation import Validation
+    from wsiseg.training.validation import Validator
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class TeacherCheck:
         What learning from the same labels alone has reached; None where that is not known.
     """
 
-    def __init__(self, learner: Taught, validation: Validation, *, baseline: float | None = None) -> None:
+    def __init__(self, learner: Taught, validation: Validator, *, baseline: float | None = None) -> None:
         self._learner, self._validation, self._baseline = learner, validation, baseline
         self._bad = 0
 

@@ -1,0 +1,134 @@
+"""Training one learner in the folder of a run, be it of images or of volumes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from wsiseg.atomic import write_bytes
+from wsiseg.checkpoint import read
+from wsiseg.config import save
+from wsiseg.errors import ConfigError
+from wsiseg.tasks.train_job import CONFIG, LABELLED, TrainReport, clear, plan_of, with_steps
+from wsiseg.training.fit import BEST, LAST, STATE, fit
+from wsiseg.training.teacher_check import Taught, TeacherCheck
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wsiseg.methods.base import DenseLearner, PredictorSpec, TrainingFacts
+    from wsiseg.progress import Progress
+    from wsiseg.stopping import Stop
+    from wsiseg.tasks.train_job import TrainConfig, TrainJob
+    from wsiseg.training.batches import BatchStream
+    from wsiseg.training.ranks import Ranks
+    from wsiseg.training.validation import Validator
+
+# What torch says where batch normalisation in training sees a single value; its error has no kind of its own.
+_ALONE: Final = "more than 1 value per channel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A learner, and what it learns from and is judged by.
+
+    Parameters
+    ----------
+    learner
+        Untrained.
+    batches
+        What it learns from.
+    config
+        Settings as they were resolved, but for the number of steps.
+    facts
+        The data.
+    chosen
+        The images whose labels are used, where not all of them are.
+    data
+        What there is to learn from and to judge by, in words.
+    judge
+        Makes what judges predictors of a kind; None where nothing is held out.
+    """
+
+    learner: DenseLearner
+    batches: BatchStream
+    config: TrainConfig
+    facts: TrainingFacts
+    chosen: list[str] | None
+    data: str
+    judge: Callable[[PredictorSpec], Validator] | None
+
+
+def carry_out(work: Work, job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> TrainReport:
+    """Train, or go on with a training that was interrupted; see `train`.
+
+    Raises
+    ------
+    ConfigError
+        If batches are too small for the network, or the baseline has nothing to compare with.
+    DataError
+        If the run was begun with other settings or data.
+    StoppedError
+        If `stop` was requested; the state is saved.
+    """
+    learner, settings = work.learner, with_steps(work.config, work.batches)
+    resolved = work.config.model_copy(update={"fit": settings})
+    if ranks.is_first:
+        if job.overwrite:
+            clear(job.output)
+        if not (job.output / STATE).exists():
+            save(resolved, job.output / CONFIG)
+            if work.chosen is not None:
+                write_bytes(job.output / LABELLED, "".join(f"{name}\n" for name in work.chosen).encode())
+        progress.say(_summary(work, ranks, work.batches.images_per_batch * settings.accumulate))
+    ranks.wait()
+    validation = None if work.judge is None else work.judge(learner.predictor(learner.module).spec)
+    probe = None
+    if work.judge is not None and isinstance(learner, Taught):
+        probe = _teacher_check(learner, work.judge(learner.teacher(learner.module).spec), work.config)
+    try:
+        report = fit(
+            learner,
+            work.batches,
+            settings,
+            job.output,
+            validation=validation,
+            probe=probe,
+            plan=plan_of(resolved, work.facts, work.chosen),
+            ranks=ranks,
+            stop=stop,
+            progress=progress,
+        )
+    except ValueError as error:
+        if _ALONE not in str(error):
+            raise
+        raise ConfigError(
+            "this network normalises features of whole images over the batch, which one image does not allow",
+            where="--batch-size",
+            mend="Pass 2 or more",
+        ) from error
+    is_best = not math.isnan(report.best)
+    folder = job.output / (BEST if is_best else LAST)
+    return TrainReport(fit=report, checkpoint=folder, is_first=ranks.is_first, is_best=is_best)
+
+
+def _teacher_check(learner: Taught, validation: Validator, config: TrainConfig) -> TeacherCheck:
+    """Return what judges the teacher beside its student."""
+    if config.baseline is None:
+        return TeacherCheck(learner, validation)
+    metrics = read(config.baseline).card.metrics
+    if validation.metric not in metrics:
+        raise ConfigError(
+            f"the model has no {validation.metric} of validation to compare with",
+            where=f"baseline {config.baseline}",
+            mend="Name a run with validation on the same kind of labels",
+        )
+    return TeacherCheck(learner, validation, baseline=metrics[validation.metric])
+
+
+def _summary(work: Work, ranks: Ranks, batch: int) -> str:
+    weights = sum(value.numel() for value in work.learner.module.parameters() if value.requires_grad)
+    devices = f"{ranks.world} × {ranks.device}" if ranks.world > 1 else f"{ranks.device}"
+    what = "windows" if work.facts.volume is not None else "images"
+    return f"{weights / 1e6:.2f} M weights on {devices}, {work.data}, {batch} {what} per step"
