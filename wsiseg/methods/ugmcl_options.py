@@ -8,7 +8,7 @@ References
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,8 @@ from wsiseg.level_sets import Norm  # noqa: TC001 - the options are built from t
 from wsiseg.losses.mutual import STEEPNESS, Channels, Distance
 from wsiseg.methods.cards import NetOptions
 from wsiseg.methods.ugmcl_presets import PRESETS, TRAINING, PresetName
+
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
 
 class LevelSetSettings(Config):
@@ -86,7 +88,8 @@ class UgmclOptions(NetOptions):
     ----------
     preset
         Numbers of the ``paper``; of the ``official-code``, but for its head that both tasks share; or our own,
-        ``wsiseg``, for images and volumes. What is set apart from it holds.
+        ``wsiseg``, for images and volumes. What is set apart from it holds. Windows of volumes are the trainer's: the
+        paper has (80, 112, 112) voxels, the code 96 along each axis.
     arch
         ``auto`` takes ``dual-unet`` for images, and for volumes ``unet3d`` or, in the paper's preset, ``vnet``. Other
         networks of images are taught a second task; they must have dropout, such as by ``net.dropout``.
@@ -132,7 +135,7 @@ class UgmclOptions(NetOptions):
     mc_at_once: int = Field(default=2, gt=0)
     noise_std: float = Field(default=0.1, ge=0)
     noise_clip: float = Field(default=0.2, ge=0)
-    certainty: tuple[float, float] = (0.75, 1.0)
+    certainty: tuple[Share, Share] = (0.75, 1.0)
 
     @model_validator(mode="before")
     @classmethod
