@@ -9,10 +9,12 @@ import re
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from wsiseg.labels import LabelMap
+from wsiseg.methods.base import PredictorSpec
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
 from wsiseg.stores.image_labels import ImageLayerInfo
@@ -21,6 +23,7 @@ from wsiseg.tasks.patch_data import patch_data
 from wsiseg.tasks.patch_masks import BALANCE, COVERAGE
 from wsiseg.tasks.train_job import PAGE
 from wsiseg.tasks.train_report import write_report
+from wsiseg.training.log import CURVES, TRAINING, VALIDATION, Table, draw_curves
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +31,40 @@ if TYPE_CHECKING:
     from tests.conftest import MakePatchStore
 
 NAMES = ("tumour", "stroma")
+
+
+class Undecided:
+    """Sees all classes alike everywhere."""
+
+    spec = PredictorSpec(
+        task="semantic", labels=LabelMap.from_names(NAMES), mpp=0.5, tile_px=8, halo_px=0, channels=len(NAMES)
+    )
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(batch), len(NAMES), 8, 8), 1 / len(NAMES))
+
+
+@pytest.mark.parametrize("told", [{"miou": 0.5}, {"miou": 0.5, "label_miou": 0.75, "attention_tumour": 0.95}])
+def test_curves_are_shown_and_explained(
+    told: dict[str, float], tmp_path: Path, make_patch_store: MakePatchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_patch_store(tmp_path / "s.zarr", np.full((1, 8, 8, 3), 90, np.uint8))
+    store.add_image_layer("known", ImageLayerInfo(labels=LabelMap.from_names(NAMES)), np.array([[1, 0]], np.uint8))
+    data = patch_data(PatchSet([store]), name="run", layer=None, training_data={})
+    folder = tmp_path / "classify"
+    Table(folder / TRAINING, step=0).append({"step": 1, "loss": 0.5})
+    Table(folder / VALIDATION, step=0).append({"step": 1, **told})
+    draw_curves(folder, metric="miou", labels=data.info.labels)
+    monkeypatch.setattr("wsiseg.tasks.train_report.load_predictor", lambda *_, **__: Undecided())
+
+    write_report(
+        tmp_path, data, {"classify": folder}, {}, method="craanet", device=torch.device("cpu"), progress=SILENT,
+        stop=Stop(),
+    )  # fmt: skip
+
+    page = (tmp_path / PAGE).read_text(encoding="utf-8")
+    assert base64.b64encode((folder / CURVES).read_bytes()).decode() in page
+    assert ("label_miou is the mIoU of the pseudo-labels" in page) == ("label_miou" in told)
 
 
 def test_padding_is_not_shown_and_shares_of_nothing_are_dashes(
