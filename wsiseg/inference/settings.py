@@ -64,6 +64,7 @@ class PredictSettings(Config):
         Micrometres per canvas pixel; None for the model's own.
     overlap
         What neighbouring tiles share, in pixels or as a share of a tile, at most half; twice the model's halo at least.
+        Windows of volumes share a third of their sides where nothing is said.
     blend
         How the outputs of overlapping tiles are joined.
     tta
@@ -80,6 +81,9 @@ class PredictSettings(Config):
         Where to look; the method ``auto`` is ``otsu`` for slides and ``none`` for plain images.
     outputs
         What is made of the labels.
+    largest_component
+        Whether to keep of each class but the background the largest connected part only. For volumes, to which
+        beside it only `overlap`, `amp` and `probability` mean something.
     """
 
     model: str = "nuclei-he"
@@ -93,6 +97,7 @@ class PredictSettings(Config):
     probability: bool = False
     tissue: TissueSettings = TissueSettings(method=AUTO)
     outputs: OutputSettings = OutputSettings()
+    largest_component: bool = False
 
 
 def canvas_for(info: SlideInfo, settings: PredictSettings, model_mpp: float | None) -> Canvas:

@@ -43,8 +43,8 @@ def plan_of(slide: Path, settings: PredictSettings, *, reader: str | None, slide
         "model": checkpoint.fingerprint(settings.model),
         "reader": reader,
         "slide_mpp": slide_mpp,
-        # The same model may lie elsewhere; its fingerprint says enough.
-        "settings": settings.model_dump(mode="json", exclude={"model"}),
+        # The same model may lie elsewhere; its fingerprint says enough. Slides keep all parts.
+        "settings": settings.model_dump(mode="json", exclude={"model", "largest_component"}),
     }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsiseg import checkpoint
-from wsiseg.errors import SlideError, StoppedError, WsisegError
+from wsiseg.errors import ConfigError, SlideError, StoppedError, WsisegError
 from wsiseg.inference.summary import WORK, plan_of, read_summary
 from wsiseg.limits import cpu_limit, memory_limit
 from wsiseg.lock import locked
@@ -19,6 +19,7 @@ from wsiseg.slides.fingerprint import fingerprint
 from wsiseg.stopping import Stop
 from wsiseg.tasks.batch import BatchJob, entries_of, for_each, not_written
 from wsiseg.tasks.predict_report import PredictReport, SlideReport
+from wsiseg.tasks.predict_volumes import predict_volumes
 from wsiseg.urls import url_of
 
 if TYPE_CHECKING:
@@ -79,8 +80,12 @@ def predict(job: PredictJob, progress: Progress = SILENT, stop: Stop | None = No
     """
     stop = stop or Stop()
     _check(job)
+    card = checkpoint.read_card(job.settings.model)
+    if card.volume is not None:
+        return predict_volumes(job, card, progress, stop)
+    if job.settings.largest_component:
+        raise ConfigError("only of volumes the largest parts alone can be kept", where="largest_component")
     entries = entries_of(job)
-    checkpoint.read_card(job.settings.model)
     reports = for_each(entries, job, _Runner(job, progress, stop).report, progress=progress, stop=stop)
     return PredictReport(slides=reports, output=job.output)
 
