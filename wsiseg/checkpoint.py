@@ -1,19 +1,16 @@
 """Trained models on disk: a folder with `model.safetensors` and a `model.json` that people can read.
 
-Nothing here runs code from a file: weights are safetensors, and the state of an
-unfinished training (`last.pt`, beside the models and never part of one) is read as data only.
+Nothing here runs code from a file: weights are safetensors.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import io
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
@@ -308,47 +305,6 @@ def locate(source: Path | str) -> Path:
     if not (path / CARD).exists():
         raise DataError(f"this folder has no {CARD}, so it holds no model", where=path)
     return path
-
-
-# What tensors, numbers, texts and containers of them make up; torch's own reader refuses anything else.
-State = dict[str, Any]
-
-
-def save_state(path: Path, state: State) -> None:
-    """Write the state of an unfinished training, whole or not at all."""
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_bytes(path, buffer.getvalue())
-
-
-def load_state(path: Path, *, is_mapped: bool = False) -> State:
-    """Return the state of a training, on the CPU; if `is_mapped`, tensors are read when they are looked at.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged or holds anything but data.
-    """
-    import torch
-
-    try:
-        with path.open("rb") as file:
-            is_archive = zipfile.is_zipfile(file)
-        # torch would read other pickles, too, and warn of them at length before it refuses them.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped) if is_archive else None
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=path) from error
-    except Exception as error:  # torch's reader meets rubbish with errors of many kinds
-        raise DataError(
-            "the state of the training is damaged or holds more than data",
-            where=path,
-            mend="Pass --overwrite to train from the start",
-        ) from error
-    if not isinstance(state, dict):
-        raise DataError("this is no state of a training, or a damaged one", where=path, mend="Pass --overwrite")
-    return state
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -15,6 +15,7 @@ from wsiseg import checkpoint
 from wsiseg.checkpoint import HeadSpec, ModelCard, Normalisation
 from wsiseg.errors import DataError
 from wsiseg.labels import LabelMap
+from wsiseg.training.state_file import load_state, save_state
 from wsiseg.white import WhiteRule
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def test_half_precision_is_float32_when_read(tmp_path: Path) -> None:
 
 def test_a_training_run_means_its_best_model(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "run" / "best", CARD, {})
-    checkpoint.save_state(tmp_path / "run" / "last.pt", {"step": 1})
+    save_state(tmp_path / "run" / "last.pt", {"step": 1})
 
     assert checkpoint.locate(tmp_path / "run") == tmp_path / "run" / "best"
     assert checkpoint.read(tmp_path / "run").card.name == "toy"
@@ -180,14 +181,14 @@ class Bomb:
 
 def test_the_state_of_a_training_is_data_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = {"step": 3, "rng": torch.get_rng_state(), "python": (3, (1, 2), None)}
-    checkpoint.save_state(tmp_path / "last.pt", state)
+    save_state(tmp_path / "last.pt", state)
     torch.save({"step": Bomb()}, tmp_path / "evil.pt")
     (tmp_path / "torn.pt").write_bytes((tmp_path / "last.pt").read_bytes()[:100])
 
-    assert checkpoint.load_state(tmp_path / "last.pt")["step"] == 3
+    assert load_state(tmp_path / "last.pt")["step"] == 3
     for name, told in (("evil.pt", "holds more than data"), ("torn.pt", "no state of a training, or a damaged one")):
         with pytest.raises(DataError, match=told):
-            checkpoint.load_state(tmp_path / name)
+            load_state(tmp_path / name)
     assert capsys.readouterr().out == ""
 
 
@@ -198,6 +199,6 @@ def test_a_pickle_in_the_place_of_a_state_is_refused_without_further_words(tmp_p
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         with pytest.raises(DataError, match="no state of a training"):
-            checkpoint.load_state(tmp_path / "last.pt")
+            load_state(tmp_path / "last.pt")
 
     assert said == []

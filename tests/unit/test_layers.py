@@ -131,7 +131,7 @@ def test_heavy_libraries_stay_at_home(member: str, path: str, tree: ast.Module) 
 
 # Modules of which no part stands alone; they must not grow.
 LONG = {
-    "checkpoint.py": 360,
+    "checkpoint.py": 325,
     "inference/polygons.py": 370,
     "training/fit.py": 350,
 }

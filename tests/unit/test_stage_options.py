@@ -10,7 +10,6 @@ import pytest
 
 from tests.craanet_makers import facts
 from tests.listeners import Listener
-from wsiseg.checkpoint import save_state
 from wsiseg.config import flattened, load, merged
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.methods.registry import PATCH_METHODS, get_patch_method
@@ -19,14 +18,15 @@ from wsiseg.tasks.stage_options import OPTIONS, Chosen, choose, note_options, pl
 from wsiseg.tasks.train_job import TrainConfig
 from wsiseg.training.settings import FitSettings
 from wsiseg.training.state import check_plan
+from wsiseg.training.state_file import save_state
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wsiseg.checkpoint import State
     from wsiseg.config import Config
     from wsiseg.methods.stages import PatchMethod, PatchStage
     from wsiseg.tasks.patch_data import PatchData
+    from wsiseg.training.state_file import State
 
 METHODS = sorted(PATCH_METHODS)
 LATER = ["pseudo-label", "segment"]

@@ -110,8 +110,7 @@ class Predictor(Protocol):
         ...
 
 
-# Turns labels (H, W) int32 and what of them may be learnt from, (H, W) bool, into arrays that a loss
-# compares with; called in worker threads, one image at a time.
+# Turns labels (H, W) int32 and what of them may be learnt from, (H, W) bool, into what a loss compares with; in threads.
 Encode = Callable[["NDArray[np.int32]", "NDArray[np.bool_]"], "dict[str, NDArray[Any]]"]
 
 
@@ -139,15 +138,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clock:
-    """How far training is.
-
-    Parameters
-    ----------
-    step
-        Updates made so far, from 0.
-    steps
-        Updates in all.
-    """
+    """How far training is: `step` updates were made so far, of `steps`."""
 
     step: int
     steps: int

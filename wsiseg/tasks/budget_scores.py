@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import torch
 
 from wsiseg.errors import DataError
 from wsiseg.evaluation.scorers import InstanceScorer, SemanticScorer
@@ -21,6 +20,8 @@ from wsiseg.training.validation import dense_maps
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    import torch
 
     from wsiseg.methods.base import Predictor
 
@@ -64,10 +65,9 @@ def judged(
         If nothing that is marked ``test`` has labels.
     """
     predictor = load_predictor(model, device=device)
-    with torch.inference_mode():
-        if is_volume_store(stores[0]):
-            return _of_volumes(predictor, stores, device)
-        return _of_patches(predictor, stores, layer or "", mpp, device)
+    if is_volume_store(stores[0]):
+        return _of_volumes(predictor, stores, device)
+    return _of_patches(predictor, stores, layer or "", mpp, device)
 
 
 def _of_patches(

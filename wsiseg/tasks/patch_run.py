@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from wsiseg.checkpoint import State
     from wsiseg.methods.sgd import SgdSettings
     from wsiseg.methods.stages import PatchMethod, PatchStage
     from wsiseg.progress import Progress
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from wsiseg.training.ranks import Ranks
     from wsiseg.training.settings import FitSettings
     from wsiseg.training.state import Remedy
+    from wsiseg.training.state_file import State
 
 # Updates of its weights from which on a network can be expected to have learnt something.
 _ENOUGH: Final = 1000
@@ -293,9 +293,8 @@ def about(name: str, module: nn.Module, known: Known, batches: PatchBatches, num
     )
     if updates >= _ENOUGH:
         return [told]
-    epochs = math.ceil(_ENOUGH / batches.batches_per_epoch)
     few = (
-        f"warning: {name} learns little in {updates:,} updates. Pass --epochs {epochs} for about {_ENOUGH:,}, "
-        "or a smaller --batch-size"
+        f"warning: {name} learns little in {updates:,} updates. Pass --epochs "
+        f"{math.ceil(_ENOUGH / batches.batches_per_epoch)} for about {_ENOUGH:,}, or a smaller --batch-size"
     )
     return [told, few]

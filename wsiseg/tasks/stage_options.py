@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from wsiseg.checkpoint import State
     from wsiseg.config import Config
     from wsiseg.methods.stages import PatchMethod, PatchStage
     from wsiseg.progress import Progress
     from wsiseg.tasks.patch_data import PatchData
     from wsiseg.tasks.train_job import TrainConfig
     from wsiseg.training.settings import FitSettings
+    from wsiseg.training.state_file import State
 
 # Settings of the fit that are numbers of a stage.
 NUMBERS: Final = (

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from wsiseg.checkpoint import State
     from wsiseg.progress import Progress
     from wsiseg.training.batches import BatchStream
     from wsiseg.training.probe import Judge
     from wsiseg.training.settings import FitSettings
+    from wsiseg.training.state_file import State
     from wsiseg.training.validation import Validator
 
 STATE: Final = "last.pt"

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from wsiseg.checkpoint import State, load_state, save_state
 from wsiseg.config import flattened
 from wsiseg.errors import DataError
 from wsiseg.ramps import ema_decay
+from wsiseg.training.state_file import State, load_state, save_state
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from wsiseg.checkpoint import load_state, save_state
 from wsiseg.errors import DataError
 from wsiseg.training.ranks import Ranks
 from wsiseg.training.state import Remedy, TrainingState, check_plan, read_begun
+from wsiseg.training.state_file import load_state, save_state
 
 if TYPE_CHECKING:
     from pathlib import Path
