@@ -110,7 +110,7 @@ class Predictor(Protocol):
         ...
 
 
-# Turns labels (H, W) int32 and what of them may be learnt from, (H, W) bool, into what a loss compares with; in threads.
+# Turns labels (H, W) int32 and what of them may be learnt from (bool) into what a loss compares with; called in threads.
 Encode = Callable[["NDArray[np.int32]", "NDArray[np.bool_]"], "dict[str, NDArray[Any]]"]
 
 
