@@ -110,7 +110,7 @@ class Predictor(Protocol):
         ...
 
 
-# Turns labels (H, W) int32 and what of them may be learnt from (bool) into what a loss compares with; called in threads.
+# Turns labels (H, W) int32 and what of them may be learnt from (bool) into what a loss compares with; runs in threads.
 Encode = Callable[["NDArray[np.int32]", "NDArray[np.bool_]"], "dict[str, NDArray[Any]]"]
 
 
