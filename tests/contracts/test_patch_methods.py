@@ -16,7 +16,7 @@ import torch
 from tests.patch_makers import write_patches
 from tests.training_logs import repeatable
 from wsiseg.checkpoint import CARD, WEIGHTS
-from wsiseg.config import load
+from wsiseg.config import load, merged
 from wsiseg.errors import ConfigError, DataError, MethodError, StoppedError
 from wsiseg.ingestion import IngestSettings
 from wsiseg.methods import registry
@@ -50,7 +50,8 @@ EPOCHS = 4
 # Options with which a method is small, by its name.
 SMALL: dict[str, dict[str, Any]] = {
     "craanet": {"backbone": "mobilenetv3_small_050", "gate": True},
-    "mlps": {"backbone": "mobilenetv3_small_050"},
+    # Its attention acts from the second epoch on, so that it falls before an interruption and after.
+    "mlps": {"backbone": "mobilenetv3_small_050", "numbers": {"attention": {"warmup_epochs": 1}}},
 }
 
 
@@ -263,7 +264,7 @@ def test_a_stage_that_is_finished_is_not_made_again(run: Run, monkeypatch: pytes
 
 def test_a_changed_number_of_a_stage_concerns_that_stage_alone(run: Run) -> None:
     before, labels, last = files(run.folder), files(run.store), run.stages[-1].name
-    options = {**SMALL[run.method.name], "numbers": {last: {"lr": 0.0123}}}
+    options = merged(SMALL[run.method.name], {"numbers": {last: {"lr": 0.0123}}})
 
     with pytest.raises(DataError) as caught:
         train(job(run.method.name, run.store, run.folder, options=options))
