@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,10 +18,9 @@ from tests.patch_makers import COLOURS, SIDE, texture, write_patches
 from wsiseg.cli import app
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.stores.patch_store import PatchStore
+from wsiseg.tasks.pseudo_label import PseudoLabelJob
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 TRAIN = ("--method=mlps", "--backbone=mobilenetv3_small_050", "--epochs=2", "--batch-size=3", "--device=cpu")
@@ -93,6 +93,20 @@ def test_pseudo_labels_alone_are_those_of_the_training(work: Path, capsys: pytes
         for mask, present in zip(masks, shown, strict=True):
             assert {*np.unique(mask)} <= {*np.flatnonzero(present), 255}
             assert (mask[:8, :8] == 255).all()
+
+
+def test_all_stores_that_are_named_are_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[PseudoLabelJob] = []
+
+    def note(job: PseudoLabelJob, *_: object) -> str:
+        asked.append(job)
+        return ""
+
+    monkeypatch.setattr("wsiseg.tasks.pseudo_label.pseudo_label", note)
+
+    run("pseudo-label", "a.zarr", "b.zarr", "--checkpoint", "run")
+
+    assert asked == [PseudoLabelJob(stores=(Path("a.zarr"), Path("b.zarr")), checkpoint=Path("run"))]
 
 
 @pytest.mark.slow

@@ -41,12 +41,16 @@ def test_the_last_score_of_the_training_is_that_of_the_audit(tmp_path: Path) -> 
     config = load(TrainConfig, options=settings)
     train(TrainJob(stores=(store,), output=tmp_path / "run", config=config, device="cpu"))
 
-    made = pseudo_label(PseudoLabelJob(store=store, checkpoint=tmp_path / "run", device="cpu", with_val=True))
+    made = pseudo_label(PseudoLabelJob(stores=(store,), checkpoint=tmp_path / "run", device="cpu", with_val=True))
     figures = audit(AuditJob(store=store, output=tmp_path / "audit")).figures
 
     rows = read_table(tmp_path / "run" / "classify" / "validation.csv")
     (complete,) = (name for layer, name in made.names.items() if layer.startswith("complete"))
     assert len(rows) == 4
+    # The first epoch does not count.
+    spread = [name for name in rows[0] if name.startswith("attention_")]
+    assert len(spread) > 1
+    assert all(np.isnan(rows[0][name]) and 0 < rows[-1][name] < 1 for name in spread)
     assert rows[-1][LABEL_MIOU] == pytest.approx(figures["layers"][complete]["truth"]["miou"], abs=1e-6)
     card = json.loads((tmp_path / "run" / "classify" / "last" / "model.json").read_text())
     assert card["metrics"][LABEL_MIOU] == rows[-1][LABEL_MIOU]

@@ -12,7 +12,15 @@ from wsiseg.cli.options import LABELS, RUN, Device, TimeLimit, seconds
 
 
 def pseudo_label(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="Patch store with image labels.", show_default=False)],
+    stores: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="STORE...",
+            help="Patch stores with image labels, or folders of them. What craanet has accumulated is used for those "
+            "of its training, in the same order.",
+            show_default=False,
+        ),
+    ],
     *,
     checkpoint: Annotated[
         Path,
@@ -46,7 +54,7 @@ def pseudo_label(
         typer.Option("--overwrite", help="Label and export patches again that are done.", rich_help_panel=RUN),
     ] = False,
 ) -> None:
-    """Write masks into a store, made by a trained classifier from what its patches show.
+    """Write masks into stores, made by a trained classifier from what its patches show.
 
     The classifier comes from `wsiseg train`, which needs no more than its first stage: --stages classify.
     """
@@ -54,7 +62,7 @@ def pseudo_label(
     from wsiseg.tasks.pseudo_label import pseudo_label as run
 
     job = PseudoLabelJob(
-        store=store,
+        stores=tuple(stores),
         checkpoint=checkpoint,
         layer=layer,
         device=device,

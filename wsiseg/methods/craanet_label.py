@@ -131,5 +131,8 @@ class PseudoLabelStage:
             if list(checkpoint.read_card(folder).training_data.items()) == list(facts.training_data.items()):
                 accumulated = AttentionAccumulator.open(folder / ATTENTION)
             else:
-                logger.warning("the classifier was trained on other patches: only what it has learnt is used")
+                logger.warning(
+                    "the classifier was trained on other patches: only what it has learnt is used; for those of its "
+                    "training, name the same stores in the same order"
+                )
         return AttentionLabeller(net.to(device), accumulated, self.options)

@@ -23,6 +23,7 @@ from wsiseg.tasks.train_job import CONFIG, TrainConfig
 from wsiseg.tiling.reading import open_patches
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from wsiseg.methods.stages import PatchStage
@@ -39,8 +40,9 @@ class PseudoLabelJob:
 
     Parameters
     ----------
-    store
-        Patch store with image labels; gets the layers.
+    stores
+        Patch stores with image labels, or folders of them; get the layers. What was kept of single patches in a
+        training is used if these are the stores of the training, in its order.
     checkpoint
         Folder of a run, or of its stage that trained the classifier.
     layer
@@ -56,7 +58,7 @@ class PseudoLabelJob:
         Label patches again that have labels of this classifier, and write their PNGs again.
     """
 
-    store: Path
+    stores: tuple[Path, ...]
     checkpoint: Path
     layer: str | None = None
     device: str = "auto"
@@ -71,8 +73,8 @@ class PseudoLabelReport:
 
     Parameters
     ----------
-    store
-        The store.
+    stores
+        As they were named.
     names
         Names of the layers in the store, by the layer of the network that made each.
     patches, labelled
@@ -83,7 +85,7 @@ class PseudoLabelReport:
         Folder of the masks as PNGs, and how many of them are new; None where none were asked for.
     """
 
-    store: Path
+    stores: tuple[Path, ...]
     names: dict[str, str]
     patches: int
     labelled: int
@@ -96,11 +98,11 @@ class PseudoLabelReport:
             f"labels/{name}: {self.shares[layer][COVERAGE]:.1%} of the pixels" for layer, name in self.names.items()
         )
         files = "" if self.exported is None else f"\n{self.exported[0]}: {self.exported[1]} new masks as PNG"
-        return f"{self.patches} patches labelled in {self.store}, {done}\n{layers}{files}"
+        return f"{self.patches} patches labelled in {_listed(self.stores)}, {done}\n{layers}{files}"
 
 
 def pseudo_label(job: PseudoLabelJob, progress: Progress = SILENT, stop: Stop | None = None) -> PseudoLabelReport:
-    """Write the layers that a trained classifier makes into a store.
+    """Write the layers that a trained classifier makes into stores.
 
     Raises
     ------
@@ -128,13 +130,12 @@ def pseudo_label(job: PseudoLabelJob, progress: Progress = SILENT, stop: Stop | 
         raise ConfigError(f"the method {config.method} makes no pseudo-labels", where=run)
     models = {one.name: model_of(run, one) for one in trained}
     model = models[trained[-1].name]
-    store = open_patches([job.store])
-    prints = fingerprints([job.store], [store])
-    data = patch_data(store, name=run.name, layer=job.layer, training_data=prints)
+    prints = fingerprints(job.stores, [open_patches([path]) for path in job.stores])
+    data = patch_data(open_patches(job.stores), name=run.name, layer=job.layer, training_data=prints)
     if checkpoint.read_card(model).labels.classes != data.info.labels.classes:
         raise DataError(
             "the classifier knows other classes than the store",
-            where=job.store,
+            where=_listed(job.stores),
             mend="Choose another --layer, or the run that was trained on these classes",
         )
     device = choose_device(job.device)
@@ -161,13 +162,18 @@ def pseudo_label(job: PseudoLabelJob, progress: Progress = SILENT, stop: Stop | 
         written = export_masks(known, names, labels, job.export, overwrite=job.overwrite, progress=progress, stop=stop)
         exported = (job.export, written)
     return PseudoLabelReport(
-        store=job.store,
+        stores=job.stores,
         names=names,
         patches=sum(len(part.known.indices) for part in parts),
         labelled=labelled,
         shares=balance(data, names, progress, stop),
         exported=exported,
     )
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    """Return paths as one text."""
+    return ", ".join(map(str, paths))
 
 
 def _run_of(path: Path) -> Path:
