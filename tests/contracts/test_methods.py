@@ -304,6 +304,7 @@ def test_a_slip_of_the_pen_is_met() -> None:
     ("options", "message"),
     [
         ({"arch": "unet-gm"}, r"Did you mean unet-gn\?"),
+        ({"arch": "unet3d"}, "unet3d is no network of images"),
         pytest.param({"arch": "unet", "encoder": "resnet35"}, r"Did you mean resnet\d+\?", marks=pytest.mark.slow),
         ({"arch": "unet-gn", "head": "floww"}, r"Did you mean flow\?"),
         ({"arch": "unet-gn", "head_options": {"reach": 3}}, "reach"),

@@ -16,7 +16,7 @@ from wsiseg.heads.registry import make_head
 from wsiseg.initial_weights import initialise, read_weights
 from wsiseg.labels import IGNORE
 from wsiseg.methods.predictor import head_of
-from wsiseg.nets.factory import DEEPLAB, spec_type
+from wsiseg.nets.factory import DEEPLAB, VOLUMETRIC, spec_type
 from wsiseg.nets.pgfanet import PGFANET
 
 if TYPE_CHECKING:
@@ -125,8 +125,15 @@ def make_card(options: NetOptions, facts: TrainingFacts, *, objects: str = "flow
     Raises
     ------
     MethodError
-        If the classes have gaps, or the head does not suit the labels.
+        If the classes have gaps, the head does not suit the labels, or the network does not suit the data.
     """
+    of_volumes = facts.volume is not None
+    if (options.arch in VOLUMETRIC) != of_volumes:
+        raise MethodError(
+            f"{options.arch} is no network of {'volumes' if of_volumes else 'images'}",
+            where="--arch",
+            mend=f"Take {' or '.join(VOLUMETRIC)}" if of_volumes else "Take one of images, such as unet-gn",
+        )
     indices = [label.index for label in facts.labels.labels]
     if indices != list(range(len(indices))) or len(indices) < 2:  # noqa: PLR2004 - background and something
         raise MethodError(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from wsiseg.config import load, merged
-from wsiseg.errors import ConfigError, MethodError
+from wsiseg.errors import ConfigError
 from wsiseg.methods.base import TrainingFacts
 from wsiseg.methods.registry import get_method
-from wsiseg.nets.factory import OURS, VOLUMETRIC
+from wsiseg.nets.factory import OURS
 from wsiseg.nets.unet3d import UNET3D
 from wsiseg.tasks.train_data import fingerprints
 from wsiseg.tasks.train_fit import Work, carry_out
@@ -105,9 +105,6 @@ def _check(config: TrainConfig, given: TrainConfig, method: Method) -> None:
         )
     if config.unlabelled_batch_size is not None and not method.takes_unlabelled:
         raise ConfigError(f"{config.method} does not learn from volumes without labels", where="unlabelled_batch_size")
-    arch = config.options.get("arch", UNET3D)
-    if arch not in (*VOLUMETRIC, "auto"):
-        raise MethodError(f"{arch} is no network of volumes", where="--arch", mend=f"Take {' or '.join(VOLUMETRIC)}")
 
 
 def _told(data: VolumeData) -> str:
