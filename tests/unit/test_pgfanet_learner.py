@@ -88,10 +88,11 @@ def test_agreement_weighs_more_and_more(step: int, weight: float) -> None:
     assert losses["weight"].item() == pytest.approx(weight, rel=5e-3)
 
 
-def test_with_labels_for_all_images_there_is_nothing_to_agree_about() -> None:
-    one = learner()
+@pytest.mark.parametrize(("unlabelled", "weight"), [(0, 0.1), (2, 0.0)])
+def test_without_images_or_a_weight_there_is_nothing_to_agree_about(unlabelled: int, weight: float) -> None:
+    one = learner(consistency=weight)
 
-    losses = one.training_step(batch(one, labelled=4, unlabelled=0), START)
+    losses = one.training_step(batch(one, unlabelled=unlabelled), START)
     torch.autograd.backward(losses["loss"])
 
     assert {"cross_entropy", "dice", "aux", "variance", "loss"} == set(losses)

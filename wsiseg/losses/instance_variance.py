@@ -29,10 +29,11 @@ def instance_variance(probs: Tensor, objects: Tensor) -> Tensor:
        Neural Network and Spatial Constrained Loss", MICCAI 2019.
     """
     images, classes = probs.shape[:2]
-    size = int(objects.max()) + 1
-    within = objects.reshape(images, -1).long() + size * torch.arange(images, device=objects.device)[:, None]
-    at = within[objects.reshape(images, -1) > 0]
-    values = probs.float().reshape(images, classes, -1).movedim(1, -1)[objects.reshape(images, -1) > 0]
+    ids = objects.reshape(images, -1).long()
+    size = int(ids.max()) + 1
+    # Each image has places of its own for the sums.
+    at = (ids + size * torch.arange(images, device=ids.device)[:, None])[ids > 0]
+    values = probs.float().reshape(images, classes, -1).movedim(1, -1)[ids > 0]
     count = torch.zeros(images * size, device=probs.device).index_add(0, at, torch.ones_like(values[:, 0]))
     zeros = torch.zeros(images * size, classes, device=probs.device)
     mean = zeros.index_add(0, at, values) / count.clamp(min=1)[:, None]

@@ -72,7 +72,7 @@ class PgfanetLearner(TaughtLearner):
             raise MethodError("PG-FANet needs some labelled images in each batch")
         images = normalised(batch.images, self.card)
         agreement: dict[str, Tensor] = {}
-        if batch.labelled < len(images):
+        if batch.labelled < len(images) and self._options.consistency > 0:
             agreement = self._agreed(images[batch.labelled :])
         losses = self._labelled(images[: batch.labelled], batch.targets)
         if agreement:

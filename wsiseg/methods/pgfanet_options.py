@@ -61,7 +61,8 @@ class PgfanetOptions(NetOptions):
     variance_weight
         Of the variance of probabilities within objects, for the head ``ternary``.
     consistency
-        Weight of the agreement with the teacher at the end of its ramp, which lasts for the whole training.
+        Weight of the agreement with the teacher at the end of its ramp, which lasts for the whole training; 0 learns
+        from labels alone.
     noise_std
         Standard deviation of the noise on normalised images; a coin decides whether student or teacher sees it.
     ema
