@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import nibabel
@@ -15,15 +16,30 @@ from tests.tiny_models import save_tiny_model
 from tests.volume_makers import make_case, write_nifti
 from wsiseg.checkpoint import ModelCard
 from wsiseg.cli.app import app
-from wsiseg.errors import ConfigError, DataError, NothingMatchedError, SomeFailedError, StoreError, WsisegError
+from wsiseg.errors import (
+    ConfigError,
+    DataError,
+    NothingMatchedError,
+    SomeFailedError,
+    StoppedError,
+    StoreError,
+    WsisegError,
+)
+from wsiseg.inference.settings import PredictSettings
 from wsiseg.inference.volumes import largest_components
 from wsiseg.labels import LabelMap
 from wsiseg.methods.predictor import NetPredictor, build_network, load_predictor
 from wsiseg.methods.windows import window_means
+from wsiseg.progress import Silent
+from wsiseg.stopping import Stop
+from wsiseg.tasks.predict import PredictJob, predict
 from wsiseg.volumes import IntensityRule, VolumeInput, prepare
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from wsiseg.progress import Advance
 
 PATCH = (8, 8, 8)
 
@@ -120,6 +136,29 @@ def test_a_broken_volume_does_not_keep_others_from_being_done(model: Path, tmp_p
     alone = fails(model, tmp_path / "alone", tmp_path / "in" / "b.nii.gz")
     assert isinstance(alone, DataError)
     assert "cannot be read as a NIfTI volume" in str(alone)
+
+
+def test_a_stop_leaves_whole_volumes_or_nothing(model: Path, tmp_path: Path) -> None:
+    class Impatient(Silent):
+        """Asks for a stop in the middle of the second volume."""
+
+        @contextmanager
+        def task(self, what: str, *, total: int | None, unit: str = "") -> Iterator[Advance]:
+            with super().task(what, total=total, unit=unit) as advance:
+                if what == "b.nii.gz":
+                    stop.request("the test says so")
+                yield advance
+
+    for name in "abc":
+        write_nifti(tmp_path / "in" / f"{name}.nii.gz", make_case(0)[0])
+    stop, settings = Stop(), PredictSettings(model=str(model))
+    job = PredictJob(inputs=(str(tmp_path / "in"),), output=tmp_path / "out", settings=settings, device="cpu")
+
+    with pytest.raises(StoppedError):
+        predict(job, Impatient(), stop)
+    report = predict(job)
+
+    assert [slide.status for slide in report.slides] == ["already done", "done", "done"]
 
 
 def test_options_of_slides_are_refused(model: Path, tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def predict_volume(
     progress
         Told of every window.
     stop
-        Looked at before each window.
+        Looked at after each window.
 
     Raises
     ------
