@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from tests.volume_makers import write_cases
 from wsiseg.cli import app
 from wsiseg.errors import ConfigError, DataError, MethodError, SomeFailedError
 
@@ -143,3 +144,24 @@ def test_settings_of_one_method_come_before_those_of_all(study: Path) -> None:
     config = json.loads((study / "cells" / "mean-teacher" / "1" / "seed0" / "config.json").read_text())
 
     assert (config["fit"]["steps"], config["fit"]["lr"], config["split_seed"], config["labelled"]) == (4, 0.01, 0, "1")
+
+
+def test_volumes_are_judged_by_overlap_and_surface(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_cases(tmp_path / "src", 6)
+    names = sorted(file.name.removesuffix(".nii.gz") for file in (tmp_path / "src" / "images").iterdir())
+    splits = ["train", "train", "train", "val", "test", "test"]
+    table = "".join(f"{name},{split}\n" for name, split in zip(names, splits, strict=True))
+    (tmp_path / "split.csv").write_text("image,split\n" + table)
+    run("ingest", tmp_path / "src", "-o", tmp_path / "v.zarr", "--layout=volumes", f"--split={tmp_path / 'split.csv'}")
+
+    run(
+        "budget", tmp_path / "v.zarr", "-o", tmp_path / "study", "--methods=supervised", "--counts=2,3", "--seeds=1",
+        "--steps=2", "--device=cpu", "--set=train.patch=[8, 8, 8]", "--arch=unet3d",
+        "--set=train.options.net.widths=[2, 4]", "--set=train.fit.num_workers=0",
+    )  # fmt: skip
+
+    assert "2 trained" in capsys.readouterr().out
+    found = rows(tmp_path / "study")
+    assert [row["images"] for row in found] == ["2", "3"]
+    assert list(found[0])[5:] == ["dice", "jaccard", "hd95", "asd", "assd"]
+    assert all(0 <= float(row["jaccard"]) <= float(row["dice"]) <= 1 for row in found)
