@@ -24,6 +24,7 @@ data=$OUT/fold$FOLD
 cell=$OUT/fold$FOLD-seed$SEED
 run=$cell/$ROW
 [ -s "$run.json" ] && exit 0
+predict=()
 mkdir -p "$cell"
 
 (
@@ -73,7 +74,8 @@ case $ROW in
   mlps-maps) classify mlps mlps-pda-false --set options.attention=false && run=$cell/mlps-pda-false ;;
   mlps-cam) mlps false '[0,0,1]' false ;;
   mlps-pda) mlps true '[0,0,1]' false ;;
-  mlps-layers) mlps true '[0.2,0.2,0.6]' false ;;
+  # The gate has no part in training.
+  mlps-layers) run=$cell/mlps && mlps true '[0.2,0.2,0.6]' true && predict+=(--set gate=false) ;;
   mlps) mlps true '[0.2,0.2,0.6]' true ;;
   craanet-cam) craanet 0 false 0 0 ;;
   craanet-cra) craanet 0.3 false 0 0 ;;
@@ -90,6 +92,6 @@ case $ROW in
   *) echo "there is no row $ROW" >&2 && exit 2 ;;
 esac
 
-wsiseg predict "$data"/test/images/*.png --model "$run" -o "$cell/test/$ROW" --slide-mpp 1 --tissue none --label-png
+wsiseg predict "$data"/test/images/*.png --model "$run" -o "$cell/test/$ROW" --slide-mpp 1 --tissue none --label-png "${predict[@]}"
 wsiseg evaluate "$cell/test/$ROW" "$data/test/labels" --task semantic --num-classes 3 --classes tumour,stroma,normal \
   -o "$cell/$ROW.json"

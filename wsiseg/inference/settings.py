@@ -73,6 +73,8 @@ class PredictSettings(Config):
         Mixed precision; ``auto`` uses it on CUDA devices.
     margin_px
         Pixels around a unit that its objects are found in; the radius of the largest object and more.
+    gate
+        Whether a class must be seen in a tile as a whole, where the model has a classifier that sees that.
     white
         Whether bare glass gets no class, where the model knows what is bare glass.
     probability
@@ -93,6 +95,7 @@ class PredictSettings(Config):
     tta: Literal["none", "flips", "d4"] = "none"
     amp: Literal["auto", "fp16", "bf16", "off"] = "auto"
     margin_px: int = Field(default=64, ge=8)
+    gate: bool = True
     white: bool = True
     probability: bool = False
     tissue: TissueSettings = TissueSettings(method=AUTO)

@@ -15,6 +15,7 @@ from wsiseg.heads.symmetry import turned, turned_back
 from wsiseg.methods.base import PredictorSpec
 from wsiseg.nets.devices import in_best_layout
 from wsiseg.nets.factory import build_described
+from wsiseg.nets.gated import GatedDeepLab
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -133,7 +134,7 @@ def _rebuilt(card: ModelCard) -> nn.Module:
     return build_network(card.model_copy(update={"net": net}))
 
 
-def load_predictor(source: Path | str, *, device: torch.device | str = "cpu") -> NetPredictor:
+def load_predictor(source: Path | str, *, device: torch.device | str = "cpu", has_gate: bool = True) -> NetPredictor:
     """Return a trained predictor on a device.
 
     Parameters
@@ -142,6 +143,8 @@ def load_predictor(source: Path | str, *, device: torch.device | str = "cpu") ->
         Name of a shipped model, folder of a model, or folder of a training run.
     device
         Where it is to compute.
+    has_gate
+        Keep the gate of a model that has one.
 
     Raises
     ------
@@ -149,6 +152,8 @@ def load_predictor(source: Path | str, *, device: torch.device | str = "cpu") ->
         If there is no such model, or its weights do not fit its card.
     """
     card, net = _loaded(source)
+    if isinstance(net, GatedDeepLab) and not has_gate:
+        net.classifier = None
     predictor = NetPredictor(card, net)
     predictor.to(torch.device(device))
     return predictor

@@ -190,7 +190,7 @@ class _Runner:
             job, settings = self._job, self._job.settings
             device = choose_device(job.device)
             network = Network(
-                load_predictor(settings.model, device=device),
+                load_predictor(settings.model, device=device, has_gate=settings.gate),
                 device=device,
                 dtype=choose_dtype(settings.amp, device),
                 tta=settings.tta,

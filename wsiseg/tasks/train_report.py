@@ -144,7 +144,8 @@ def gate_warning(stage: str, found: float, judged: float) -> str:
     if found >= judged - _LOSS:
         return ""
     what = f"{stage} has an mIoU of {found:.3f} with its gate, and {judged:.3f} without"
-    return f"warning: {what}: the classifier shuts out classes that are there. Train it longer, or leave the gate out"
+    mend = "Train it longer, or predict with --set gate=false"
+    return f"warning: {what}: the classifier shuts out classes that are there. {mend}"
 
 
 def _measured(

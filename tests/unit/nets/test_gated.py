@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 
+from wsiseg.checkpoint import ModelCard, Normalisation
+from wsiseg.labels import LabelMap
+from wsiseg.methods.predictor import NetPredictor, load_predictor
 from wsiseg.nets.factory import build_described
 from wsiseg.nets.gated import CAM, GATED, ActivationMaps, GatedDeepLab
 from wsiseg.nets.taps import TapClassifier
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CLASSIFIER = {"arch": CAM, "backbone": "resnet18", "output_stride": 16, "threshold": 0.25}
 PAIR = {"arch": GATED, "backbone": "resnet18", "output_stride": 16, "classifier": CLASSIFIER, "epsilon": 0.1}
@@ -90,3 +98,29 @@ def test_a_pair_has_the_stride_of_its_segmenter() -> None:
     strides = {stride: build_described({**PAIR, "output_stride": stride}, 3, 3).stride for stride in (8, 16)}
 
     assert strides == {8: 8, 16: 16}
+
+
+def test_a_gate_can_be_left_out_of_a_trained_model(images: torch.Tensor, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = build_described(PAIR, 3, 3)
+    assert isinstance(net, GatedDeepLab)
+    assert isinstance(net.classifier, TapClassifier)
+    # Class 2 is certainly absent.
+    net.classifier.fc8.weight.data[2] = -net.classifier.fc8.weight.data[2].abs() * 100
+    card = ModelCard(
+        name="pair",
+        task="semantic",
+        labels=LabelMap.from_names(("a", "b", "c")),
+        tile_px=64,
+        halo_px=0,
+        net=dict(PAIR),
+        normalisation=Normalisation.none(),
+    )
+    NetPredictor(card, net).save(tmp_path / "pair", metrics={})
+    shown = (images * 255).to(torch.uint8)
+
+    with torch.inference_mode():
+        shut, free = (load_predictor(tmp_path / "pair", has_gate=gate).forward(shown) for gate in (True, False))
+        torch.testing.assert_close(free, net.segmenter(shown / 255).softmax(dim=1), rtol=1e-4, atol=1e-5)
+    assert (shut[:, 2] == 0).all()
+    assert (free[:, 2] > 0).all()
