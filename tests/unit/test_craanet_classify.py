@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from tests.craanet_makers import BACKBONE, batch, classify_learner, colourful, facts, options
-from wsiseg.checkpoint import load_state, read_card, save_state
+from wsiseg.checkpoint import read_card
 from wsiseg.errors import ConfigError, DataError, MethodError
 from wsiseg.heads.symmetry import turned
 from wsiseg.methods import craanet_classify
@@ -24,6 +24,7 @@ from wsiseg.methods.craanet_classify import ATTENTION, AccumulatingNet, Classify
 from wsiseg.methods.stages import Probed
 from wsiseg.nets.classifiers import build_classifier
 from wsiseg.nets.residual_attention import ClassAttention
+from wsiseg.training.state_file import load_state, save_state
 
 if TYPE_CHECKING:
     from pathlib import Path

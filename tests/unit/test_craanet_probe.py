@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from tests.craanet_makers import batch, classify_learner, colourful, facts, options
-from wsiseg.checkpoint import load_state, save_state
 from wsiseg.methods.accumulation import AttentionAccumulator
 from wsiseg.methods.base import Batch, Clock
 from wsiseg.methods.craanet_classify import AccumulatingNet
 from wsiseg.methods.craanet_label import AttentionLabeller, PseudoLabelStage
 from wsiseg.methods.stages import Probed
 from wsiseg.nets.residual_attention import attention_maps
+from wsiseg.training.state_file import load_state, save_state
 
 if TYPE_CHECKING:
     from pathlib import Path
