@@ -21,7 +21,7 @@ from wsiseg.methods.teachers import TaughtLearner, with_noise
 from wsiseg.methods.ugmcl_options import UgmclOptions
 from wsiseg.methods.ugmcl_targets import LevelSetTargets, labels_of, relative_spacing
 from wsiseg.nets.dual_task import DualTaskNet
-from wsiseg.nets.factory import VOLUMETRIC, NetSpec, spec_type
+from wsiseg.nets.factory import NetSpec, spec_type
 from wsiseg.nets.two_task import TwoTaskSpec
 from wsiseg.ramps import gaussian, harmonic_decay
 
@@ -95,7 +95,7 @@ class UgmclLearner(TaughtLearner):
         count = batch.labelled
         losses = self._supervised(sdf[:count], prob[:count], logits[:count], batch.targets)
         first = 0 if self._options.consistency_on == "all" else count
-        if first == len(images):
+        if first == len(images) or self._options.consistency == 0:
             return losses
         agreement, told = self._agreement(images[first:], sdf[first:], prob[first:], clock)
         weight = self._options.consistency * self._ramp(clock)
@@ -201,12 +201,6 @@ class UgmclStage:
         """Return an untrained learner; see `Stage`."""
         options = self.options
         arch = options.network(of_volumes=facts.volume is not None)
-        if (arch in VOLUMETRIC) != (facts.volume is not None):
-            raise MethodError(
-                f"{arch} is a network of {'volumes' if arch in VOLUMETRIC else 'images'}, and the data are none",
-                where="--arch",
-                mend="Leave it to the method, or pass another",
-            )
         head_options = options.head_options
         if options.head == "level-set" or (options.head == "auto" and facts.kind == "instances"):
             usual = {"longest_px": options.sdf.longest, "zero_ring": options.sdf.zero_ring}

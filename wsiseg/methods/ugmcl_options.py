@@ -102,7 +102,7 @@ class UgmclOptions(NetOptions):
     sdf, itc, ctc
         Level sets, and the consistency within and across tasks.
     consistency
-        Weight of both at the end of its ramp, which lasts for the whole training.
+        Weight of both at the end of its ramp, which lasts for the whole training. 0 spares the teacher's passes.
     ramp_steps
         The ramp rises in so many steps; evenly where None.
     consistency_on
