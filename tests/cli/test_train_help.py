@@ -49,11 +49,11 @@ def test_what_labels_without_training_is_named() -> None:
 
 
 @pytest.mark.parametrize("option", [*FIT, *OWN])
-def test_what_methods_of_patch_labels_refuse_is_said_to_be_for_supervised(option: str) -> None:
+def test_what_methods_of_patch_labels_refuse_is_said_to_be_for_others(option: str) -> None:
     method = get_patch_method("mlps")
     assert method is not None
     settings = {"fit": {option: FIT[option]}} if option in FIT else {option: OWN[option]}
     with pytest.raises(ConfigError, match=option.replace("_", "-")):
         check_settings(method, TrainConfig.model_validate({"method": "mlps", **settings}))
 
-    assert "if supervised" in helps()[option]
+    assert "not with patch labels" in helps()[option]

@@ -100,18 +100,25 @@ def train(
     mpp: Annotated[
         float | None,
         typer.Option(
-            "--mpp", help="µm per pixel to train at, if supervised. Default: the first store's.", rich_help_panel=DATA
+            "--mpp",
+            help="µm per pixel to train at; not with patch labels. Default: the first store's.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     crop_px: Annotated[
         int | None,
-        typer.Option("--crop-px", help="Edge of training images, if supervised. Default 256.", rich_help_panel=DATA),
+        typer.Option(
+            "--crop-px",
+            help="Edge of training images; not with patch labels. Default 256, or the method's own.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     val_fraction: Annotated[
         float | None,
         typer.Option(
             "--val-fraction",
-            help="Share held out by whole images, if supervised and stores mark no splits; 0 for none. Default 0.2.",
+            help="Share held out by whole images where stores mark no splits; not with patch labels; 0 for none. "
+            "Default 0.2.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -125,7 +132,11 @@ def train(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", help="Updates of the weights, if supervised. Default 5000.", rich_help_panel=LEARNING),
+        typer.Option(
+            "--steps",
+            help="Updates of the weights; not with patch labels. Default 5000, or the method's own.",
+            rich_help_panel=LEARNING,
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -138,15 +149,17 @@ def train(
     accumulate: Annotated[
         int | None,
         typer.Option(
-            "--accumulate", help="Batches for one update, if supervised. Default 1.", rich_help_panel=LEARNING
+            "--accumulate",
+            help="Batches for one update; not with patch labels. Default 1, or the method's own.",
+            rich_help_panel=LEARNING,
         ),
     ] = None,
     lr: Annotated[
         float | None,
         typer.Option(
             "--lr",
-            help="Highest learning rate, if supervised. Default 0.0003. From patch labels: --set "
-            "options.numbers.STAGE.lr=….",
+            help="Highest learning rate; not with patch labels, whose is --set options.numbers.STAGE.lr=…. "
+            "Default 0.0003, or the method's own.",
             rich_help_panel=LEARNING,
         ),
     ] = None,
