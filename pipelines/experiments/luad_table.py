@@ -1,6 +1,6 @@
 """Write the table of a grid as Markdown: mean and standard deviation over pairs of a fold and a seed, in points.
 
-    python luad_table.py luad
+    python luad_table.py luad --csv luad_results.csv
 
 The last columns compare each row with the first of its method, and with full masks, on the same test images.
 """
@@ -8,6 +8,8 @@ The last columns compare each row with the first of its method, and with full ma
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,14 +92,29 @@ def table(found: dict[str, dict[str, Scores]]) -> list[str]:
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
+def written(found: dict[str, dict[str, Scores]]) -> str:
+    """Return every measurement as CSV."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    measured = [(row, pair, scores) for row, pairs in found.items() for pair, scores in pairs.items()]
+    lines.writerow(["row", "pair", "miou", "fw_iou", *(f"iou_{name}" for name in measured[0][2].classes)])
+    for row, pair, scores in measured:
+        values = [scores.miou, scores.fw_iou, *scores.classes.values()]
+        lines.writerow([row, pair, *("" if value is None else f"{value:.4f}" for value in values)])
+    return text.getvalue()
+
+
 def main() -> None:
     """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--csv", type=Path, help="where to write every measurement")
     args = parser.parse_args()
     found = read(args.folder)
     if not any(found.values()):
         parser.error(f"{args.folder} holds no scores")
+    if args.csv is not None:
+        args.csv.write_text(written(found))
     print("\n".join(table(found)))
 
 

@@ -54,6 +54,20 @@ def test_rows_are_compared_on_the_same_images(tmp_path: Path, script: Any) -> No
     assert found["full masks"][-3:] == ["–", "100 %", "2"]
 
 
+def test_every_measurement_is_written(tmp_path: Path, script: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401 - a script
+    score(tmp_path, "fold0-seed0", "mlps", 0.4)
+    score(tmp_path, "fold1-seed1", "full", 0.5)
+    monkeypatch.setattr(sys, "argv", ["luad_table.py", str(tmp_path), "--csv", str(tmp_path / "all.csv")])
+
+    script.main()
+
+    assert (tmp_path / "all.csv").read_text().splitlines() == [
+        "row,pair,miou,fw_iou,iou_tumour,iou_stroma",
+        "mlps,fold0-seed0,0.4000,0.5000,0.4000,",
+        "full,fold1-seed1,0.5000,0.6000,0.5000,",
+    ]
+
+
 def test_a_folder_without_scores_is_told(tmp_path: Path, script: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401 - a script
     monkeypatch.setattr(sys, "argv", ["luad_table.py", str(tmp_path)])
 
