@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from wsiseg.errors import MethodError
 from wsiseg.losses.semantic import combo
 from wsiseg.methods.cards import NetOptions, begin, make_card
 from wsiseg.methods.predictor import build_network, head_of, normalised
+from wsiseg.methods.single import SingleStageMethod
 from wsiseg.methods.teachers import TaughtLearner, with_noise
 from wsiseg.ramps import gaussian, harmonic_decay
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wsiseg.checkpoint import ModelCard
-    from wsiseg.config import Config
     from wsiseg.methods.base import Batch, Clock, TrainingFacts
 
 # The instance head whose maps are probabilities of classes.
@@ -135,24 +135,10 @@ class MeanTeacherStage:
         return learner
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeanTeacher:
-    """The method."""
-
-    name: str = "mean-teacher"
-    summary: str = "a network learns from few labels, and to agree with its running average on all images"
-    options: type[MeanTeacherOptions] = MeanTeacherOptions
-    takes_unlabelled: bool = True
-
-    def stages(self, options: Config) -> tuple[MeanTeacherStage, ...]:
-        """Return the only stage."""
-        if not isinstance(options, MeanTeacherOptions):
-            raise TypeError(f"options of another method: {type(options).__name__}")
-        return (MeanTeacherStage(options=options),)
-
-    def training(self, options: Config) -> dict[str, Any]:  # noqa: ARG002 - the usual settings suit all
-        """Return nothing: the usual settings are meant for this method, too."""
-        return {}
-
-
-METHOD = MeanTeacher()
+METHOD = SingleStageMethod(
+    name="mean-teacher",
+    summary="a network learns from few labels, and to agree with its running average on all images",
+    options=MeanTeacherOptions,
+    stage=MeanTeacherStage,
+    takes_unlabelled=True,
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from wsiseg.losses.shape_attention import consistency, segmentation
 from wsiseg.methods.cards import begin, make_card
 from wsiseg.methods.pgfanet_options import PgfanetOptions
 from wsiseg.methods.predictor import build_network, normalised
+from wsiseg.methods.single import SingleStageMethod
 from wsiseg.methods.teachers import TaughtLearner
 from wsiseg.nets.pgfanet import PGFANet
 from wsiseg.ramps import ema_decay, gaussian
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wsiseg.checkpoint import ModelCard
-    from wsiseg.config import Config
     from wsiseg.methods.base import Batch, Clock, TrainingFacts
 
 
@@ -142,28 +142,11 @@ class PgfanetStage:
         return PgfanetLearner(card, kind=facts.kind, student=net, options=options)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pgfanet:
-    """The method."""
-
-    name: str = "pgfanet"
-    summary: str = "a network of two stages learns from few labels, and to agree with itself on images without"
-    options: type[PgfanetOptions] = PgfanetOptions
-    takes_unlabelled: bool = True
-
-    def stages(self, options: Config) -> tuple[PgfanetStage, ...]:
-        """Return the only stage."""
-        return (PgfanetStage(options=_own(options)),)
-
-    def training(self, options: Config) -> dict[str, Any]:
-        """Return the published settings of the preset."""
-        return _own(options).training()
-
-
-METHOD = Pgfanet()
-
-
-def _own(options: Config) -> PgfanetOptions:
-    if not isinstance(options, PgfanetOptions):
-        raise TypeError(f"options of another method: {type(options).__name__}")
-    return options
+METHOD = SingleStageMethod(
+    name="pgfanet",
+    summary="a network of two stages learns from few labels, and to agree with itself on images without",
+    options=PgfanetOptions,
+    stage=PgfanetStage,
+    usual=PgfanetOptions.training,
+    takes_unlabelled=True,
+)

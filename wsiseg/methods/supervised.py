@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -11,13 +11,13 @@ from wsiseg.errors import MethodError
 from wsiseg.losses.semantic import combo
 from wsiseg.methods.cards import NetOptions, begin, make_card, make_encode
 from wsiseg.methods.predictor import NetPredictor, build_network, head_of, normalised
+from wsiseg.methods.single import SingleStageMethod
 from wsiseg.nets.pgfanet import PGFANet
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from wsiseg.checkpoint import ModelCard
-    from wsiseg.config import Config
     from wsiseg.heads.base import InstanceHead
     from wsiseg.methods.base import Batch, Clock, Encode, TrainingFacts
 
@@ -115,24 +115,9 @@ class SupervisedStage:
         return learner
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Supervised:
-    """The method."""
-
-    name: str = "supervised"
-    summary: str = "one network learns from labelled patches: classes of pixels, or objects"
-    options: type[SupervisedOptions] = SupervisedOptions
-    takes_unlabelled: bool = False
-
-    def stages(self, options: Config) -> tuple[SupervisedStage, ...]:
-        """Return the only stage."""
-        if not isinstance(options, SupervisedOptions):
-            raise TypeError(f"options of another method: {type(options).__name__}")
-        return (SupervisedStage(options=options),)
-
-    def training(self, options: Config) -> dict[str, Any]:  # noqa: ARG002 - the usual settings suit all
-        """Return nothing: the usual settings are meant for this method."""
-        return {}
-
-
-METHOD = Supervised()
+METHOD = SingleStageMethod(
+    name="supervised",
+    summary="one network learns from labelled patches: classes of pixels, or objects",
+    options=SupervisedOptions,
+    stage=SupervisedStage,
+)

@@ -46,7 +46,8 @@ class Pair(nn.Module):
         buffers
             Statistics of normalisation are averaged, too; else they are the teacher's own. Whole numbers are copied.
         """
-        kept, new = list(self.teacher.parameters()), list(self.student.parameters())
+        kept: list[Tensor] = list(self.teacher.parameters())
+        new: list[Tensor] = list(self.student.parameters())
         if buffers:
             pairs = list(zip(self.teacher.buffers(), self.student.buffers(), strict=True))
             kept += [mine for mine, _ in pairs if mine.is_floating_point()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from wsiseg.losses import mutual
 from wsiseg.losses.semantic import cross_entropy
 from wsiseg.methods.cards import ClassTargets, begin, make_card
 from wsiseg.methods.predictor import build_network, normalised
+from wsiseg.methods.single import SingleStageMethod
 from wsiseg.methods.teachers import TaughtLearner, with_noise
 from wsiseg.methods.ugmcl_options import UgmclOptions
 from wsiseg.methods.ugmcl_targets import LevelSetTargets, labels_of, relative_spacing
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wsiseg.checkpoint import ModelCard
-    from wsiseg.config import Config
     from wsiseg.methods.base import Batch, Clock, TrainingFacts
 
 logger = logging.getLogger(__name__)
@@ -217,31 +217,14 @@ class UgmclStage:
         return UgmclLearner(card, kind=facts.kind, student=net, options=options)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ugmcl:
-    """The method."""
-
-    name: str = "ugmcl"
-    summary: str = "classes and distances learn from few labels, and to agree where a teacher is sure of images without"
-    options: type[UgmclOptions] = UgmclOptions
-    takes_unlabelled: bool = True
-
-    def stages(self, options: Config) -> tuple[UgmclStage, ...]:
-        """Return the only stage."""
-        return (UgmclStage(options=_own(options)),)
-
-    def training(self, options: Config) -> dict[str, Any]:
-        """Return the settings of the preset."""
-        return _own(options).training()
-
-
-METHOD = Ugmcl()
-
-
-def _own(options: Config) -> UgmclOptions:
-    if not isinstance(options, UgmclOptions):
-        raise TypeError(f"options of another method: {type(options).__name__}")
-    return options
+METHOD = SingleStageMethod(
+    name="ugmcl",
+    summary="classes and distances learn from few labels, and to agree where a teacher is sure of images without",
+    options=UgmclOptions,
+    stage=UgmclStage,
+    usual=UgmclOptions.training,
+    takes_unlabelled=True,
+)
 
 
 def _looked_at(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:

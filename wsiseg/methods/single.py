@@ -1,0 +1,54 @@
+"""Methods that have one stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from wsiseg.config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from wsiseg.methods.base import Stage
+
+OptionsT = TypeVar("OptionsT", bound=Config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SingleStageMethod(Generic[OptionsT]):
+    """A method of one stage; see `Method`.
+
+    Parameters
+    ----------
+    name, summary
+        Its name on the command line, and what it needs and does in one line.
+    options
+        Type of its options.
+    stage
+        Makes the stage of ``options=``.
+    usual
+        Returns the settings of a training that are the method's own; None where the usual ones suit it.
+    takes_unlabelled
+        Whether it learns from images without labels, too.
+    """
+
+    name: str
+    summary: str
+    options: type[OptionsT]
+    stage: Callable[..., Stage]
+    usual: Callable[[OptionsT], Mapping[str, Any]] | None = None
+    takes_unlabelled: bool = False
+
+    def stages(self, options: Config) -> tuple[Stage, ...]:
+        """Return the only stage."""
+        return (self.stage(options=self._own(options)),)
+
+    def training(self, options: Config) -> Mapping[str, Any]:
+        """Return the settings that are the method's own."""
+        return {} if self.usual is None else self.usual(self._own(options))
+
+    def _own(self, options: Config) -> OptionsT:
+        if not isinstance(options, self.options):
+            raise TypeError(f"options of another method: {type(options).__name__}")
+        return options
