@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from wsiseg.methods.base import Stage
 
 OptionsT = TypeVar("OptionsT", bound=Config)
+StageT = TypeVar("StageT", bound="Stage")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SingleStageMethod(Generic[OptionsT]):
+class SingleStageMethod(Generic[OptionsT, StageT]):
     """A method of one stage; see `Method`.
 
     Parameters
@@ -36,11 +37,11 @@ class SingleStageMethod(Generic[OptionsT]):
     name: str
     summary: str
     options: type[OptionsT]
-    stage: Callable[..., Stage]
+    stage: Callable[..., StageT]
     usual: Callable[[OptionsT], Mapping[str, Any]] | None = None
     takes_unlabelled: bool = False
 
-    def stages(self, options: Config) -> tuple[Stage, ...]:
+    def stages(self, options: Config) -> tuple[StageT, ...]:
         """Return the only stage."""
         return (self.stage(options=self._own(options)),)
 
