@@ -1,4 +1,4 @@
-"""PG-FANet learns a few discs by heart in a few steps."""
+"""PG-FANet learns a few discs by heart in a few steps, and images without labels do it no harm."""
 
 from __future__ import annotations
 
@@ -8,15 +8,25 @@ import numpy as np
 import pytest
 import torch
 
+from wsiseg.config import load
 from wsiseg.heads.registry import make_head
+from wsiseg.labels import LabelMap
 from wsiseg.losses.shape_attention import segmentation
-from wsiseg.nets.pgfanet import PGFANetSpec, build_pgfanet
+from wsiseg.methods.base import Batch, Clock, TrainingFacts
+from wsiseg.methods.cards import make_card
+from wsiseg.methods.pgfanet import PgfanetLearner
+from wsiseg.methods.pgfanet_options import PgfanetOptions
+from wsiseg.nets.dilated_resnet import DilatedResNet, DilatedStages
+from wsiseg.nets.pgfanet import PGFANet, PGFANetSpec, build_pgfanet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
 pytestmark = pytest.mark.slow
+
+# Features of the deepest layers are an eighth of this: discs must be larger than a position of them.
+SIDE, RADIUS, WIDTH = 64, 9, 16
 
 
 def discs(count: int, side: int, *, radius: float, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
@@ -71,3 +81,52 @@ def test_four_images_are_learnt_by_heart_within_sixty_steps() -> None:
         optimiser.step()
 
     assert best > 0.98
+
+
+def learnt(consistency: float) -> PgfanetLearner:
+    """Return what 300 steps make of two images with labels and 32 without."""
+    options = load(PgfanetOptions, options={"consistency": consistency}).with_preset(crop_px=SIDE, kind="instances")
+    facts = TrainingFacts(
+        name="toy",
+        kind="instances",
+        labels=LabelMap.from_names(("background", "disc")),
+        mpp=0.25,
+        crop_px=SIDE,
+        training_data={},
+    )
+    torch.manual_seed(0)
+    blocks = (1, 1, 1, 1)
+    student = PGFANet(DilatedResNet(blocks, width=WIDTH), DilatedStages(blocks, width=WIDTH), 3, features=16)
+    learner = PgfanetLearner(
+        make_card(options, facts, objects="ternary"), kind=facts.kind, student=student, options=options
+    )
+    pixels, labels = discs(34, SIDE, radius=RADIUS, seed=1)
+    images, known = torch.from_numpy(pixels), targets(labels[:2])
+    optimiser = optimiser_of(learner.module)
+    learner.module.train()
+    generator = torch.Generator().manual_seed(0)
+    for step in range(300):
+        clock = Clock(step=step, steps=300)
+        drawn = 2 + torch.randperm(32, generator=generator)[:4]
+        losses = learner.training_step(Batch(images=torch.cat((images[:2], images[drawn])), targets=known), clock)
+        assert all(torch.isfinite(value) for value in losses.values())
+        optimiser.zero_grad()
+        torch.autograd.backward(losses["loss"])
+        torch.nn.utils.clip_grad_norm_(learner.module.parameters(), 4.0)
+        optimiser.step()
+        learner.after_update(clock)
+    return learner
+
+
+def dice(learner: PgfanetLearner) -> float:
+    pixels, labels = discs(16, SIDE, radius=RADIUS, seed=2)
+    with torch.inference_mode():
+        found = learner.predictor(learner.module).forward(torch.from_numpy(pixels)).argmax(dim=1).numpy() > 0
+    return float(2 * (found & (labels > 0)).sum() / (found.sum() + (labels > 0).sum()))
+
+
+def test_images_without_labels_do_no_harm() -> None:
+    with_consistency, without = dice(learnt(0.1)), dice(learnt(0.0))
+
+    assert without > 0.5
+    assert with_consistency >= without - 0.01
