@@ -117,6 +117,8 @@ def test_trainings_that_fail_are_counted_and_the_others_are_made(
     [
         (["--methods=mlps"], ConfigError, "--methods: mlps learns from what patches show"),
         (["--methods=supervize"], MethodError, "Did you mean supervised"),
+        (["--methods=supervised,../out"], ConfigError, "is no name"),
+        (["--methods=alone", "--set=each.alone.method=mlps"], ConfigError, "learns from what patches show"),
         (["--counts=", "--fractions=0.1,2"], ConfigError, "shares lie above 0 and up to 1"),
         (["--set=each.mean-teacher.lr=1", "--methods=supervised"], ConfigError, "no method of the study"),
         (["--set=train.labelled=3"], ConfigError, "the study decides about it"),
@@ -144,6 +146,29 @@ def test_settings_of_one_method_come_before_those_of_all(study: Path) -> None:
     config = json.loads((study / "cells" / "mean-teacher" / "1" / "seed0" / "config.json").read_text())
 
     assert (config["fit"]["steps"], config["fit"]["lr"], config["split_seed"], config["labelled"]) == (4, 0.01, 0, "1")
+
+
+def test_variants_of_a_method_stand_beside_it(store: Path, tmp_path: Path) -> None:
+    variant = ["--methods=mean-teacher,alone", "--set=each.alone.method=mean-teacher"]
+
+    run(
+        "budget",
+        store,
+        "-o",
+        tmp_path / "study",
+        *SMALL,
+        "--counts=1",
+        *variant,
+        "--set=each.alone.options.consistency=0",
+    )
+
+    configs = {
+        name: json.loads((tmp_path / "study" / "cells" / name / "1" / "seed0" / "config.json").read_text())
+        for name in ("mean-teacher", "alone")
+    }
+    assert {config["method"] for config in configs.values()} == {"mean-teacher"}
+    assert [configs[name]["options"]["consistency"] for name in ("alone", "mean-teacher")] == [0, 0.1]
+    assert {row["method"] for row in rows(tmp_path / "study")} == {"mean-teacher", "alone"}
 
 
 def test_volumes_are_judged_by_overlap_and_surface(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

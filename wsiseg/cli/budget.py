@@ -85,7 +85,8 @@ def budget(
     """Tell what more labels are worth: train with more and more of them, and draw what each method reaches.
 
     Test patches judge; they are never trained on. Settings of all trainings are --set train.KEY=VALUE, those of one
-    method --set each.METHOD.KEY=VALUE, as for wsiseg train. Run it again to go on, also as a job array.
+    method --set each.METHOD.KEY=VALUE, as for wsiseg train. --set each.NAME.method=METHOD makes NAME a variant of a
+    method, with settings of its own, for --methods. Run it again to go on, also as a job array.
     """
     from wsiseg.config import load
     from wsiseg.tasks.budget import BudgetConfig, BudgetJob

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -42,7 +43,7 @@ class BudgetConfig(Config):
     Parameters
     ----------
     methods
-        Methods that learn from labels of pixels.
+        Methods that learn from labels of pixels, or names of variants that `each` has.
     fractions
         Shares of the images to train on whose labels are used, each above 0 and up to 1.
     counts
@@ -52,7 +53,8 @@ class BudgetConfig(Config):
     train
         Settings of all trainings, as in a configuration of ``wsiseg train``.
     each
-        Settings of the trainings of one method, by its name; they come before those of all.
+        Settings of the trainings of one method, by its name; they come before those of all. Under any other name they
+        make a variant of the ``method`` that they name, such as one that learns from labels alone.
     """
 
     methods: tuple[str, ...] = Field(default=("supervised", "mean-teacher"), min_length=1)
@@ -61,6 +63,14 @@ class BudgetConfig(Config):
     seeds: int = Field(default=3, gt=0)
     train: dict[str, Any] = Field(default_factory=dict)
     each: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("methods")
+    @classmethod
+    def _are_names(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        # They are names of folders, too.
+        if wrong := [value for value in values if not re.fullmatch(r"\w[\w.-]*", value)]:
+            raise ValueError(f"{wrong[0]!r} is no name: letters, digits, dots, hyphens and underscores make one")
+        return values
 
     @field_validator("fractions")
     @classmethod
@@ -201,20 +211,22 @@ def budget(job: BudgetJob, progress: Progress = SILENT, stop: Stop | None = None
     )
 
 
-def _training(config: BudgetConfig, method: str) -> TrainConfig:
-    """Return the settings of the trainings of a method.
+def _training(config: BudgetConfig, name: str) -> TrainConfig:
+    """Return the settings of the trainings of a method, or of a variant.
 
     Raises
     ------
     ConfigError, MethodError
         If they make no sense.
     """
+    own = dict(config.each.get(name, {}))
+    method = own.pop("method", name)
     if get_patch_method(method) is not None:
         raise ConfigError(f"{method} learns from what patches show, not from labels of pixels", where="--methods")
     options = get_method(method).options
     if unknown := set(config.each) - set(config.methods):
         raise ConfigError(f"there are settings of {min(unknown)}, which is no method of the study", where="each")
-    given = merged(config.train, config.each.get(method, {}))
+    given = merged(config.train, own)
     if taken := {"method", "labelled", "split_seed"} & set(given):
         raise ConfigError("the study decides about it", where=f"train.{min(taken)}")
     resolved = load(TrainConfig, options={**given, "method": method})
