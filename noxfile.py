@@ -89,6 +89,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/predict.py", "memory", small, large)
     session.run("python", "benchmarks/pseudo_masks.py")
     session.run("python", "benchmarks/training_wait.py")
+    session.run("python", "benchmarks/mutual_step.py")
     session.run("python", "benchmarks/volumes.py")
 
 

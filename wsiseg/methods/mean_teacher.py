@@ -86,10 +86,11 @@ class MeanTeacherLearner(TaughtLearner):
         if not batch.targets:
             raise MethodError("the mean teacher needs some labelled images in each batch")
         images = normalised(batch.images, self.card)
-        outputs = self.module.student(images).float()
+        # Before the student, whose activations wait for the way back and would lie beside the teacher's.
         with torch.no_grad():
             noisy = with_noise(images, std=self._options.noise_std, clip=self._options.noise_clip)
             taught = self.module.teacher(noisy).float().softmax(dim=1)
+        outputs = self.module.student(images).float()
         losses = self._labelled(outputs[: batch.labelled], batch.targets)
         prob = outputs.softmax(dim=1)
         consistency = (prob - taught).square().mean()

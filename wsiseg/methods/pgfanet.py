@@ -108,10 +108,11 @@ class PgfanetLearner(TaughtLearner):
         noisy = images + options.noise_std * torch.randn_like(images)
         # Drawn on the CPU: a GPU would be waited for.
         seen, shown = (noisy, images) if float(torch.rand(())) < 0.5 else (images, noisy)  # noqa: PLR2004 - a fair coin
-        student, aux = (logits.float().softmax(dim=1) for logits in self._student.both(seen, perturb=True))
+        # Before the student, whose activations wait for the way back and would lie beside the teacher's.
         with torch.no_grad():
             self.module.teacher.train(self.module.training and options.teacher_mode == "train")
             teacher = self.module.teacher(shown).float().softmax(dim=1)
+        student, aux = (logits.float().softmax(dim=1) for logits in self._student.both(seen, perturb=True))
         parts = consistency(student, aux, teacher, variant=options.variant, detach_target=options.detach_target)
         called = teacher.argmax(dim=1)
         entropy = torch.special.entr(teacher).sum(dim=1).mean() / math.log(teacher.shape[1])

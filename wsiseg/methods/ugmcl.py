@@ -40,6 +40,15 @@ _FEW: Final = 0.05
 _LOOK_EVERY: Final = 100
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Taught:
+    """What a teacher says of images: level sets, probabilities, and the entropy of its doubt."""
+
+    sdf: Tensor
+    prob: Tensor
+    doubt: Tensor
+
+
 class UgmclLearner(TaughtLearner):
     """Learns classes and level sets from few labels, and on all images to agree with a teacher and with itself.
 
@@ -90,14 +99,16 @@ class UgmclLearner(TaughtLearner):
         """
         if not batch.targets:
             raise MethodError("mutual consistency needs some labelled images in each batch")
-        images = normalised(batch.images, self.card)
-        sdf, prob, logits = _looked_at(self.module.student, images)
-        count = batch.labelled
-        losses = self._supervised(sdf[:count], prob[:count], logits[:count], batch.targets)
+        images, count = normalised(batch.images, self.card), batch.labelled
         first = 0 if self._options.consistency_on == "all" else count
-        if first == len(images) or self._options.consistency == 0:
+        agrees = first < len(images) and self._options.consistency > 0
+        # Before the student, whose activations wait for the way back and would lie beside the teacher's.
+        taught = self._taught(images[first:]) if agrees else None
+        sdf, prob, logits = _looked_at(self.module.student, images)
+        losses = self._supervised(sdf[:count], prob[:count], logits[:count], batch.targets)
+        if taught is None:
             return losses
-        agreement, told = self._agreement(images[first:], sdf[first:], prob[first:], clock)
+        agreement, told = self._agreement(taught, sdf[first:], prob[first:], clock)
         weight = self._options.consistency * self._ramp(clock)
         losses["loss"] = losses["loss"] + weight * agreement
         return losses | told | {"weight": agreement.new_tensor(weight)}
@@ -156,28 +167,31 @@ class UgmclLearner(TaughtLearner):
             loss = loss + options.sdf.inverse_dice * parts["inverse_dice"]
         return {"loss": loss, **{name: part.detach() for name, part in parts.items()}}
 
-    def _agreement(self, images: Tensor, sdf: Tensor, prob: Tensor, clock: Clock) -> tuple[Tensor, dict[str, Tensor]]:
+    def _taught(self, images: Tensor) -> _Taught:
+        """Return what the teacher says of normalised images, and how unsure it is."""
+        with torch.no_grad():
+            sdf, prob, _ = _looked_at(self.module.teacher, self._noisy(images))
+        return _Taught(sdf=sdf, prob=prob, doubt=self.doubt(images))
+
+    def _agreement(self, taught: _Taught, sdf: Tensor, prob: Tensor, clock: Clock) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the disagreement within and across tasks, before its ramp, and what is told of it."""
         options = self._options
-        with torch.no_grad():
-            their_sdf, their_prob, _ = _looked_at(self.module.teacher, self._noisy(images))
-        doubt = self.doubt(images)
         lowest, highest = options.certainty
         share = lowest + (highest - lowest) * gaussian(clock.progress)
-        mask = (doubt < mutual.certainty_limit(prob.shape[1], share)).float()
-        intra = options.itc.beta * mutual.intra_task(prob, their_prob, mask, channels=options.itc.channels)
+        mask = (taught.doubt < mutual.certainty_limit(prob.shape[1], share)).float()
+        intra = options.itc.beta * mutual.intra_task(prob, taught.prob, mask, channels=options.itc.channels)
         if options.itc.beta < 1:
-            within = mutual.intra_task(sdf, their_sdf, mask, channels=options.itc.channels)
+            within = mutual.intra_task(sdf, taught.sdf, mask, channels=options.itc.channels)
             intra = intra + (1 - options.itc.beta) * within
         cross = mutual.cross_task(
             prob[:, 1:], sdf, steepness=options.ctc.steepness, mask=mask if options.ctc.masked else None
         )
-        called, self._coverage = their_prob.argmax(dim=1), mask.mean()
+        called, self._coverage = taught.prob.argmax(dim=1), mask.mean()
         return options.itc.weight * intra + options.ctc.weight * cross, {
             "intra_task": intra.detach(),
             "cross_task": cross.detach(),
             "coverage": self._coverage,
-            "entropy": doubt.mean() / math.log(prob.shape[1]),
+            "entropy": taught.doubt.mean() / math.log(prob.shape[1]),
             "agreement": (prob.argmax(dim=1) == called).float().mean(),
             "balance": (called > 0).float().mean(),
         }
