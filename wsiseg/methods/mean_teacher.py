@@ -13,7 +13,7 @@ from wsiseg.losses.semantic import combo
 from wsiseg.methods.cards import NetOptions, begin, make_card
 from wsiseg.methods.predictor import build_network, head_of, normalised
 from wsiseg.methods.single import SingleStageMethod
-from wsiseg.methods.teachers import TaughtLearner, with_noise
+from wsiseg.methods.teachers import TaughtLearner, require_labels, told_of, with_noise
 from wsiseg.ramps import gaussian, harmonic_decay
 
 if TYPE_CHECKING:
@@ -75,16 +75,15 @@ class MeanTeacherLearner(TaughtLearner):
     def training_step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Return ``loss`` and its parts.
 
-        ``consistency`` is the mean squared difference of probabilities, ``agreement`` the part of the pixels that
-        both call the same, and ``weight`` the weight of the consistency.
+        ``consistency`` is the mean squared difference of probabilities, and ``weight`` its weight; the rest is that of
+        `told_of`.
 
         Raises
         ------
         MethodError
             If the batch has no labels.
         """
-        if not batch.targets:
-            raise MethodError("the mean teacher needs some labelled images in each batch")
+        require_labels(batch, "the mean teacher")
         images = normalised(batch.images, self.card)
         # Before the student, whose activations wait for the way back and would lie beside the teacher's.
         with torch.no_grad():
@@ -100,8 +99,7 @@ class MeanTeacherLearner(TaughtLearner):
             "loss": losses["loss"] + weight * consistency,
             "consistency": consistency.detach(),
             "weight": consistency.new_tensor(weight),
-            "agreement": (prob.argmax(dim=1) == taught.argmax(dim=1)).float().mean(),
-        }
+        } | told_of(prob, taught)
 
     def after_update(self, clock: Clock) -> None:
         """Move the teacher towards the student."""

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
-from wsiseg.errors import MethodError
 from wsiseg.losses.instance_variance import instance_variance
 from wsiseg.losses.shape_attention import consistency, segmentation
 from wsiseg.methods.cards import begin, make_card
 from wsiseg.methods.pgfanet_options import PgfanetOptions
 from wsiseg.methods.predictor import build_network, normalised
 from wsiseg.methods.single import SingleStageMethod
-from wsiseg.methods.teachers import TaughtLearner
+from wsiseg.methods.teachers import TaughtLearner, require_labels, told_of
 from wsiseg.nets.pgfanet import PGFANet
 from wsiseg.ramps import ema_decay, gaussian
 
@@ -50,26 +47,20 @@ class PgfanetLearner(TaughtLearner):
     def __init__(self, card: ModelCard, *, kind: str, student: PGFANet, options: PgfanetOptions) -> None:
         super().__init__(card, kind=kind, student=student)
         self._student, self._options = student, options
-        for layer in self.module.teacher.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                # In training mode it normalises by the batch, but its running statistics follow the student's alone.
-                layer.momentum = 0.0
 
     def training_step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Return ``loss`` and its parts.
 
         From labels come ``cross_entropy`` and ``dice`` of the output, ``aux``, the same of the first stage, and for
         objects ``variance``. Images without labels, where there are some, add ``consistency`` with its parts and its
-        ``weight``; ``agreement``, the part of the pixels that student and teacher call the same; ``entropy`` of the
-        teacher, 0 … 1; and ``balance``, the part of the pixels that it takes for anything but the first class.
+        ``weight``, and what `told_of` says.
 
         Raises
         ------
         MethodError
             If the batch has no labels.
         """
-        if not batch.targets:
-            raise MethodError("PG-FANet needs some labelled images in each batch")
+        require_labels(batch, "PG-FANet")
         images = normalised(batch.images, self.card)
         agreement: dict[str, Tensor] = {}
         if batch.labelled < len(images) and self._options.consistency > 0:
@@ -114,14 +105,7 @@ class PgfanetLearner(TaughtLearner):
             teacher = self.module.teacher(shown).float().softmax(dim=1)
         student, aux = (logits.float().softmax(dim=1) for logits in self._student.both(seen, perturb=True))
         parts = consistency(student, aux, teacher, variant=options.variant, detach_target=options.detach_target)
-        called = teacher.argmax(dim=1)
-        entropy = torch.special.entr(teacher).sum(dim=1).mean() / math.log(teacher.shape[1])
-        return parts | {
-            "consistency": parts["loss"].detach(),
-            "agreement": (student.argmax(dim=1) == called).float().mean(),
-            "entropy": entropy,
-            "balance": (called > 0).float().mean(),
-        }
+        return parts | {"consistency": parts["loss"].detach()} | told_of(student, teacher)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

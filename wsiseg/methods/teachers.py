@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from wsiseg.errors import MethodError
 from wsiseg.methods.cards import make_encode
 from wsiseg.methods.predictor import NetPredictor
 
 if TYPE_CHECKING:
     from wsiseg.checkpoint import ModelCard
-    from wsiseg.methods.base import Encode
+    from wsiseg.methods.base import Batch, Encode
 
 
 class Pair(nn.Module):
@@ -34,6 +36,10 @@ class Pair(nn.Module):
         super().__init__()
         self.student = student
         self.teacher = copy.deepcopy(student).requires_grad_(requires_grad=False)
+        for layer in self.teacher.modules():
+            if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d):
+                # In training mode it normalises by the batch, but its running statistics follow the student's alone.
+                layer.momentum = 0.0
 
     @torch.no_grad()
     def follow(self, decay: float, *, buffers: bool) -> None:
@@ -98,6 +104,43 @@ class TaughtLearner:
     def teacher(self, module: nn.Module) -> NetPredictor:
         """Return the predictor that the teacher makes."""
         return NetPredictor(self.card, _both(module).teacher)
+
+
+def require_labels(batch: Batch, method: str) -> None:
+    """See that something of a batch has labels.
+
+    Raises
+    ------
+    MethodError
+        If nothing has.
+    """
+    if not batch.targets:
+        raise MethodError(f"{method} needs some labelled images in each batch")
+
+
+def told_of(prob: Tensor, taught: Tensor, *, entropy: Tensor | None = None) -> dict[str, Tensor]:
+    """Return what tells whether a teacher is of use.
+
+    Parameters
+    ----------
+    prob, taught
+        float (B, C, …): probabilities of the student and of the teacher.
+    entropy
+        Of what the teacher says, each pixel, 0 … ln C; that of `taught` where None.
+
+    Returns
+    -------
+    dict[str, Tensor]
+        ``agreement``, the part of the pixels that both call the same; ``entropy``, how unsure the teacher is, 0 … 1;
+        and ``balance``, the part of the pixels that it takes for anything but the first class.
+    """
+    called = taught.argmax(dim=1)
+    doubt = torch.special.entr(taught).sum(dim=1) if entropy is None else entropy
+    return {
+        "agreement": (prob.argmax(dim=1) == called).float().mean(),
+        "entropy": doubt.mean() / math.log(taught.shape[1]),
+        "balance": (called > 0).float().mean(),
+    }
 
 
 def with_noise(images: Tensor, *, std: float, clip: float) -> Tensor:

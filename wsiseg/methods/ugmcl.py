@@ -18,7 +18,7 @@ from wsiseg.losses.semantic import cross_entropy
 from wsiseg.methods.cards import ClassTargets, begin, make_card
 from wsiseg.methods.predictor import build_network, normalised
 from wsiseg.methods.single import SingleStageMethod
-from wsiseg.methods.teachers import TaughtLearner, with_noise
+from wsiseg.methods.teachers import TaughtLearner, require_labels, told_of, with_noise
 from wsiseg.methods.ugmcl_options import UgmclOptions
 from wsiseg.methods.ugmcl_targets import LevelSetTargets, labels_of, relative_spacing
 from wsiseg.nets.dual_task import DualTaskNet
@@ -77,10 +77,6 @@ class UgmclLearner(TaughtLearner):
         if card.head is None:
             classes = ClassTargets(num_classes=len(card.labels), kind=kind)
             self._encode = LevelSetTargets(classes=classes, sdf=options.sdf, spacing=relative_spacing(card))
-        for layer in self.module.teacher.modules():
-            if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d):
-                # In training mode it normalises by the batch, but its running statistics follow the student's alone.
-                layer.momentum = 0.0
         self._coverage: Tensor | None = None
 
     def training_step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
@@ -88,17 +84,14 @@ class UgmclLearner(TaughtLearner):
 
         From labels come ``cross_entropy``, ``dice`` and, where they have a weight, ``distance`` of the level sets and
         ``inverse_dice`` of their masks. The images that are to agree add ``intra_task`` and ``cross_task`` and their
-        ``weight``; ``coverage``, the part of the pixels of which the teacher is sure; ``entropy``, how unsure it is,
-        0 … 1; ``agreement``, the part of the pixels that student and teacher call the same; and ``balance``, the part
-        that the teacher takes for anything but the first class.
+        ``weight``; ``coverage``, the part of the pixels of which the teacher is sure; and what `told_of` says.
 
         Raises
         ------
         MethodError
             If the batch has no labels.
         """
-        if not batch.targets:
-            raise MethodError("mutual consistency needs some labelled images in each batch")
+        require_labels(batch, "mutual consistency")
         images, count = normalised(batch.images, self.card), batch.labelled
         first = 0 if self._options.consistency_on == "all" else count
         agrees = first < len(images) and self._options.consistency > 0
@@ -186,14 +179,12 @@ class UgmclLearner(TaughtLearner):
         cross = mutual.cross_task(
             prob[:, 1:], sdf, steepness=options.ctc.steepness, mask=mask if options.ctc.masked else None
         )
-        called, self._coverage = taught.prob.argmax(dim=1), mask.mean()
+        self._coverage = mask.mean()
         return options.itc.weight * intra + options.ctc.weight * cross, {
             "intra_task": intra.detach(),
             "cross_task": cross.detach(),
             "coverage": self._coverage,
-            "entropy": taught.doubt.mean() / math.log(prob.shape[1]),
-            "agreement": (prob.argmax(dim=1) == called).float().mean(),
-            "balance": (called > 0).float().mean(),
+            **told_of(prob, taught.prob, entropy=taught.doubt),
         }
 
     def _ramp(self, clock: Clock) -> float:
