@@ -51,6 +51,7 @@ CASES = [
     Case("supervised", "instances", {**DUAL, "head": "level-set"}),
     Case("supervised", "instances", {**GUIDED, "head": "ternary"}),
     Case("mean-teacher", "classes", SMALL),
+    Case("mean-teacher", "instances", {**GUIDED, "head": "ternary"}),
     Case("pgfanet", "classes", GUIDED),
     Case("pgfanet", "instances", GUIDED),
     Case("ugmcl", "classes", DUAL),

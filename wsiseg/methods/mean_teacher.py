@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 
 from wsiseg.errors import MethodError
-from wsiseg.losses.semantic import combo
 from wsiseg.methods.cards import NetOptions, begin, make_card
-from wsiseg.methods.predictor import build_network, head_of, normalised
+from wsiseg.methods.label_loss import LabelLoss, outputs_of
+from wsiseg.methods.predictor import build_network, normalised
 from wsiseg.methods.single import SingleStageMethod
 from wsiseg.methods.teachers import TaughtLearner, require_labels, told_of, with_noise
 from wsiseg.ramps import gaussian, harmonic_decay
@@ -69,8 +69,7 @@ class MeanTeacherLearner(TaughtLearner):
 
     def __init__(self, card: ModelCard, *, kind: str, options: MeanTeacherOptions) -> None:
         super().__init__(card, kind=kind, student=build_network(card))
-        self._head = head_of(card)
-        self._options = options
+        self._loss, self._options = LabelLoss(card, dice_weight=options.dice_weight), options
 
     def training_step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Return ``loss`` and its parts.
@@ -89,9 +88,9 @@ class MeanTeacherLearner(TaughtLearner):
         with torch.no_grad():
             noisy = with_noise(images, std=self._options.noise_std, clip=self._options.noise_clip)
             taught = self.module.teacher(noisy).float().softmax(dim=1)
-        outputs = self.module.student(images).float()
-        losses = self._labelled(outputs[: batch.labelled], batch.targets)
-        prob = outputs.softmax(dim=1)
+        outputs = outputs_of(self.module.student, images)
+        losses = self._loss([maps[: batch.labelled] for maps in outputs], batch.targets)
+        prob = outputs[0].softmax(dim=1)
         consistency = (prob - taught).square().mean()
         weight = self._options.consistency * gaussian(clock.progress)
         return {
@@ -104,11 +103,6 @@ class MeanTeacherLearner(TaughtLearner):
     def after_update(self, clock: Clock) -> None:
         """Move the teacher towards the student."""
         self.module.follow(harmonic_decay(clock.step, longest=self._options.ema), buffers=True)
-
-    def _labelled(self, outputs: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
-        if self._head is not None:
-            return self._head.loss(outputs, targets)
-        return combo(outputs, targets["classes"].long(), dice_weight=self._options.dice_weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from wsiseg.errors import MethodError
-from wsiseg.losses.semantic import combo
 from wsiseg.methods.cards import NetOptions, begin, make_card, make_encode
-from wsiseg.methods.predictor import NetPredictor, build_network, head_of, normalised
+from wsiseg.methods.label_loss import LabelLoss, outputs_of
+from wsiseg.methods.predictor import NetPredictor, build_network, normalised
 from wsiseg.methods.single import SingleStageMethod
-from wsiseg.nets.pgfanet import PGFANet
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from wsiseg.checkpoint import ModelCard
-    from wsiseg.heads.base import InstanceHead
     from wsiseg.methods.base import Batch, Clock, Encode, TrainingFacts
 
 
@@ -37,8 +35,6 @@ class SupervisedOptions(NetOptions):
 class SupervisedLearner:
     """Learns classes of pixels with cross-entropy and Dice, or objects with the loss of their head.
 
-    Of a network with two stages both outputs learn, and ``aux`` is the loss of the first.
-
     Parameters
     ----------
     card
@@ -51,8 +47,7 @@ class SupervisedLearner:
 
     def __init__(self, card: ModelCard, *, kind: str, dice_weight: float) -> None:
         self.card = card
-        self._head: InstanceHead | None = head_of(card)
-        self._dice_weight = dice_weight
+        self._loss = LabelLoss(card, dice_weight=dice_weight)
         self._encode = make_encode(card, kind)
         self._net = build_network(card)
 
@@ -67,7 +62,7 @@ class SupervisedLearner:
         return self._encode
 
     def training_step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:  # noqa: ARG002 - the loss is constant
-        """Return ``loss`` and its parts.
+        """Return ``loss`` and its parts; see `LabelLoss`.
 
         Raises
         ------
@@ -76,12 +71,7 @@ class SupervisedLearner:
         """
         if not batch.targets:
             raise MethodError("the supervised method learns from labelled images only")
-        images = normalised(batch.images, self.card)
-        if not isinstance(self._net, PGFANet):
-            return self._losses(self._net(images), batch.targets)
-        # Its first stage guides the second one, and learns what to show it from labels alone.
-        losses, early = (self._losses(outputs, batch.targets) for outputs in self._net.both(images, perturb=False))
-        return {**losses, "loss": losses["loss"] + early["loss"], "aux": early["loss"].detach()}
+        return self._loss(outputs_of(self._net, normalised(batch.images, self.card)), batch.targets)
 
     def rate_of(self, name: str) -> float:  # noqa: ARG002 - all learn alike
         """Return 1."""
@@ -93,11 +83,6 @@ class SupervisedLearner:
     def predictor(self, module: nn.Module) -> NetPredictor:
         """Return the predictor that the network, or an average of it, makes."""
         return NetPredictor(self.card, module)
-
-    def _losses(self, outputs: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
-        if self._head is not None:
-            return self._head.loss(outputs.float(), targets)
-        return combo(outputs.float(), targets["classes"].long(), dice_weight=self._dice_weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

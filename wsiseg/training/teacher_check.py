@@ -20,8 +20,6 @@ logger = logging.getLogger(__name__)
 _GROWN_UP: Final = 0.25
 # Validations in a row after which a bad teacher is spoken of.
 _PATIENCE: Final = 3
-# A teacher with less than this part of its student's score teaches nothing.
-_USELESS: Final = 0.5
 
 
 @runtime_checkable

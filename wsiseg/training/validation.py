@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 
 # Validations in a row in which a class may go unfound before it is spoken of.
 _PATIENCE: Final = 3
-# Networks take windows larger than the tiles they were trained on; larger windows waste less on halos.
-WINDOW_PX: Final = 512
+# Windows that a network sees at once.
+_AT_ONCE: Final = 8
 # The first of each is what models are chosen by.
 INSTANCE_SCORES: Final = ("aji", "f1", "pq", "dice")
 CLASS_SCORES: Final = ("miou", "fw_iou", "pixel_accuracy", "mean_dice")
@@ -123,6 +123,9 @@ class Validation:
 def dense_maps(predictor: Predictor, image: NDArray[np.uint8], device: torch.device) -> NDArray[np.float32]:
     """Return what a predictor says of a whole image.
 
+    It sees windows of the size of its tiles, as in prediction: some networks behave differently where they see more
+    than they ever did in training.
+
     Parameters
     ----------
     predictor
@@ -137,22 +140,22 @@ def dense_maps(predictor: Predictor, image: NDArray[np.uint8], device: torch.dev
     NDArray[np.float32]
         (channels, H, W).
     """
-    spec = predictor.spec
+    spec, side = predictor.spec, predictor.spec.tile_px
     height, width = image.shape[:2]
-    sides = range(spec.tile_px, max(spec.tile_px, WINDOW_PX) + 1, spec.tile_px)
-    fitting = [side for side in sides if side >= max(height, width)]
-    side, halo = (fitting[0], 0) if fitting else (sides[-1], spec.halo_px)
+    halo = spec.halo_px if max(height, width) > side else 0
     core = side - 2 * halo
     grid = Grid(canvas=Size(width, height), core=Size(core, core), halo=halo)
     margins = (halo, grid.rows * core + halo - height), (halo, grid.columns * core + halo - width)
     padded = torch.from_numpy(np.pad(image, (*margins, (0, 0)), mode="reflect")).permute(2, 0, 1)
     maps = np.empty((spec.channels, height, width), dtype=np.float32)
     with torch.inference_mode():
-        for tile in grid:
-            rows, columns = tile.read.y + halo, tile.read.x + halo
-            window = padded[None, :, rows : rows + side, columns : columns + side]
-            output = predictor.forward(window.to(device))[0].float().cpu().numpy()
-            maps[:, *tile.core.slices] = output[:, *tile.core.within(tile.read).slices]
+        for first in range(0, len(grid), _AT_ONCE):
+            tiles = grid[first : first + _AT_ONCE]
+            corners = [(tile.read.y + halo, tile.read.x + halo) for tile in tiles]
+            windows = torch.stack([padded[:, y : y + side, x : x + side] for y, x in corners])
+            outputs = predictor.forward(windows.to(device)).float().cpu().numpy()
+            for tile, output in zip(tiles, outputs, strict=True):
+                maps[:, *tile.core.slices] = output[:, *tile.core.within(tile.read).slices]
     return maps
 
 

@@ -30,3 +30,19 @@ def test_what_a_network_sees_around_a_pixel_is_the_same_in_every_tile() -> None:
 
     whole = predictor.forward(torch.from_numpy(image).permute(2, 0, 1)[None])[0].numpy()
     np.testing.assert_array_equal(maps[:, 3:-3, 3:-3], whole[:, 3:-3, 3:-3])
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (40, 50), (150, 100)])
+def test_no_window_is_larger_than_a_tile(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = FakePredictor(tile_px=64, halo_px=8, radius=0)
+    seen: list[tuple[int, ...]] = []
+    forward = predictor.forward
+
+    def watched(batch: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(batch.shape[2:]))
+        return forward(batch)
+
+    monkeypatch.setattr(predictor, "forward", watched)
+    dense_maps(predictor, np.zeros((*shape, 3), np.uint8), torch.device("cpu"))
+
+    assert set(seen) == {(64, 64)}

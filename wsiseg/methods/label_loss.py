@@ -1,0 +1,67 @@
+"""What networks learn from labels of pixels, whatever else they learn from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wsiseg.losses.semantic import combo
+from wsiseg.methods.predictor import head_of
+from wsiseg.nets.pgfanet import PGFANet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
+
+    from wsiseg.checkpoint import ModelCard
+
+
+def outputs_of(net: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+    """Return what a network says of images: its output, float32 (B, maps, H, W), and that of its first stage if any.
+
+    Parameters
+    ----------
+    net
+        The network.
+    images
+        float (B, 3, H, W), normalised.
+    """
+    # Its first stage guides the second one, and learns what to show it from labels alone.
+    said = net.both(images, perturb=False) if isinstance(net, PGFANet) else (net(images),)
+    return tuple(maps.float() for maps in said)
+
+
+class LabelLoss:
+    """For classes of pixels cross-entropy and Dice, for objects the loss of their head.
+
+    Parameters
+    ----------
+    card
+        The model to be.
+    dice_weight
+        Weight of the soft Dice loss, for classes of pixels.
+    """
+
+    def __init__(self, card: ModelCard, *, dice_weight: float) -> None:
+        self._head = head_of(card)
+        self._dice_weight = dice_weight
+
+    def __call__(self, outputs: Sequence[Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return ``loss`` and its parts; of two stages both learn, and ``aux`` is the loss of the first.
+
+        Parameters
+        ----------
+        outputs
+            Those of the images with labels; see `outputs_of`.
+        targets
+            Of these images.
+        """
+        losses, *early = (self._of(maps, targets) for maps in outputs)
+        for stage in early:
+            losses = {**losses, "loss": losses["loss"] + stage["loss"], "aux": stage["loss"].detach()}
+        return losses
+
+    def _of(self, maps: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self._head is not None:
+            return self._head.loss(maps, targets)
+        return combo(maps, targets["classes"].long(), dice_weight=self._dice_weight)
