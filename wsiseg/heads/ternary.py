@@ -56,7 +56,8 @@ class TernaryHead:
     """Three maps: logits of background, of the inside of an object and of its boundary.
 
     For its target an object loses its outermost pixels, those that touch anything else by a side; the pixels on
-    both sides of the cut are the boundary, and what is left are insides, apart even where objects touch. The loss
+    both sides of the cut are the boundary, and what is left are insides, apart even where objects touch. Where the
+    image ends, or what is known of it, nothing is taken off: the object may go on there. The loss
     is that of PG-FANet [1]_ on labels, cross-entropy and a Dice loss over all classes at once.
 
     Decoding takes each connected inside, drops the small ones and lets the others grow; where two meet, the one
@@ -99,9 +100,10 @@ class TernaryHead:
             ``objects`` int32 (H, W): connected insides, numbered from 1.
         """
         left = np.where(label_map > 0, label_map, 0)
+        unknown = ~valid & (left == 0)
         for _ in range(self.options.erosion_px):
-            left = _eroded(left)
-        inside = _eroded(left) > 0
+            left = _eroded(left, unknown)
+        inside = _eroded(left, unknown) > 0
         touched = left > 0
         for neighbour in list(_neighbours(touched)):
             touched = touched | neighbour
@@ -149,9 +151,9 @@ def _neighbours(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
     yield from (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
 
 
-def _eroded(labels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return the objects without the pixels that touch anything else by a side."""
+def _eroded(labels: NDArray[np.int32], unknown: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Return the objects without the pixels that touch by a side anything else that is known."""
     is_left = labels > 0
-    for neighbour in _neighbours(labels):
-        is_left &= neighbour == labels
+    for neighbour, is_unknown in zip(_neighbours(labels), _neighbours(unknown), strict=True):
+        is_left &= (neighbour == labels) | is_unknown
     return np.where(is_left, labels, 0)

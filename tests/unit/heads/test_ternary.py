@@ -12,6 +12,7 @@ from tests.nuclei_makers import ellipses, perfect
 from wsiseg.heads.registry import make_head
 from wsiseg.heads.ternary import BOUNDARY, INSIDE
 from wsiseg.losses.shape_attention import segmentation
+from wsiseg.training.sources import Patch, random_crop
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,6 +66,32 @@ def test_an_object_that_is_cut_by_the_border_of_the_image_has_no_boundary_there(
 
     np.testing.assert_array_equal(classes(whole[:, 8:])[:, 3:], classes(whole)[:, 11:])
     assert classes(whole[:, 8:])[8, 0] == INSIDE
+
+
+@pytest.mark.parametrize("erosion_px", [1, 3])
+@pytest.mark.parametrize("scale", [1.0, 0.8])
+def test_padding_makes_no_boundary_where_an_object_is_cut(erosion_px: int, scale: float) -> None:
+    labels = ellipses(8, 32, seed=3, radii=(6, 9))
+    whole = Patch(image=np.zeros((32, 32, 3), np.uint8), labels=labels, valid=np.ones(labels.shape, bool))
+    head = make_head("ternary", erosion_px=erosion_px)
+    stretched = random_crop(whole, crop_px=round(32 / scale), scale=scale, rng=np.random.default_rng(0))
+
+    crop = random_crop(whole, crop_px=round(48 / scale), scale=scale, rng=np.random.default_rng(0))
+    found = head.targets(crop.labels, crop.valid)["classes"]
+
+    alone = head.targets(stretched.labels, stretched.valid)["classes"]
+    assert (alone == INSIDE).any()
+    assert (found == INSIDE).sum() == pytest.approx((alone == INSIDE).sum(), rel=0.0 if scale == 1 else 0.1)
+    assert (found == BOUNDARY).sum() == pytest.approx((alone == BOUNDARY).sum(), rel=0.0 if scale == 1 else 0.1)
+
+
+def test_an_object_beside_what_is_not_known_may_go_on_there() -> None:
+    labels, valid = square(), np.ones((25, 25), bool)
+    labels[:, 13:], valid[:, 13:] = 0, False
+
+    found = make_head("ternary").targets(labels, valid)["classes"]
+
+    np.testing.assert_array_equal(found[:, :13], classes(square())[:, :13])
 
 
 def test_a_thicker_cut_leaves_less_inside() -> None:
