@@ -1,7 +1,7 @@
 """What is done to a volume before a network sees it; travels in stores of volumes and in models.
 
-Volumes are arrays (D, H, W): slices, rows and columns. The last two axes lie in the plane in which a volume was
-taken, and may be turned and mirrored; the first may not.
+Volumes are arrays (D, H, W), from feet to head, back to front and left to right. The last two axes may be mirrored, and
+turned where their voxels are as far apart; the first may not.
 """
 
 from __future__ import annotations

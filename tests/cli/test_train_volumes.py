@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from tests.listeners import Listener
 from tests.volume_makers import write_cases
 from wsiseg.checkpoint import read_card
 from wsiseg.errors import ConfigError, DataError, MethodError
@@ -16,8 +19,9 @@ from wsiseg.stores.volume_store import VolumeStore
 from wsiseg.tasks.ingest_volumes import ingest_volumes
 from wsiseg.tasks.train import train
 from wsiseg.tasks.train_job import TrainConfig, TrainJob, TrainReport
-from wsiseg.tasks.volume_data import volume_data
+from wsiseg.tasks.volume_data import VolumeData, volume_data
 from wsiseg.training.log import TRAINING, read_table
+from wsiseg.training.settings import FitSettings
 from wsiseg.volumes import IntensityRule
 
 if TYPE_CHECKING:
@@ -101,6 +105,11 @@ def test_stores_that_were_prepared_otherwise_do_not_go_together(store: Path, tmp
         ({"options": {"arch": "unet-gn"}}, MethodError, "unet-gn is no network of volumes.*unet3d or vnet"),
         ({"patch": (8, 8, 7)}, MethodError, "8 × 8 × 7 voxels do not fit"),
         ({"batch_size": 5}, DataError, "3 volumes with labels make no batch of 5"),
+        (
+            {"augmentation": {"blur_px": 1.0, "noise": 0.1}},
+            ConfigError,
+            r"^augmentation.blur_px: .* change by symmetries",
+        ),
         ({"unlabelled_batch_size": 1}, ConfigError, "does not learn from volumes without labels"),
     ],
 )
@@ -120,7 +129,48 @@ def test_images_have_no_patch(tmp_path: Path) -> None:
         train(TrainJob(stores=(tmp_path,), output=tmp_path / "run", config=config, device="cpu"))
 
 
-def test_a_cube_is_the_usual_window(store: Path, tmp_path: Path) -> None:
+def test_windows_change_as_they_are_told_and_not_as_images_do(store: Path, tmp_path: Path) -> None:
+    trained(store, tmp_path / "run", augmentation={"symmetries": False, "noise": 0.2, "blur_px": 0})
+
+    kept = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))
+    changes = {name: value for name, value in kept["augmentation"].items() if value}
+    assert changes == {"noise": 0.2, "brightness": 0.1, "contrast": 0.15}
+    # The settings of a run make the same run.
+    again = train(
+        TrainJob(stores=(store,), output=tmp_path / "run", config=TrainConfig.model_validate(kept), device="cpu")
+    )
+    assert "nothing to do" in str(again)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "patch"),
+    [
+        ([(35, 51, 36)] * 3, (48, 64, 64)),
+        ([(12, 14, 16)], (16, 32, 32)),
+        ([(96, 97, 30), (155, 170, 140)], (96, 96, 96)),
+        ([(16, 40, 40), (17, 49, 30), (500, 500, 500)], (32, 64, 64)),
+    ],
+)
+def test_the_usual_window_holds_most_volumes(shapes: list[tuple[int, int, int]], patch: tuple[int, int, int]) -> None:
+    volumes = [SimpleNamespace(shape=shape) for shape in shapes]
+    store: Any = SimpleNamespace(meta=SimpleNamespace(volumes=volumes))
+
+    assert VolumeData(stores=[store], labelled=[], unlabelled=[], held_out=[], chosen=None).usual_patch == patch
+
+
+def test_small_volumes_are_learnt_from_in_small_windows(store: Path, tmp_path: Path) -> None:
+    progress = Listener()
+    config = TrainConfig(options={"arch": "unet3d"}, fit=FitSettings(steps=1, num_workers=0), val_fraction=0)
+
+    report = train(TrainJob(stores=(store,), output=tmp_path / "run", config=config, device="cpu"), progress)
+
+    card = read_card(report.checkpoint)
+    assert card.volume is not None
+    assert card.volume.patch == (16, 32, 32)
+    assert "in windows of 16 x 32 x 32 voxels" in progress.heard[0]
+
+
+def test_a_cube_is_the_window_that_one_side_asks_for(store: Path, tmp_path: Path) -> None:
     report = trained(store, tmp_path / "run", patch=None, crop_px=8, fit={**FIT, "steps": 1})
 
     card = read_card(report.checkpoint)

@@ -59,6 +59,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> VolumeStore:
     return VolumeStore.open(path)
 
 
+@pytest.mark.parametrize("index", range(3))
+def test_the_least_intensity_is_that_of_the_whole_volume(store: VolumeStore, index: int) -> None:
+    assert store.lowest(index) == store.lowest(index) == CASES[index][0].min()
+
+
 def test_volumes_come_back_as_they_were(store: VolumeStore) -> None:
     for index, (voxels, labels) in enumerate(CASES):
         found = store.read_voxels(index)

@@ -42,8 +42,8 @@ def window_means(
 ) -> NDArray[np.float32]:
     """Return the probability of each class in a volume.
 
-    Where a side is shorter than the window, the volume lies in its middle, with zeros around. Beside the result and
-    what the network takes for one window there is hardly any memory in use, whatever the size of the volume.
+    Where a side is shorter than the window, the volume lies in its middle, with its least intensity around. Beside the
+    result and what the network takes for one window there is hardly any memory in use, whatever the size of the volume.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def window_means(
     """
     missing = [max(0, side - own) for own, side in zip(voxels.shape, patch, strict=True)]
     margins = [(lack // 2, lack - lack // 2) for lack in missing]
-    padded = torch.from_numpy(np.pad(voxels, margins) if any(missing) else voxels)
+    padded = torch.from_numpy(np.pad(voxels, margins, constant_values=voxels.min()) if any(missing) else voxels)
     starts = [window_starts(*sides) for sides in zip(padded.shape, patch, stride, strict=True)]
     means = np.zeros((predictor.spec.channels, *padded.shape), dtype=np.float32)
     autocast = nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

@@ -147,6 +147,7 @@ class VolumeStore:
         self.path = path
         self.meta = _read_meta(path)
         self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._lowest: dict[int, float] = {}
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -201,6 +202,18 @@ class VolumeStore:
         if not self.meta.volumes[index].is_labelled:
             raise StoreError(f"the volume {self.meta.volumes[index].name} has no labels", where=self.path)
         return self._read(f"labels/{index}", box)
+
+    def lowest(self, index: int) -> float:
+        """Return the least intensity of a volume, which is read as a whole the first time.
+
+        Raises
+        ------
+        StoreError
+            If stored bytes are damaged.
+        """
+        if index not in self._lowest:
+            self._lowest[index] = float(self.read_voxels(index).min())
+        return self._lowest[index]
 
     def _read(self, name: str, box: Box) -> NDArray[Any]:
         try:

@@ -56,7 +56,8 @@ class TrainConfig(Config):
     crop_px
         Side of the images that are cut from patches.
     patch
-        Voxels of the windows that are cut from volumes, (D, H, W); a cube of `crop_px`, or of 96 voxels, where None.
+        Voxels of the windows that are cut from volumes, (D, H, W). Where None, a cube of `crop_px` if that is given;
+        else what holds most volumes, 96 along each axis at most.
     epochs
         Rounds through the data; None leaves it to `fit.steps`.
     stages

@@ -14,9 +14,11 @@ from wsiseg.tasks.train_data import fingerprints
 from wsiseg.tasks.train_fit import Work, carry_out
 from wsiseg.tasks.train_job import with_usual
 from wsiseg.tasks.volume_data import volume_data
+from wsiseg.training.augmentation import Augmentation
 from wsiseg.training.state import seed_all
 from wsiseg.training.volume_batches import VolumeBatches
 from wsiseg.training.volume_validation import VolumeValidation
+from wsiseg.training.volume_windows import CHANGES
 from wsiseg.volumes import VolumeInput
 
 if TYPE_CHECKING:
@@ -31,9 +33,9 @@ if TYPE_CHECKING:
     from wsiseg.training.volume_batches import VolumeSource
 
 # Settings that mean nothing to volumes, and what they are called on the command line.
-_UNUSED: Final = {"mpp": "--mpp", "layer": "--layer", "weights": "weights", "augmentation": "augmentation"}
+_UNUSED: Final = {"mpp": "--mpp", "layer": "--layer", "weights": "weights"}
 # What is usual for volumes, whatever the method; a window of 96 voxels takes as much memory as an image of 940 pixels.
-_USUAL: Final[dict[str, Any]] = {"batch_size": 2, "crop_px": 96}
+_USUAL: Final[dict[str, Any]] = {"batch_size": 2}
 
 
 def train_on_volumes(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> TrainReport:
@@ -54,7 +56,8 @@ def train_on_volumes(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop
     (stage,) = method.stages(options)
 
     seed_all(config.fit.seed)
-    patch = config.patch or (config.crop_px, config.crop_px, config.crop_px)
+    patch = config.patch or ((config.crop_px,) * 3 if "crop_px" in job.config.model_fields_set else data.usual_patch)
+    augmentation = _augmentation(config)
     facts = TrainingFacts(
         name=config.name or job.output.resolve().name,
         kind="classes",
@@ -73,6 +76,7 @@ def train_on_volumes(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop
         batch_size=config.batch_size,
         unlabelled=data.unlabelled,
         unlabelled_batch_size=free,
+        augmentation=augmentation,
         seed=config.fit.seed,
         rank=ranks.rank,
         world=ranks.world,
@@ -80,10 +84,17 @@ def train_on_volumes(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop
     work = Work(
         learner=learner,
         batches=batches,
-        config=config.model_copy(update={"options": options.model_dump(mode="json"), "patch": patch}),
+        config=config.model_copy(
+            update={
+                "options": options.model_dump(mode="json"),
+                "patch": patch,
+                "crop_px": max(patch),
+                "augmentation": augmentation,
+            }
+        ),
         facts=facts,
         chosen=data.chosen,
-        data=_told(data),
+        data=_told(data, patch),
         judge=(lambda _: VolumeValidation(data.held_out)) if data.held_out else None,
     )
     return carry_out(work, job, ranks, progress, stop)
@@ -96,21 +107,30 @@ def _with_arch(method: Method, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(config: TrainConfig, given: TrainConfig, method: Method) -> None:
-    unused = [option for name, option in _UNUSED.items() if name in given.model_fields_set]
+    unused = [option for name, option in _UNUSED.items() if getattr(given, name) is not None]
+    asked = given.augmentation.model_fields_set.difference(CHANGES)
+    unused += [f"augmentation.{name}" for name in sorted(asked) if getattr(given.augmentation, name) > 0]
     if unused:
         raise ConfigError(
             "volumes are learnt from as their store has them",
             where=", ".join(unused),
-            mend="Leave it out; wsiseg ingest decides how volumes are prepared",
+            mend="Leave it out; wsiseg ingest decides how volumes are prepared, and in training they change by "
+            + ", ".join(CHANGES),
         )
     if config.unlabelled_batch_size is not None and not method.takes_unlabelled:
         raise ConfigError(f"{config.method} does not learn from volumes without labels", where="unlabelled_batch_size")
 
 
-def _told(data: VolumeData) -> str:
+def _augmentation(config: TrainConfig) -> Augmentation:
+    """Return how windows change; what means nothing to volumes is off."""
+    return Augmentation.none().model_copy(update={name: getattr(config.augmentation, name) for name in CHANGES})
+
+
+def _told(data: VolumeData, patch: Sequence[int]) -> str:
     free = _count(data.unlabelled)
     without = f", {free} to learn from without labels" if free else ""
-    return f"{_count(data.labelled)} volumes to train on{without}, {_count(data.held_out)} held out"
+    windows = f"in windows of {' x '.join(map(str, patch))} voxels"
+    return f"{_count(data.labelled)} volumes to train on{without}, {_count(data.held_out)} held out, {windows}"
 
 
 def _count(sources: Sequence[VolumeSource]) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from wsiseg.errors import DataError
 from wsiseg.stores.volume_store import LAYER, VolumeStore
@@ -16,12 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from wsiseg.labels import LabelMap
     from wsiseg.tasks.train_job import TrainConfig
     from wsiseg.volumes import IntensityRule
+
+# Sides of windows are multiples of the step, by which the usual networks shrink them.
+_STEP: Final = 16
+_LARGEST: Final = 96
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +75,18 @@ class VolumeData:
             return None
         ((depth, height, width), _) = spacings.most_common(1)[0]
         return depth, height, width
+
+    @property
+    def usual_patch(self) -> tuple[int, int, int]:
+        """Return the voxels of a window, (D, H, W), that holds most volumes and fits the usual networks, 96³ at most.
+
+        Rows are as many as columns, since windows are turned.
+        """
+        shapes = [entry.shape for store in self.stores for entry in store.meta.volumes]
+        depth, *plane = (_STEP * math.ceil(side / _STEP) for side in np.median(shapes, axis=0).tolist())
+        # A single voxel is left at the bottom of networks of volumes otherwise, which they cannot normalise.
+        side = min(_LARGEST, max(2 * _STEP, *plane))
+        return min(_LARGEST, depth), side, side
 
 
 def volume_data(paths: Sequence[Path], config: TrainConfig, *, takes_unlabelled: bool) -> VolumeData:

@@ -27,6 +27,9 @@ YIQ: Final = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -
 class Augmentation(Config):
     """How far images may change. A value of 0 switches its change off.
 
+    Of volumes only `symmetries`, `brightness`, `contrast` and `noise` may change, the last three as parts of the
+    standard deviation of normalised intensities.
+
     Parameters
     ----------
     symmetries

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from wsiseg.executors import ordered_map
 from wsiseg.labels import IGNORE
 from wsiseg.training.batches import Crops, stacked
 from wsiseg.training.sampling import Draws
+from wsiseg.training.volume_windows import changed, draw_cut, symmetries_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -22,10 +23,9 @@ if TYPE_CHECKING:
 
     from wsiseg.methods.base import Encode
     from wsiseg.stores.volume_store import VolumeStore
+    from wsiseg.training.augmentation import Augmentation
+    from wsiseg.training.volume_windows import Cut
     from wsiseg.volumes import Shape
-
-# Zeros beyond each end of a volume that is too small for a window, on top of what is missing.
-_MORE: int = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -44,83 +44,12 @@ class VolumeSource:
     indices: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
-    """A window of a volume, and how it is turned.
-
-    Parameters
-    ----------
-    start
-        First voxel along each axis; below 0 where the window begins before the volume does.
-    size
-        Voxels along each axis before it is turned.
-    quarters
-        Quarter turns in the plane of the last two axes.
-    mirrored
-        Axis that is mirrored after that, 1 or 2.
-    """
-
-    start: tuple[int, ...]
-    size: tuple[int, ...]
-    quarters: int
-    mirrored: int
-
-    def box(self, shape: Sequence[int]) -> tuple[slice, slice, slice]:
-        """Return what of the window lies in a volume of `shape`, which may be nothing."""
-        sides = []
-        for at, own, side in zip(self.start, self.size, shape, strict=True):
-            begin = min(max(0, at), side)
-            sides.append(slice(begin, max(begin, min(side, at + own))))
-        depth, height, width = sides
-        return depth, height, width
-
-    def finish(self, inside: NDArray[Any]) -> NDArray[Any]:
-        """Return the whole window, turned, for what of it lies in the volume; zeros are around it."""
-        margins = []
-        for at, own, side in zip(self.start, self.size, inside.shape, strict=True):
-            before = min(own, max(0, -at))
-            margins.append((before, own - before - side))
-        turned = np.rot90(np.pad(inside, margins), self.quarters, axes=(1, 2))
-        return np.ascontiguousarray(np.flip(turned, self.mirrored))
-
-
-def draw_cut(shape: Sequence[int], patch: Sequence[int], rng: np.random.Generator) -> Cut:
-    """Return a random window of a volume.
-
-    Any place where the window fits comes with equal chance, the last included. Where the volume is no larger than the
-    window along some axis, zeros are put around all of it, three more than are missing for its middle.
-
-    Parameters
-    ----------
-    shape
-        Of the volume, (D, H, W).
-    patch
-        Of the window once it is turned.
-    rng
-        Draws place, turn and mirror.
-
-    References
-    ----------
-    .. [1] Zhang et al., "Uncertainty-guided mutual consistency learning for semi-supervised medical image
-       segmentation", Artificial Intelligence in Medicine 2022, and its published code, which never draws the last
-       place, and turns in the plane of the first two axes of its own arrays.
-    """
-    quarters, mirrored = int(rng.integers(4)), 1 + int(rng.integers(2))
-    depth, height, width = patch
-    size = (depth, width, height) if quarters % 2 else (depth, height, width)
-    is_small = any(side <= own for side, own in zip(shape, size, strict=True))
-    start = []
-    for side, own in zip(shape, size, strict=True):
-        pad = max((own - side) // 2 + _MORE, 0) if is_small else 0
-        start.append(int(rng.integers(-pad, side + pad - own + 1)))
-    return Cut(start=tuple(start), size=size, quarters=quarters, mirrored=mirrored)
-
-
 class VolumeBatches:
     """An endless row of batches, each a function of its number and the seed alone; see `Batches`.
 
     Labelled volumes come in epochs: each once, in random order, without the last few that fill no batch. Those
-    without labels come in endless rounds of their own. Of each drawn volume one window is cut.
+    without labels come in endless rounds of their own. Of each drawn volume one window is cut. Around volumes that are
+    smaller than it lies their least intensity, where nothing is learnt.
 
     Parameters
     ----------
@@ -136,6 +65,8 @@ class VolumeBatches:
         Volumes whose labels are never read.
     unlabelled_batch_size
         Windows without labels in a batch, on each rank.
+    augmentation
+        How windows may change: by `symmetries`, `brightness`, `contrast` and `noise`.
     seed
         Decides everything that is random.
     rank, world
@@ -156,6 +87,7 @@ class VolumeBatches:
         batch_size: int,
         unlabelled: Sequence[VolumeSource] = (),
         unlabelled_batch_size: int = 0,
+        augmentation: Augmentation,
         seed: int,
         rank: int = 0,
         world: int = 1,
@@ -171,6 +103,7 @@ class VolumeBatches:
         self._encode = encode
         self._patch = patch
         self._batch_size, self._unlabelled_size = batch_size, unlabelled_batch_size
+        self._augmentation = augmentation
         self._seed = seed
         self._rank, self._world = rank, world
         rounds = int(np.random.SeedSequence((seed, 5)).generate_state(1)[0])
@@ -207,24 +140,28 @@ class VolumeBatches:
         images, targets = [], []
         for slot, item in enumerate(with_labels):
             store, index = self._labelled[item]
-            cut = self._cut(store, index, number, slot)
-            box = cut.box(store.meta.volumes[index].shape)
-            labels = cut.finish(store.read_labels(index, box)).astype(np.int32)
-            images.append(cut.finish(store.read_voxels(index, box)))
+            cut, image = self._window(store, index, number, slot)
+            inside = store.read_labels(index, cut.box(store.meta.volumes[index].shape))
+            labels = cut.finish(inside, outside=IGNORE).astype(np.int32)
+            images.append(image)
             targets.append(self._encode(labels, labels != IGNORE))
         for slot, item in enumerate(without, start=len(with_labels)):
-            store, index = self._unlabelled[item]
-            cut = self._cut(store, index, number, slot)
-            images.append(cut.finish(store.read_voxels(index, cut.box(store.meta.volumes[index].shape))))
+            images.append(self._window(*self._unlabelled[item], number, slot)[1])
         return Crops(images=torch.from_numpy(np.stack(images)[:, None]), targets=stacked(targets), look={}, seed=0)
 
     def stream(self, start: int, stop: int, *, workers: int) -> Generator[Crops]:
         """Yield the batches from `start` up to `stop`, made ahead of time by `workers` threads."""
         return ordered_map(self.make, range(start, stop), workers=workers, ahead=2 * workers)
 
-    def _cut(self, store: VolumeStore, index: int, number: int, slot: int) -> Cut:
+    def _window(self, store: VolumeStore, index: int, number: int, slot: int) -> tuple[Cut, NDArray[np.float32]]:
+        """Return what is cut of a volume, and its intensities."""
         rng = np.random.default_rng((self._seed, 4, number, self._rank, slot))
-        return draw_cut(store.meta.volumes[index].shape, self._patch, rng)
+        about = store.meta.volumes[index]
+        symmetries = symmetries_of(about.spacing_mm) if self._augmentation.symmetries else (0,)
+        cut = draw_cut(about.shape, self._patch, rng, symmetries=symmetries)
+        inside = store.read_voxels(index, cut.box(about.shape))
+        outside = 0.0 if inside.shape == cut.size else store.lowest(index)
+        return cut, changed(cut.finish(inside, outside=outside), self._augmentation, rng)
 
 
 def _volumes(sources: Sequence[VolumeSource]) -> list[tuple[VolumeStore, int]]:

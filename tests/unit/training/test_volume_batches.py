@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from tests.volume_makers import make_case
 from wsiseg.errors import DataError
-from wsiseg.training.volume_batches import VolumeBatches, VolumeSource, draw_cut
+from wsiseg.training.augmentation import Augmentation
+from wsiseg.training.volume_batches import VolumeBatches, VolumeSource
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,17 +22,28 @@ class FakeStore:
     """Volumes in memory whose voxels are their number; of some the labels must not be looked at."""
 
     def __init__(self, count: int, *, secret: int = 0, shape: tuple[int, int, int] = (6, 8, 7)) -> None:
-        self.meta = SimpleNamespace(volumes=[SimpleNamespace(shape=shape) for _ in range(count)])
+        self.meta = SimpleNamespace(volumes=[SimpleNamespace(shape=shape, spacing_mm=None) for _ in range(count)])
         self._shape, self._open = shape, count - secret
 
     def read_voxels(self, index: int, box: tuple[slice, ...]) -> NDArray[np.float32]:
         return np.full(self._shape, index + 1, dtype=np.float32)[box]
+
+    def lowest(self, index: int) -> float:  # noqa: ARG002 - of all alike
+        return -1
 
     def read_labels(self, index: int, box: tuple[slice, ...]) -> NDArray[np.uint8]:
         assert index < self._open, "the labels of an unlabelled volume were read"
         labels = np.full(self._shape, 1, dtype=np.uint8)
         labels[0] = 255
         return labels[box]
+
+
+class GradedStore(FakeStore):
+    """Volumes of which no two voxels are the same."""
+
+    def read_voxels(self, index: int, box: tuple[slice, ...]) -> NDArray[np.float32]:
+        whole = super().read_voxels(index, (slice(None),) * 3)
+        return np.arange(whole.size, dtype=np.float32).reshape(whole.shape)[box]
 
 
 def source(store: FakeStore, *indices: int) -> VolumeSource:
@@ -48,7 +57,13 @@ def encode(labels: NDArray[np.int32], valid: NDArray[np.bool_]) -> dict[str, NDA
 def batches(labelled: int, unlabelled: int = 0, size: int = 2, **settings: Any) -> VolumeBatches:  # noqa: ANN401
     store = FakeStore(labelled + unlabelled, secret=unlabelled)
     free = [source(store, *range(labelled, labelled + unlabelled))] if unlabelled else []
-    given = {"patch": PATCH, "batch_size": size, "unlabelled_batch_size": size if unlabelled else 0, "seed": 3}
+    given = {
+        "patch": PATCH,
+        "batch_size": size,
+        "unlabelled_batch_size": size if unlabelled else 0,
+        "augmentation": Augmentation.none(),
+        "seed": 3,
+    }
     return VolumeBatches([source(store, *range(labelled))], encode, unlabelled=free, **{**given, **settings})
 
 
@@ -126,49 +141,35 @@ def test_fewer_volumes_than_a_batch_holds_are_refused(labelled: int, unlabelled:
         batches(labelled, unlabelled)
 
 
-def test_windows_begin_anywhere_the_last_place_included() -> None:
-    shape, patch = (6, 9, 8), (4, 5, 5)
+def test_around_small_volumes_nothing_is_learnt_and_lies_their_least_intensity() -> None:
+    stream = batches(4, patch=(8, 8, 8))
 
-    cuts = [draw_cut(shape, patch, np.random.default_rng(seed)) for seed in range(300)]
-
-    assert {cut.start[0] for cut in cuts} == {0, 1, 2}
-    assert {cut.start[1] for cut in cuts} == {0, 1, 2, 3, 4}
-    assert {cut.start[2] for cut in cuts} == {0, 1, 2, 3}
-    assert {(cut.quarters, cut.mirrored) for cut in cuts} == {(turn, axis) for turn in range(4) for axis in (1, 2)}
-
-
-def test_around_volumes_that_are_too_small_lie_zeros() -> None:
-    volume = np.ones((3, 9, 9), dtype=np.float32)
-
-    for seed in range(50):
-        cut = draw_cut(volume.shape, (8, 4, 4), np.random.default_rng(seed))
-        window = cut.finish(volume[cut.box(volume.shape)])
-        # Five are missing, so that five more lie at each end, and the window may begin anywhere in there.
-        assert -5 <= cut.start[0] <= 0
-        assert window.shape == (8, 4, 4)
-        assert window.any(axis=(1, 2)).sum() == 3 or not window.any()
-        assert min(cut.start[1:]) >= 0
+    for number in range(5):
+        crops = stream.make(number)
+        is_inside = crops.images[:, 0] > 0
+        assert is_inside.sum(dim=(1, 2, 3)).tolist() == [6 * 8 * 7] * 2
+        assert (crops.images[:, 0][~is_inside] == -1).all()
+        # All but the first slice is known, and nothing around it.
+        assert crops.targets["valid"].sum(dim=(1, 2, 3)).tolist() == [5 * 8 * 7] * 2
+        assert not crops.targets["valid"][~is_inside].any()
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)),
-    st.tuples(st.integers(1, 7), st.integers(1, 7), st.integers(1, 7)),
-    st.integers(0, 10_000),
-)
-def test_a_window_is_a_part_of_the_volume_among_zeros_then_turned_and_mirrored(
-    shape: tuple[int, int, int], patch: tuple[int, int, int], seed: int
-) -> None:
-    volume, labels = make_case(seed, shape)
-    cut = draw_cut(shape, patch, np.random.default_rng(seed))
-    among_zeros = np.pad(volume, 20)
-    depth, height, width = (slice(at + 20, at + 20 + own) for at, own in zip(cut.start, cut.size, strict=True))
-    expected = np.flip(np.rot90(among_zeros[depth, height, width], cut.quarters, axes=(1, 2)), cut.mirrored)
+def test_windows_come_as_they_are_too_and_only_so_where_they_are_not_to_be_turned() -> None:
+    def seen(augmentation: Augmentation) -> set[bytes]:
+        store = GradedStore(1, shape=(6, 8, 8))
+        stream = VolumeBatches(
+            [source(store, 0)], encode, patch=(6, 8, 8), batch_size=1, augmentation=augmentation, seed=0
+        )
+        return {stream.make(number).images.numpy().tobytes() for number in range(60)}
 
-    window, mask = (cut.finish(array[cut.box(shape)]) for array in (volume, labels))
+    as_it_is = np.arange(6 * 8 * 8, dtype=np.float32).tobytes()
+    assert seen(Augmentation.none()) == {as_it_is}
+    turned = seen(Augmentation.none().model_copy(update={"symmetries": True}))
+    assert len(turned) == 8
+    assert as_it_is in turned
 
-    assert window.shape == patch
-    np.testing.assert_array_equal(window, expected)
-    # The labels lie where their voxels do.
-    assert set(window[mask == 2].tolist()) <= set(volume[labels == 2].tolist())
-    assert not mask[window == 0].any()
+
+def test_intensities_change_where_they_may() -> None:
+    dull, lively = (batches(3, augmentation=how).make(0).images for how in (Augmentation.none(), Augmentation()))
+
+    assert not dull.equal(lively)
