@@ -18,6 +18,7 @@ from wsiseg.tasks.train_job import PAGE
 from wsiseg.training.log import CURVES, VALIDATION, read_table
 from wsiseg.training.probe import LABEL_MIOU
 from wsiseg.training.validation import dense_maps
+from wsiseg.white import white_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -213,9 +214,12 @@ def _predicted(
     """Return what the models of the stages see: the first as shades of all classes, the others as maps."""
     pictures: list[tuple[str, str]] = []
     for stage, predictor in predictors.items():
-        prob = dense_maps(predictor, image, device)
+        prob, white = dense_maps(predictor, image, device), predictor.spec.white
         if pictures:
-            pictures.append((f"{stage}: prediction", png(covered(image, prob.argmax(axis=0), labels))))
+            found = prob.argmax(axis=0)
+            if white is not None:
+                found[white_pixels(image, white)] = IGNORE
+            pictures.append((f"{stage}: prediction", png(covered(image, found, labels))))
         else:
             pictures.append((f"{stage}: activation", png(shaded(image, prob, labels))))
     return pictures
