@@ -126,8 +126,40 @@ def test_one_lost_annotation_is_told_and_left_over_ones_are_warned_of(
     assert "1 labels belong to no image, such as TCGA-18-5592-01Z-00-DX1.xml" in caplog.text
 
     (annotations / f"{BARCODES[1]}.xml").unlink()
-    with pytest.raises(DataError, match=f"{BARCODES[1]}.tif: there are no labels of this name"):
+    with pytest.raises(DataError, match=f"{BARCODES[1]}.tif: there are no labels of this name.*--split TABLE.csv"):
         find_images(monuseg, settings("monuseg"))
+    (annotations / f"{BARCODES[0]}.xml").unlink()
+    with pytest.raises(DataError, match="others beside it have theirs, and 1 more are so"):
+        find_images(monuseg, settings("monuseg"))
+
+
+@pytest.mark.parametrize("layout", ["monuseg", "dsb2018"])
+def test_images_that_are_marked_as_unlabelled_may_lie_beside_others(
+    tmp_path: Path, layout: str, request: pytest.FixtureRequest
+) -> None:
+    source = request.getfixturevalue(layout)
+    images = find_images(source, settings(layout)).images
+    train = [image for image in images if image.split == "train"]
+    lost, kept = train[0], train[1]
+    assert lost.labels is not None
+    lost.labels.rename(tmp_path / "elsewhere")
+
+    def table(split: str) -> Path:
+        rows = [f"{image.name},{split if image == lost else image.split}" for image in images]
+        path = tmp_path / f"{split}.csv"
+        path.write_text("\n".join(("image,split", *rows)))
+        return path
+
+    with pytest.raises(DataError, match="mark images without as unlabelled"):
+        find_images(source, settings(layout, split=str(table("train"))))
+    ingest(source, tmp_path / "s.zarr", settings(layout, split=str(table("unlabelled"))))
+
+    store = PatchStore.open(tmp_path / "s.zarr")
+    at = {name: number for number, name in enumerate(store.parents.tolist())}
+    is_labelled = store.is_labelled("labels")
+    assert store.splits[at[lost.name]] == "unlabelled"
+    assert not is_labelled[at[lost.name]]
+    assert is_labelled[at[kept.name]]
 
 
 @pytest.mark.parametrize(

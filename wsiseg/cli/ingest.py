@@ -85,7 +85,7 @@ def ingest(
         typer.Option(
             "--split",
             help="train, val, test or unlabelled for all, or a CSV with columns image and split, patient_id, or both. "
-            "Default: the layout's.",
+            "In folders with labels, images without must be marked unlabelled. Default: the layout's.",
             rich_help_panel=LABELS,
         ),
     ] = None,

@@ -54,9 +54,16 @@ def find_nnunet(source: Path) -> Source:
     images = []
     for split, (image_folder, label_folder) in _PARTS.items():
         files = _by_case(source / image_folder)
-        own = pair(files, files_by_stem(source / label_folder, READABLE))
+        own, bare = pair(files, files_by_stem(source / label_folder, READABLE))
         images += [
-            SourceImage(name=case, path=path, labels=own.get(case), split=split, group=patient_in_name(case) or case)
+            SourceImage(
+                name=case,
+                path=path,
+                labels=own.get(case),
+                split=split,
+                group=patient_in_name(case) or case,
+                is_bare=case in bare,
+            )
             for case, path in files.items()
         ]
     if not images:

@@ -1,7 +1,7 @@
 """Data sets of nuclei and glands, in the folders that their makers publish.
 
 Each of them marks single objects. A part without any labels is taken without; where some images of a
-part have labels, all must.
+part have labels, all must, but for those that a table marks as unlabelled.
 """
 
 from __future__ import annotations
@@ -111,10 +111,17 @@ def find_glas(source: Path) -> Source:
         patients = _patients(folder / "Grade.csv", files) if files else {}
         for prefix in sorted({name.partition("_")[0] for name in files}):
             part = {name: path for name, path in files.items() if name.startswith(f"{prefix}_")}
-            own = pair(part, {name: path for name, path in labels.items() if name.startswith(f"{prefix}_")})
+            own, bare = pair(part, {name: path for name, path in labels.items() if name.startswith(f"{prefix}_")})
             split = "train" if prefix == "train" else "test"
             images += [
-                SourceImage(name=name, path=path, labels=own.get(name), split=split, group=patients.get(name, name))
+                SourceImage(
+                    name=name,
+                    path=path,
+                    labels=own.get(name),
+                    split=split,
+                    group=patients.get(name, name),
+                    is_bare=name in bare,
+                )
                 for name, path in part.items()
             ]
     return Source(images=_checked(images, source, mend="They are called train_1.bmp, testA_1.bmp …"))
@@ -150,9 +157,16 @@ def find_dsb2018(source: Path) -> Source:
     images = []
     for part, files in parts.items():
         masks = {name: part / name / "masks" for name in files if images_by_stem(part / name / "masks")}
-        own = pair(files, masks)
+        own, bare = pair(files, masks)
         images += [
-            SourceImage(name=name, path=path, labels=own.get(name), split=_split(part, source), group=name)
+            SourceImage(
+                name=name,
+                path=path,
+                labels=own.get(name),
+                split=_split(part, source),
+                group=name,
+                is_bare=name in bare,
+            )
             for name, path in files.items()
         ]
     return Source(images=_checked(images, source, mend="They lie in SRC/ID/images"))
@@ -162,7 +176,7 @@ def _of_parts(source: Path, *, mend: str) -> list[SourceImage]:
     """Return the images of folders whose sub-folders hold images and labels, or that hold both themselves."""
     images = []
     for folder, files, labels in _parts(source):
-        own = pair(files, labels)
+        own, bare = pair(files, labels)
         images += [
             SourceImage(
                 name=name,
@@ -170,6 +184,7 @@ def _of_parts(source: Path, *, mend: str) -> list[SourceImage]:
                 labels=own.get(name),
                 split=_split(folder, source),
                 group=patient_in_name(name) or name,
+                is_bare=name in bare,
             )
             for name, path in files.items()
         ]

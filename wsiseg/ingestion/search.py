@@ -16,6 +16,7 @@ from wsiseg.config import Config
 from wsiseg.errors import ConfigError
 from wsiseg.grid import overlap_px, parse_overlap
 from wsiseg.ingestion.layouts import LAYOUTS
+from wsiseg.ingestion.source import check_bare
 from wsiseg.ingestion.tables import label_by_table, split_by_table
 from wsiseg.labels import ClassNames  # noqa: TC001 - pydantic reads the annotations
 from wsiseg.manifest import SPLITS
@@ -111,7 +112,7 @@ def find_images(source: Path, settings: IngestSettings) -> Source:
     NothingMatchedError
         If there are none.
     DataError
-        If names are ambiguous, or no label fits.
+        If names are ambiguous, no label fits, or some are missing.
     ConfigError
         If the splits or the settings do not fit the images.
     """
@@ -133,6 +134,7 @@ def find_images(source: Path, settings: IngestSettings) -> Source:
         images = [replace(image, split=settings.split) for image in images]
     elif settings.split:
         images = split_by_table(images, Path(settings.split))
+    check_bare(images)
     _warn_of_shared(images, source)
     return replace(found, images=images, labels=found.labels or layout.labels)
 

@@ -38,6 +38,8 @@ class SourceImage:
         Its split, or nothing.
     group
         What must stay together in splits.
+    is_bare
+        Whether it alone has no labels, where others beside it have theirs.
     """
 
     name: str
@@ -46,6 +48,7 @@ class SourceImage:
     occurs: Mapping[str, int] | None = None
     split: str = ""
     group: str = ""
+    is_bare: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,29 +102,34 @@ def files_by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def pair(images: Mapping[str, Path], labels: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the labels of each image of a part; none at all where the part has no labels.
+def pair(images: Mapping[str, Path], labels: Mapping[str, Path]) -> tuple[dict[str, Path], set[str]]:
+    """Return the labels of images of a part, and the names of images that have none where the part has some.
 
-    An image that alone has none is rather a file that was lost than an image without labels.
+    Warns of labels that belong to no image.
+    """
+    alone = [path for name, path in labels.items() if name not in images]
+    if alone:
+        logger.warning("%s: %d labels belong to no image, such as %s", alone[0].parent, len(alone), alone[0].name)
+    own = {name: labels[name] for name in images if name in labels}
+    return own, images.keys() - own if labels else set()
+
+
+def check_bare(images: Sequence[SourceImage]) -> None:
+    """Raise unless each image that alone has no labels is marked ``unlabelled``: their file may have been lost.
 
     Raises
     ------
     DataError
-        If some images have labels and others have not.
+        If one is not.
     """
-    if not labels:
-        return {}
-    bare = next((path for name, path in images.items() if name not in labels), None)
-    if bare is not None:
+    bare = [image for image in images if image.is_bare and image.split != "unlabelled"]
+    if bare:
+        others = f", and {len(bare) - 1} more are so" if len(bare) > 1 else ""
         raise DataError(
-            "there are no labels of this name, but others beside it have theirs",
-            where=bare,
-            mend="Add them, or move images without labels into a folder of their own",
+            f"there are no labels of this name, but others beside it have theirs{others}",
+            where=bare[0].path,
+            mend="Add them, or mark images without as unlabelled by --split TABLE.csv (columns image and split)",
         )
-    alone = [path for name, path in labels.items() if name not in images]
-    if alone:
-        logger.warning("%s: %d labels belong to no image, such as %s", alone[0].parent, len(alone), alone[0].name)
-    return {name: labels[name] for name in images}
 
 
 def check_distinct(images: Sequence[SourceImage]) -> None:
