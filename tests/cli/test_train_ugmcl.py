@@ -56,7 +56,7 @@ def test_few_labels_and_many_images(
     assert log[0]["weight"] < log[-1]["weight"] < 0.1
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["fit"]["optimiser"], config["fit"]["schedule"], config["fit"]["lr"]) == ("sgd", "poly", 0.01)
-    assert config["options"]["sdf"]["longest"] == 32
+    assert config["options"]["sdf"]["longest"] == 8
     predictor = load_predictor(tmp_path / "run" / "best")
     assert predictor.spec.channels == channels
     assert predictor.forward(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, channels, 32, 32)

@@ -267,6 +267,52 @@ def test_volumes_are_measured_in_millimetres() -> None:
     np.testing.assert_allclose(found[:, 0, 0] * 4, [4, 4, 3.5, 1.5, -1.5, 1.5, 3.5, 4])
 
 
+def facts_of(side: int, volume: VolumeInput | None = None) -> TrainingFacts:
+    return TrainingFacts(
+        name="toy",
+        kind="classes",
+        labels=LabelMap.from_names(("background", "organ")),
+        mpp=None,
+        crop_px=side,
+        training_data={},
+        volume=volume,
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "longest"),
+    [
+        (facts_of(512), 32),
+        (facts_of(128), 32),
+        (facts_of(96), 24),
+        (facts_of(96, VolumeInput(patch=(48, 64, 96))), 12),
+        (facts_of(96, VolumeInput(patch=(16, 96, 96), spacing_mm=(5, 1, 1))), 20),
+        (facts_of(96, VolumeInput(patch=(192, 160, 160), spacing_mm=(0.5, 0.5, 0.5))), 32),
+    ],
+)
+def test_level_sets_reach_no_further_than_a_quarter_of_what_is_seen(facts: TrainingFacts, longest: float) -> None:
+    options = METHOD.resolved(load(UgmclOptions), facts)
+
+    assert isinstance(options, UgmclOptions)
+    assert options.sdf.longest == longest
+    assert METHOD.resolved(options, facts_of(32)) == options
+    for given in ({"sdf": {"longest": 7}}, {"preset": "paper"}, {"preset": "official-code"}):
+        chosen = load(UgmclOptions, options=given)
+        assert METHOD.resolved(chosen, facts) == chosen
+
+
+def test_the_middle_of_a_small_organ_is_far_from_its_border() -> None:
+    window = (32, 64, 64)
+    places = np.indices(window) - np.reshape(window, (3, 1, 1, 1)) / 2
+    organ = ((places / np.reshape((6, 14, 6), (3, 1, 1, 1))) ** 2).sum(axis=0) <= 1
+    (stage,) = METHOD.stages(load(UgmclOptions, options=VOLUMES))
+
+    targets = stage.build(facts_of(64, VolumeInput(patch=window))).encode(organ.astype(np.int32), np.ones(window, bool))
+
+    assert targets["level_sets"].min() < -0.6
+    assert targets["level_sets"].max() == 1
+
+
 @pytest.mark.parametrize(
     ("preset", "expected"),
     [
@@ -275,7 +321,7 @@ def test_volumes_are_measured_in_millimetres() -> None:
             {"supervised_weight": 1, "sdf.weight": 1, "sdf.norm": "crop", "itc.channels": "sum", "itc.beta": 0.75},
         ),
         ("official-code", {"sdf.weight": 0, "sdf.inverse_dice": 0.5, "itc.beta": 1, "itc.weight": 0.5}),
-        ("wsiseg", {"sdf.weight": 0.3, "sdf.norm": "truncated", "sdf.longest": 32, "itc.channels": "mean"}),
+        ("wsiseg", {"sdf.weight": 0.3, "sdf.norm": "truncated", "sdf.longest": None, "itc.channels": "mean"}),
     ],
 )
 def test_presets_stay_what_they_are_through_a_file(preset: str, expected: dict[str, Any]) -> None:
@@ -453,8 +499,7 @@ def whole(arch: str) -> UgmclLearner:
         training_data={},
         volume=VolumeInput(patch=(32, 32, 32)),
     )
-    # Distances are scaled by a quarter of the window: by more than the window holds they are hardly learnt so soon.
-    given = {"arch": arch, "net": {"widths": [8, 16, 32]}, "consistency": 0.0, "sdf": {"longest": 8}}
+    given = {"arch": arch, "net": {"widths": [8, 16, 32]}, "consistency": 0.0}
     options = load(UgmclOptions, options=given)
     torch.manual_seed(0)
     return METHOD.stages(options)[0].build(facts)

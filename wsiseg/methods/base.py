@@ -288,6 +288,10 @@ class Method(Protocol):
         """Tell whether the method learns from images without labels, too."""
         ...
 
+    def resolved(self, options: Config, facts: TrainingFacts) -> Config:
+        """Return options in which the data have decided what the user left open; runs keep these."""
+        ...
+
     def stages(self, options: Config) -> tuple[Stage, ...]:
         """Return the stages in order, for options of the method's own type."""
         ...

@@ -10,7 +10,7 @@ from wsiseg.config import Config
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from wsiseg.methods.base import Stage
+    from wsiseg.methods.base import Stage, TrainingFacts
 
 OptionsT = TypeVar("OptionsT", bound=Config)
 StageT = TypeVar("StageT", bound="Stage")
@@ -30,6 +30,8 @@ class SingleStageMethod(Generic[OptionsT, StageT]):
         Makes the stage of ``options=``.
     usual
         Returns the settings of a training that are the method's own; None where the usual ones suit it.
+    resolve
+        Returns options in which the data have decided what was left open; None where nothing is.
     takes_unlabelled
         Whether it learns from images without labels, too.
     """
@@ -39,7 +41,13 @@ class SingleStageMethod(Generic[OptionsT, StageT]):
     options: type[OptionsT]
     stage: Callable[..., StageT]
     usual: Callable[[OptionsT], Mapping[str, Any]] | None = None
+    resolve: Callable[[OptionsT, TrainingFacts], OptionsT] | None = None
     takes_unlabelled: bool = False
+
+    def resolved(self, options: Config, facts: TrainingFacts) -> OptionsT:
+        """Return options in which the data have decided what was left open."""
+        own = self._own(options)
+        return own if self.resolve is None else self.resolve(own, facts)
 
     def stages(self, options: Config) -> tuple[StageT, ...]:
         """Return the only stage."""

@@ -76,7 +76,7 @@ class UgmclLearner(TaughtLearner):
         self._options = options
         if card.head is None:
             classes = ClassTargets(num_classes=len(card.labels), kind=kind)
-            self._encode = LevelSetTargets(classes=classes, sdf=options.sdf, spacing=relative_spacing(card))
+            self._encode = LevelSetTargets(classes=classes, sdf=options.sdf, spacing=relative_spacing(card.volume))
         self._coverage: Tensor | None = None
 
     def training_step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
@@ -204,7 +204,7 @@ class UgmclStage:
 
     def build(self, facts: TrainingFacts) -> UgmclLearner:
         """Return an untrained learner; see `Stage`."""
-        options = self.options
+        options = self.options.resolved(facts)
         arch = options.network(of_volumes=facts.volume is not None)
         head_options = options.head_options
         if options.head == "level-set" or (options.head == "auto" and facts.kind == "instances"):
@@ -228,6 +228,7 @@ METHOD = SingleStageMethod(
     options=UgmclOptions,
     stage=UgmclStage,
     usual=UgmclOptions.training,
+    resolve=UgmclOptions.resolved,
     takes_unlabelled=True,
 )
 

@@ -8,7 +8,7 @@ References
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -17,7 +17,13 @@ from wsiseg.level_sets import Norm  # noqa: TC001 - the options are built from t
 from wsiseg.losses.mutual import STEEPNESS, Channels, Distance
 from wsiseg.methods.cards import NetOptions
 from wsiseg.methods.ugmcl_presets import PRESETS, TRAINING, PresetName
+from wsiseg.methods.ugmcl_targets import relative_spacing
 
+if TYPE_CHECKING:
+    from wsiseg.methods.base import TrainingFacts
+
+# What images of 128 px and more have room for.
+_LONGEST: Final = 32.0
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -26,9 +32,12 @@ class LevelSetSettings(Config):
 
     Parameters
     ----------
-    norm, longest, zero_ring
-        See `level_set`; `longest` in pixels, or of volumes in the finest distance of voxels. Instance heads always
-        take the norm ``truncated``.
+    norm, zero_ring
+        See `level_set`. Instance heads always take the norm ``truncated``.
+    longest
+        Distance that becomes 1 in the norm ``truncated``, in pixels, or of volumes in the finest distance of voxels.
+        None takes a quarter of the shortest side of the crop or window, 32 at most: level sets that reach further than
+        what is seen of them are nearly the same everywhere, and teach nothing.
     loss
         ``mse`` or ``l1``.
     weight
@@ -38,7 +47,7 @@ class LevelSetSettings(Config):
     """
 
     norm: Norm = "truncated"
-    longest: float = Field(default=32.0, gt=0)
+    longest: float | None = Field(default=None, gt=0)
     zero_ring: bool = False
     loss: Distance = "mse"
     weight: float = Field(default=0.3, ge=0)
@@ -152,6 +161,17 @@ class UgmclOptions(NetOptions):
         if not of_volumes:
             return "dual-unet"
         return "vnet" if self.preset == "paper" else "unet3d"
+
+    def resolved(self, facts: TrainingFacts) -> Self:
+        """Return options in which level sets reach as far as the data let them, where that was left open."""
+        if self.sdf.longest is not None:
+            return self
+        sides: tuple[float, ...] = (facts.crop_px,)
+        if facts.volume is not None:
+            spacing = relative_spacing(facts.volume) or (1.0,) * len(facts.volume.patch)
+            sides = tuple(side * step for side, step in zip(facts.volume.patch, spacing, strict=True))
+        longest = min(_LONGEST, min(sides) / 4)
+        return self.model_copy(update={"sdf": self.sdf.model_copy(update={"longest": longest})})
 
     def training(self) -> dict[str, Any]:
         """Return the settings of a training that the preset stands for."""

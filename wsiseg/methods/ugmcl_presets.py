@@ -24,14 +24,14 @@ PRESETS: Final[dict[PresetName, dict[str, Any]]] = {
         "supervised_weight": 1.0,
         "skips_absent": False,
         # The norm of the distance is not printed.
-        "sdf": {"norm": "crop", "zero_ring": True, "weight": 1.0},
+        "sdf": {"norm": "crop", "longest": 32.0, "zero_ring": True, "weight": 1.0},
         "itc": {"channels": "sum"},
     },
     "official-code": {
         "supervised_weight": 0.5,
         "skips_absent": False,
         # Level sets learn from the Dice of their masks alone.
-        "sdf": {"norm": "crop", "zero_ring": True, "weight": 0.0, "inverse_dice": 0.5},
+        "sdf": {"norm": "crop", "longest": 32.0, "zero_ring": True, "weight": 0.0, "inverse_dice": 0.5},
         # Their part in the agreement with the teacher is commented out.
         "itc": {"beta": 1.0, "weight": 0.5},
         "ramp_steps": 200,

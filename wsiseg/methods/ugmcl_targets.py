@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from wsiseg.checkpoint import ModelCard
     from wsiseg.methods.cards import ClassTargets
     from wsiseg.methods.ugmcl_options import LevelSetSettings
+    from wsiseg.volumes import VolumeInput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class LevelSetTargets:
     classes
         Makes those for the classes.
     sdf
-        How level sets are made.
+        How level sets are made, with nothing left open.
     spacing
         Distance of voxels along each axis; 1 where None.
     """
@@ -50,12 +50,14 @@ class LevelSetTargets:
             return targets
         known, count = targets["classes"], self.classes.num_classes
         longest = self.sdf.longest if self.sdf.norm == "truncated" else math.inf
+        if longest is None:
+            raise ValueError("how far level sets reach was left open")
         is_known = known != IGNORE
         targets["level_sets"] = level_sets(
             known,
             count,
             norm=self.sdf.norm,
-            longest=self.sdf.longest,
+            longest=longest,
             zero_ring=self.sdf.zero_ring,
             spacing=self.spacing,
         )
@@ -73,9 +75,9 @@ def labels_of(targets: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
     return targets["classes"].long(), targets.get("level_sets")
 
 
-def relative_spacing(card: ModelCard) -> tuple[float, ...] | None:
-    """Return the distance of voxels along each axis, in the finest of them."""
-    if card.volume is None or card.volume.spacing_mm is None:
+def relative_spacing(volume: VolumeInput | None) -> tuple[float, ...] | None:
+    """Return the distance of voxels along each axis, in the finest of them; None for images and where unknown."""
+    if volume is None or volume.spacing_mm is None:
         return None
-    finest = min(card.volume.spacing_mm)
-    return tuple(side / finest for side in card.volume.spacing_mm)
+    finest = min(volume.spacing_mm)
+    return tuple(side / finest for side in volume.spacing_mm)

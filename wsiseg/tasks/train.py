@@ -80,7 +80,6 @@ def _train_on_images(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop
     stores = [open_patches([path]) for path in job.stores]
     mpp = config.mpp or next((store.mpp for store in stores if store.mpp is not None), None)
     data = training_data(stores, mpp, config, takes_unlabelled=method.takes_unlabelled)
-    (stage,) = method.stages(options)
 
     seed_all(config.fit.seed)
     facts = TrainingFacts(
@@ -91,6 +90,8 @@ def _train_on_images(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop
         crop_px=config.crop_px,
         training_data=fingerprints(job.stores, stores),
     )
+    options = method.resolved(options, facts)
+    (stage,) = method.stages(options)
     learner = stage.build(facts)
     work = Work(
         learner=learner,

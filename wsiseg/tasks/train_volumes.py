@@ -53,7 +53,6 @@ def train_on_volumes(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop
     config = with_usual(job.config, merged(method.training(options), _USUAL))
     _check(config, job.config, method)
     data = volume_data(job.stores, config, takes_unlabelled=method.takes_unlabelled)
-    (stage,) = method.stages(options)
 
     seed_all(config.fit.seed)
     patch = config.patch or ((config.crop_px,) * 3 if "crop_px" in job.config.model_fields_set else data.usual_patch)
@@ -67,6 +66,8 @@ def train_on_volumes(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop
         training_data=fingerprints(job.stores, data.stores),
         volume=VolumeInput(patch=patch, spacing_mm=data.spacing_mm, intensities=data.intensities),
     )
+    options = method.resolved(options, facts)
+    (stage,) = method.stages(options)
     learner = stage.build(facts)
     free = (config.unlabelled_batch_size or config.batch_size) if data.unlabelled else 0
     batches = VolumeBatches(
