@@ -22,6 +22,8 @@ Colour: TypeAlias = tuple[int, int, int]
 IGNORE: Final = 255
 # In predictions, where none of the classes is a background.
 NO_CLASS: Final = 254
+# What 255 is called in predictions.
+NOT_ANALYSED: Final = "Not analysed"
 _WHITE: Final[Colour] = (255, 255, 255)
 
 

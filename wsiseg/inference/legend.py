@@ -11,7 +11,8 @@ from matplotlib.patches import Rectangle
 
 from wsiseg.inference.marks import FAINT, HATCH, INK, writable
 from wsiseg.inference.measurements import WHOLE
-from wsiseg.inference.polygons import GREY, NOT_ANALYSED
+from wsiseg.inference.polygons import GREY
+from wsiseg.labels import NOT_ANALYSED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

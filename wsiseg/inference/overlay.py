@@ -18,8 +18,8 @@ from wsiseg.inference.legend import Legend, area_text, density_colours
 from wsiseg.inference.marks import FAINT, INK, draw_scale_bar, draw_tag, frame, hatch, letter, writable
 from wsiseg.inference.measurements import WHOLE
 from wsiseg.inference.overview import density, outlines_in, read_pixels, reduce_classes, reduced, telling_windows
-from wsiseg.inference.polygons import GREY, NOT_ANALYSED, label_of
-from wsiseg.labels import IGNORE
+from wsiseg.inference.polygons import GREY, label_of
+from wsiseg.labels import IGNORE, NOT_ANALYSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

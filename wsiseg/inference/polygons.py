@@ -16,7 +16,7 @@ import shapely
 from wsiseg.errors import StoreError
 from wsiseg.inference.contours import trace
 from wsiseg.inference.outlines import exact, measure, smooth
-from wsiseg.labels import IGNORE, Label
+from wsiseg.labels import IGNORE, NOT_ANALYSED, Label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 Layer = Literal["regions", "objects", "not analysed"]
 
-NOT_ANALYSED: Final = "Not analysed"
 GREY: Final = (128, 128, 128)
 REGION_TOLERANCE_PX: Final = 1.0
 # The largest that changes the area of no nucleus of 4 px radius by more than 3 %.

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from wsiseg.labels import IGNORE, NO_CLASS
+from wsiseg.labels import IGNORE, NO_CLASS, NOT_ANALYSED
 
 if TYPE_CHECKING:
     from wsiseg.geometry import Canvas
     from wsiseg.labels import LabelMap
 
 VERSION: Final = "0.5"
-NOT_ANALYSED: Final = "Not analysed"
 _NO_CLASS_NAME: Final = "No class"
 _NOT_ANALYSED_RGBA: Final = [128, 128, 128, 255]
 

@@ -1,0 +1,7 @@
+"""What people have drawn on a slide or an image, in GeoJSON as QuPath exports it."""
+
+from wsiseg.annotations.drawing import Drawing, place_drawing
+from wsiseg.annotations.features import FeatureFile, read_features
+from wsiseg.annotations.occurring import Annotations, read_annotations
+
+__all__ = ["Annotations", "Drawing", "FeatureFile", "place_drawing", "read_annotations", "read_features"]

@@ -1,0 +1,195 @@
+"""The features of a GeoJSON file, as QuPath and this package write them."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+import shapely
+
+from wsiseg.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from wsiseg.labels import Colour
+
+logger = logging.getLogger(__name__)
+
+# QuPath takes names that end in a star for no class, and has two of a meaning of their own.
+_STAR: Final = "*"
+IGNORED: Final = "Ignore*"
+REGION: Final = "Region*"
+_AREA: Final = 2
+_BRIGHTEST: Final = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Feature:
+    """One feature.
+
+    Parameters
+    ----------
+    number
+        Its place in the file, from 1.
+    area
+        Polygon or MultiPolygon, level-0 pixels counted from where QuPath counts; None if it covers nothing.
+    kind
+        What QuPath takes it for: ``annotation``, ``detection``, ``cell``, …
+    names
+        The names in its class; ``Tumor: Stroma`` is of two.
+    is_region
+        Whether it tells where everything was annotated: an annotation of the class ``Region*``, or one that is locked
+        and has a name and no class, such as proposals for annotation.
+    colour
+        What it is drawn in, if its class says so.
+    """
+
+    number: int
+    area: shapely.Geometry | None
+    kind: str
+    names: tuple[str, ...]
+    is_region: bool
+    colour: Colour | None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return its classes; names that end in a star are none, but for ``Ignore*``."""
+        return tuple(name for name in self.names if name == IGNORED or not name.endswith(_STAR))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FeatureFile:
+    """The features of a file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    features
+        All of them, in order.
+    origin
+        What the file says that coordinates are counted from, ``bounds`` or ``level0``; None if it says nothing.
+    """
+
+    path: Path
+    features: tuple[Feature, ...]
+    origin: str | None
+
+
+def read_features(path: Path) -> FeatureFile:
+    """Return the features of a file.
+
+    The outline of a cell is that of its nucleus, if it has one. Outlines that cross themselves are mended.
+
+    Parameters
+    ----------
+    path
+        ``.geojson`` or ``.json``, gzipped if it ends in ``.gz``: a FeatureCollection, a list of
+        features, or one feature.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, no GeoJSON, or a feature is broken.
+    """
+    content = _content(path)
+    origin = None
+    if isinstance(content, dict):
+        about = content.get("metadata")
+        origin = about.get("origin") if isinstance(about, dict) else None
+        content = [content] if content.get("type") == "Feature" else content.get("features")
+    if not isinstance(content, list):
+        raise DataError("not GeoJSON: it holds no features", where=path, mend="Export it from QuPath as GeoJSON")
+    features = []
+    for number, feature in enumerate(content, start=1):
+        try:
+            features.append(_feature(number, feature))
+        except (KeyError, TypeError, AttributeError, shapely.errors.GEOSException) as error:
+            raise DataError(f"feature {number} is no valid GeoJSON", where=path) from error
+    return FeatureFile(path=path, features=tuple(features), origin=origin if origin in ("bounds", "level0") else None)
+
+
+def class_colours(features: Sequence[Feature], *, where: Path) -> dict[str, Colour]:
+    """Return what classes are drawn in; the first of several colours counts, and is warned of."""
+    drawn: dict[str, list[Colour]] = {}
+    for feature in features:
+        # A derived class has a colour of its own.
+        if feature.colour is not None and len(feature.classes) == 1:
+            drawn.setdefault(feature.classes[0], []).append(feature.colour)
+    for name, given in drawn.items():
+        if len(set(given)) > 1:
+            logger.warning("%s: %r is drawn in %d colours; the first one counts", where, name, len(set(given)))
+    return {name: given[0] for name, given in drawn.items()}
+
+
+def polygons_of(area: shapely.Geometry) -> list[shapely.Polygon]:
+    """Return the polygons of an area, without lines that mending has left beside them."""
+    parts = shapely.get_parts(shapely.get_parts(area))
+    return [part for part in parts if shapely.get_dimensions(part) == _AREA]
+
+
+def _content(path: Path) -> Any:  # noqa: ANN401 - whatever JSON says
+    try:
+        data = path.read_bytes()
+        return orjson.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+    except FileNotFoundError as error:
+        raise DataError("there is no such file", where=path) from error
+    except (OSError, EOFError, zlib.error, orjson.JSONDecodeError) as error:
+        raise DataError(f"not GeoJSON: {error}", where=path, mend="Export it from QuPath as GeoJSON") from error
+
+
+def _feature(number: int, feature: Any) -> Feature:  # noqa: ANN401 - whatever JSON says
+    properties = feature.get("properties") or {}
+    classification = properties.get("classification")
+    names = _names(classification)
+    kind = properties.get("objectType", "annotation")
+    is_proposed = not names and properties.get("isLocked") is True and bool(properties.get("name"))
+    return Feature(
+        number=number,
+        area=_area(feature.get("nucleusGeometry") or feature["geometry"]),
+        kind=kind,
+        names=names,
+        is_region=kind == "annotation" and (REGION in names or is_proposed),
+        colour=_colour(classification),
+    )
+
+
+def _area(geometry: Any) -> shapely.Geometry | None:  # noqa: ANN401 - whatever JSON says
+    if geometry is None:
+        return None
+    area = shapely.make_valid(shapely.from_geojson(orjson.dumps(geometry)))
+    return area if area.area > 0 else None
+
+
+def _names(classification: Any) -> tuple[str, ...]:  # noqa: ANN401 - whatever JSON says
+    """Return the names in a classification."""
+    if not isinstance(classification, dict):
+        names = [] if classification is None else [classification]
+    elif "names" in classification:
+        given = classification["names"]
+        names = [given] if isinstance(given, str) else given
+    else:
+        names = [classification.get("name") or ""]
+    parts = (part.strip() for name in names for part in name.split(":"))
+    return tuple(part for part in parts if part)
+
+
+def _colour(classification: Any) -> Colour | None:  # noqa: ANN401 - whatever JSON says
+    """Return the colour of a class as QuPath writes it, None where there is none."""
+    if not isinstance(classification, dict):
+        return None
+    packed = classification.get("colorRGB")
+    # Older versions pack opacity, red, green and blue into one number with a sign.
+    given = classification.get("color", list((packed & 0xFFFFFF).to_bytes(3)) if isinstance(packed, int) else None)
+    match given:
+        # Opacity may come last.
+        case [int(red), int(green), int(blue), *_] if 0 <= min(red, green, blue) <= max(red, green, blue) <= _BRIGHTEST:
+            return red, green, blue
+        case _:
+            return None
