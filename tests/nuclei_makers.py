@@ -36,18 +36,7 @@ def ellipses(count: int, side: int, *, seed: int, radii: tuple[float, float] = (
 
 def perfect(head: InstanceHead, labels: NDArray[np.int32]) -> NDArray[np.float32]:
     """Return the raw maps whose meaning is the head's targets."""
-    targets = head.targets(labels, np.ones(labels.shape, dtype=np.bool_))
-    if head.kind == "ternary":
-        return np.where(np.arange(3)[:, None, None] == targets["classes"], 10, 0).astype(np.float32)
-    maps: NDArray[np.float32] = targets["maps"].copy()
-    prob = np.clip(maps[0], 1e-3, 1 - 1e-3)
-    maps[0] = np.log(prob / (1 - prob))
-    if head.kind == "level-set":
-        return np.stack((np.zeros_like(maps[0]), maps[0], np.arctanh(np.clip(maps[1], -0.999, 0.999))))
-    if head.kind == "star":
-        lengths = np.maximum(maps[1:], 1e-3)
-        maps[1:] = lengths + np.log(-np.expm1(-lengths))
-    return maps
+    return head.perfect(head.targets(labels, np.ones(labels.shape, dtype=np.bool_)))
 
 
 def aji(found: NDArray[np.int32], truth: NDArray[np.int32]) -> float:

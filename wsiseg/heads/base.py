@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
+from scipy.special import logit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,6 +92,11 @@ def no_foreground(channels: int) -> tuple[float, ...]:
     return (-20.0, *(0.0,) * (channels - 1))
 
 
+def with_logit(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return maps (…, H, W) whose first, a probability, has become its logit, as far as that is finite."""
+    return np.concatenate((logit(maps[:1].clip(1e-3, 1 - 1e-3)), maps[1:])).astype(np.float32)
+
+
 class InstanceHead(Protocol):
     """The meaning of the dense maps of an instance model."""
 
@@ -124,6 +130,10 @@ class InstanceHead(Protocol):
         valid
             bool (H, W): what may be learnt from. Objects keep their full shape beyond it.
         """
+        ...
+
+    def perfect(self, targets: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Return the raw maps, float32 (channels, H, W), of a network that has learnt `targets` by heart."""
         ...
 
     def loss(self, outputs: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from pydantic import Field
 from scipy.special import expit
 
 from wsiseg.config import Config
-from wsiseg.heads.base import Instances, no_foreground
+from wsiseg.heads.base import Instances, no_foreground, with_logit
 from wsiseg.heads.diffusion import centre_flows
 from wsiseg.heads.symmetry import turned_back, vectors_turned_back
 from wsiseg.heads.terms import foreground_entropy, masked_mean, with_total
@@ -92,6 +92,10 @@ class FlowHead:
         maps[0] = label_map > 0
         np.multiply(centre_flows(label_map), np.float32(_LENGTH), out=maps[1:])
         return {"maps": maps, "valid": valid.astype(np.float32)}
+
+    def perfect(self, targets: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return the raw maps of a network that has learnt `targets` by heart; see `InstanceHead`."""
+        return with_logit(targets["maps"])
 
     def loss(self, outputs: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``loss`` and its parts ``foreground`` and ``flow``."""

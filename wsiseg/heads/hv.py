@@ -13,7 +13,7 @@ from skimage.segmentation import watershed
 from torch.nn import functional
 
 from wsiseg.config import Config
-from wsiseg.heads.base import Instances, no_foreground
+from wsiseg.heads.base import Instances, no_foreground, with_logit
 from wsiseg.heads.symmetry import turned_back, vectors_turned_back
 from wsiseg.heads.terms import dice_loss, foreground_entropy, masked_mean, with_total
 from wsiseg.heads.tidying import mean_in_objects, tidied
@@ -107,6 +107,10 @@ class HVHead:
             for axis, at in ((1, columns), (2, rows)):
                 maps[axis, rows, columns] = _between_edges(at, index)
         return {"maps": maps, "valid": valid.astype(np.float32)}
+
+    def perfect(self, targets: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return the raw maps of a network that has learnt `targets` by heart; see `InstanceHead`."""
+        return with_logit(targets["maps"])
 
     def loss(self, outputs: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``loss`` and its parts ``foreground``, ``dice``, ``position`` and ``slope``."""

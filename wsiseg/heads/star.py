@@ -12,7 +12,7 @@ from skimage.draw import polygon
 from torch.nn import functional
 
 from wsiseg.config import Config
-from wsiseg.heads.base import Instances, no_foreground
+from wsiseg.heads.base import Instances, no_foreground, with_logit
 from wsiseg.heads.rays import edge_distances, ray_lengths, unit_rays
 from wsiseg.heads.symmetry import rays_turned_back, turned_back
 from wsiseg.heads.terms import foreground_entropy, masked_mean, with_total
@@ -97,6 +97,13 @@ class StarHead:
         depth = edge_distances(label_map)[None]
         maps = np.concatenate((depth, ray_lengths(label_map, self.options.rays)))
         return {"maps": maps, "valid": valid.astype(np.float32)}
+
+    def perfect(self, targets: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return the raw maps of a network that has learnt `targets` by heart; see `InstanceHead`."""
+        lengths = np.maximum(targets["maps"][1:], 1e-3)
+        # What softplus makes the lengths of.
+        rays = lengths + np.log(-np.expm1(-lengths))
+        return with_logit(np.concatenate((targets["maps"][:1], rays)))
 
     def loss(self, outputs: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``loss`` and its parts ``foreground``, ``rays`` and ``background``."""
