@@ -6,7 +6,9 @@ so that slices run from feet to head, rows from back to front and columns from l
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -21,6 +23,13 @@ if TYPE_CHECKING:
 
 NIFTI_SUFFIXES: Final = (".nii.gz", ".nii")
 _AXES: Final = 3
+# Millimetres in the units of headers; where none is told it is what everybody takes it for.
+_UNITS: Final = {"unknown": 1.0, "mm": 1.0, "micron": 0.001, "meter": 1000.0}
+# Fields of a header that say where voxels lie: by quaternions, by rows of an affine, or by sizes alone.
+_PLACE: Final = (
+    "pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
+    "qoffset_z", "srow_x", "srow_y", "srow_z",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,10 +42,13 @@ class VolumeGrid:
         Voxels along each axis of the file.
     affine
         (4, 4) float64: from voxels of the file to millimetres to the right, the front and the head.
+    place
+        The same as the file's header says it, by its own fields: programs differ in which of them they believe.
     """
 
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
+    place: dict[str, NDArray[Any]]
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -58,13 +70,34 @@ class VolumeGrid:
         return turned.transpose(*back, *range(others))
 
     def is_like(self, other: Self) -> bool:
-        """Tell whether voxels of both lie in the same places, up to the rounding of headers."""
-        if self.shape != other.shape:
+        """Tell whether voxels of both lie in the same places, up to the order of axes and the rounding of headers."""
+        turn = self._turn(other)
+        sides = np.empty(_AXES, dtype=np.int64)
+        sides[turn[:, 0]] = other.shape
+        if tuple(sides.tolist()) != self.shape:
             return False
+        theirs = other.affine @ _nibabel().orientations.inv_ornt_aff(turn, other.shape)
         tolerance = 0.01 * min(*self.spacing_mm, *other.spacing_mm)
-        # At the far corner all differences have added up.
-        corners = np.array([[0, 0, 0, 1], [*self.shape, 1]], dtype=np.float64).T
-        return bool(np.abs(self.affine @ corners - other.affine @ corners).max() <= tolerance)
+        corners = np.array([(*corner, 1) for corner in product(*((0, side) for side in self.shape))]).T
+        return bool(np.abs(self.affine @ corners - theirs @ corners).max() <= tolerance)
+
+    def aligned(self, voxels: NDArray[Any], other: Self) -> NDArray[Any]:
+        """Return (D, H, W) as `other` has them upright as this grid has them upright, voxel by voxel.
+
+        The two differ where axes run nearly halfway between directions of the body, so that rounding decides.
+
+        Parameters
+        ----------
+        voxels
+            Of the grid `other`, which is like this one.
+        """
+        return self.upright(_nibabel().apply_orientation(other.as_filed(voxels), self._turn(other)))
+
+    def _turn(self, other: Self) -> NDArray[np.int64]:
+        """Return for each axis of the file of `other` the nearest of this one, and whether they run one way, (3, 2)."""
+        between = np.linalg.inv(self.affine) @ other.affine
+        turn: NDArray[np.int64] = _nibabel().io_orientation(between).astype(np.int64)
+        return turn
 
     @property
     def _order(self) -> tuple[int, ...]:
@@ -110,7 +143,9 @@ def read_volume(path: Path) -> tuple[NDArray[Any], VolumeGrid]:
         proxy = image.dataobj
         scaled = proxy.slope not in (None, 1.0) or proxy.inter not in (None, 0.0)
         voxels = np.asarray(proxy, dtype=np.float32) if scaled else np.asarray(proxy.get_unscaled())
-        affine = np.array(image.affine, dtype=np.float64)
+        unit = _UNITS[image.header.get_xyzt_units()[0]]
+        affine = np.diag([unit, unit, unit, 1.0]) @ np.array(image.affine, dtype=np.float64)
+        place = {name: np.array(image.header[name]) for name in _PLACE}
     except FileNotFoundError as error:
         raise DataError("there is no such volume", where=path) from error
     except Exception as error:  # damaged headers and streams end in errors of many kinds
@@ -126,7 +161,7 @@ def read_volume(path: Path) -> tuple[NDArray[Any], VolumeGrid]:
     if not np.isfinite(affine).all() or not abs(np.linalg.det(affine[:_AXES, :_AXES])) > 0:
         raise DataError("the header gives voxels no size", where=path, mend="Write the file anew with a valid affine")
     width, height, depth = voxels.shape
-    grid = VolumeGrid(shape=(width, height, depth), affine=affine)
+    grid = VolumeGrid(shape=(width, height, depth), affine=affine, place=place)
     native = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
     return grid.upright(native), grid
 
@@ -166,7 +201,7 @@ def whole_labels(voxels: NDArray[Any], *, where: Path | str) -> NDArray[np.uint8
 
 
 def write_volume(path: Path, voxels: NDArray[Any], grid: VolumeGrid) -> None:
-    """Write a volume that lies where another one does; it appears whole or not at all.
+    """Write a volume that lies where another one does, as its header says it; it appears whole or not at all.
 
     Parameters
     ----------
@@ -183,16 +218,15 @@ def write_volume(path: Path, voxels: NDArray[Any], grid: VolumeGrid) -> None:
         If nibabel is not installed.
     """
     nibabel = _nibabel()
-    image = nibabel.Nifti1Image(np.ascontiguousarray(grid.as_filed(voxels)), grid.affine)
-    image.header.set_xyzt_units("mm")
-    with atomic_path(path) as temporary:
-        # The suffix decides about the format, and temporary files have another.
-        named = temporary.with_name(f"{temporary.name}.nii.gz")
-        try:
-            nibabel.save(image, named)
-            named.replace(temporary)
-        finally:
-            named.unlink(missing_ok=True)
+    filed = np.ascontiguousarray(grid.as_filed(voxels))
+    header = nibabel.Nifti1Header()
+    header.set_data_shape(filed.shape)
+    header.set_data_dtype(filed.dtype)
+    for name, value in grid.place.items():
+        header[name] = value
+    image = nibabel.Nifti1Image(filed, None, header)
+    with atomic_path(path) as temporary, gzip.open(temporary, "wb", compresslevel=1) as file:
+        image.to_stream(file)
 
 
 def _nibabel() -> Any:  # noqa: ANN401 - the library tells few types

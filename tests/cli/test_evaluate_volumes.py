@@ -6,6 +6,7 @@ import csv
 import json
 from typing import TYPE_CHECKING
 
+import nibabel
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -98,10 +99,11 @@ def test_ignored_voxels_do_not_count(tmp_path: Path) -> None:
 
 
 def test_the_order_of_axes_in_files_does_not_matter(tmp_path: Path) -> None:
-    mirrored = np.diag([-0.5, 1.0, 2.0, 1.0])
-    mirrored[0, 3] = 0.5 * (TRUTHS[0].shape[2] - 1)
-    pred = write_nifti(tmp_path / "pred.nii.gz", np.flip(TRUTHS[0], axis=2), mirrored)
-    truth = write_nifti(tmp_path / "truth.nii.gz", np.flip(TRUTHS[0], axis=2), mirrored)
+    truth = write_nifti(tmp_path / "truth.nii.gz", TRUTHS[0], AFFINE)
+    other = nibabel.load(truth).as_reoriented(np.array([[1, -1], [2, 1], [0, -1]]))
+    pred = tmp_path / "pred.nii.gz"
+    nibabel.save(other, pred)
+    assert other.shape != nibabel.load(truth).shape
 
     report = json.loads(run(pred, truth, "--json"))
 

@@ -28,6 +28,7 @@ from wsiseg.errors import (
 from wsiseg.inference.settings import PredictSettings
 from wsiseg.inference.volumes import largest_components
 from wsiseg.labels import LabelMap
+from wsiseg.lock import locked
 from wsiseg.methods.predictor import NetPredictor, build_network, load_predictor
 from wsiseg.methods.windows import window_means
 from wsiseg.progress import Silent
@@ -120,6 +121,71 @@ def test_the_summary_tells_what_was_found_and_done_is_done(model: Path, tmp_path
     other = fails(model, tmp_path / "out", tmp_path / "in", "--set", "largest_component=true")
     assert isinstance(other, StoreError)
     assert "largest_component differ" in str(other)
+
+
+class Killed(BaseException):
+    """What ends a process, but for its test."""
+
+
+@pytest.fixture(scope="module")
+def other(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model that says otherwise."""
+    card = load_predictor(model).card
+    torch.manual_seed(5)
+    folder = tmp_path_factory.mktemp("models") / "other"
+    NetPredictor(card, build_network(card)).save(folder, metrics={})
+    return folder
+
+
+def test_a_kill_between_labels_and_summary_leaves_nothing_that_passes_for_done(
+    model: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise Killed
+
+    path, out = write_nifti(tmp_path / "case.nii.gz", make_case(0)[0]), tmp_path / "out"
+    run(model, out, path)
+    ours = nibabel.load(out / "case" / "labels.nii.gz").get_fdata()
+    with monkeypatch.context() as patch:
+        patch.setattr("wsiseg.inference.volumes.write_summary", killed)
+        with pytest.raises(Killed):
+            run(other, out, path, "--overwrite")
+    theirs = nibabel.load(out / "case" / "labels.nii.gz").get_fdata()
+
+    told = run(model, out, path)
+
+    assert not np.array_equal(ours, theirs)
+    assert "1 done" in told
+    np.testing.assert_array_equal(nibabel.load(out / "case" / "labels.nii.gz").get_fdata(), ours)
+
+
+def test_nothing_is_left_of_what_is_predicted_anew(model: Path, other: Path, tmp_path: Path) -> None:
+    path, out = write_nifti(tmp_path / "case.nii.gz", make_case(0)[0]), tmp_path / "out"
+    run(model, out, path, "--probability")
+    (out / "case" / ".labels.nii.gz.0.part").write_bytes(b"half")
+
+    run(other, out, path, "--overwrite")
+
+    assert sorted(file.name for file in (out / "case").iterdir()) == ["labels.nii.gz", "summary.json"]
+
+
+def test_who_waits_for_another_process_finds_its_work_done(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_nifti(tmp_path / "case.nii.gz", make_case(0)[0])
+    settings = PredictSettings(model=str(model))
+    job = PredictJob(inputs=(str(path),), output=tmp_path / "out", settings=settings, device="cpu")
+
+    @contextmanager
+    def after_another(lock: Path) -> Iterator[None]:
+        monkeypatch.setattr("wsiseg.tasks.predict_volumes.locked", locked)
+        predict(job)
+        with locked(lock):
+            yield
+
+    monkeypatch.setattr("wsiseg.tasks.predict_volumes.locked", after_another)
+
+    assert [slide.status for slide in predict(job).slides] == ["already done"]
 
 
 def test_a_broken_volume_does_not_keep_others_from_being_done(model: Path, tmp_path: Path) -> None:

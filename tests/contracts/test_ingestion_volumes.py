@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests.listeners import Listener
 from tests.volume_makers import make_case, write_cases, write_nifti
 from wsiseg.cli.app import app
 from wsiseg.errors import ConfigError, DataError, NothingMatchedError, StoreError
@@ -182,6 +183,33 @@ def test_labels_that_lie_elsewhere_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="do not lie where their volume does"):
         taken(source)
+
+
+def test_labels_in_another_order_of_axes_lie_on_their_voxels(tmp_path: Path) -> None:
+    source = write_cases(tmp_path / "src", 1)
+    path = source / "labels" / "case0.nii.gz"
+    nibabel.save(nibabel.load(path).as_reoriented(np.array([[1, -1], [0, 1], [2, -1]])), path)
+
+    store = taken(source, intensities=AS_IS)
+
+    np.testing.assert_array_equal(store.read_labels(0), make_case(0)[1])
+
+
+@pytest.mark.parametrize(("settings", "is_told"), [({}, True), ({"axes": "xyz"}, False)])
+def test_the_order_of_axes_that_nobody_told_is_spoken_of(
+    tmp_path: Path, settings: dict[str, Any], *, is_told: bool
+) -> None:
+    write_hdf5(tmp_path / "src" / "a.h5", 0)
+    progress = Listener()
+
+    ingest_volumes(
+        tmp_path / "src", tmp_path / "made.zarr", VolumeSettings(**settings), num_workers=0, progress=progress
+    )
+
+    assert [line for line in progress.heard if "taken for xyz" in line and "--set axes=zyx" in line] == (
+        progress.heard if is_told else []
+    )
+    assert len(progress.heard) == is_told
 
 
 def test_labels_beyond_the_classes_are_refused(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from wsiseg.level_sets import Norm, level_set
 from wsiseg.losses import mutual
 from wsiseg.losses.semantic import cross_entropy
 from wsiseg.ramps import gaussian
@@ -19,6 +21,17 @@ def pixels(*rows: tuple[float, ...]) -> torch.Tensor:
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("norm", ["crop", "truncated"])
+@pytest.mark.parametrize("zero_ring", [True, False])
+def test_masks_come_back_from_their_level_sets(norm: Norm, *, zero_ring: bool) -> None:
+    for seed in range(20):
+        mask = np.random.default_rng(seed).random((9, 12, 7)) < 0.4
+
+        found = mutual.inverse(torch.from_numpy(level_set(mask, norm=norm, zero_ring=zero_ring)))
+
+        np.testing.assert_array_equal(found >= 0.5, mask)
 
 
 def test_squared_dice_has_the_published_value() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import nibabel
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from tests.volume_makers import make_case, write_nifti
 from wsiseg.errors import ConfigError, DataError
@@ -16,6 +17,8 @@ from wsiseg.nifti import VolumeGrid, nifti_stem, read_label_volume, read_volume,
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 VOLUME, LABELS = make_case(0, (5, 6, 7))
 SPACING = (3.0, 2.0, 1.0)
@@ -114,11 +117,90 @@ def test_a_file_that_cannot_be_read_is_told_in_one_line(tmp_path: Path, how: str
 
 def test_grids_are_alike_but_for_the_rounding_of_headers() -> None:
     affine = np.diag([1.0, 2.0, 3.0, 1.0])
-    grid = VolumeGrid(shape=(7, 6, 5), affine=affine)
+    grid = VolumeGrid(shape=(7, 6, 5), affine=affine, place={})
 
-    assert grid.is_like(VolumeGrid(shape=(7, 6, 5), affine=affine + 1e-5))
-    assert not grid.is_like(VolumeGrid(shape=(7, 6, 5), affine=np.eye(4)))
-    assert not grid.is_like(VolumeGrid(shape=(7, 6, 4), affine=affine))
+    assert grid.is_like(VolumeGrid(shape=(7, 6, 5), affine=affine + 1e-5, place={}))
+    assert not grid.is_like(VolumeGrid(shape=(7, 6, 5), affine=np.eye(4), place={}))
+    assert not grid.is_like(VolumeGrid(shape=(7, 6, 4), affine=affine, place={}))
+
+
+def about_diagonal(degrees: float) -> NDArray[np.float64]:
+    """Return an affine that turns about the diagonal of a cube, which stays where it is."""
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_rotvec(np.ones(3) / np.sqrt(3) * degrees, degrees=True).as_matrix()
+    return affine
+
+
+def test_grids_that_share_a_diagonal_are_not_alike() -> None:
+    grid, other = (VolumeGrid(shape=(9, 9, 9), affine=about_diagonal(turn), place={}) for turn in (0, 30))
+
+    assert not grid.is_like(other)
+    assert not other.is_like(grid)
+
+
+@pytest.mark.parametrize("axes", list(permutations(range(3))))
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, -1, 1), (1, -1, -1)])
+def test_files_of_one_place_are_alike_whatever_the_order_of_their_axes(
+    tmp_path: Path, axes: tuple[int, ...], signs: tuple[int, ...]
+) -> None:
+    nibabel.save(turned((0, 1, 2), (1, 1, 1)), tmp_path / "image.nii.gz")
+    nibabel.save(turned(axes, signs), tmp_path / "labels.nii.gz")
+    (_, image), (found, labels) = (read_volume(tmp_path / f"{name}.nii.gz") for name in ("image", "labels"))
+
+    assert image.is_like(labels)
+    assert labels.is_like(image)
+    np.testing.assert_array_equal(image.aligned(found, labels), VOLUME)
+    moved = VolumeGrid(shape=labels.shape, affine=labels.affine + np.eye(4)[:, [1, 2, 3, 0]] * 0.5, place={})
+    assert not image.is_like(moved)
+
+
+def test_labels_lie_on_their_voxels_where_rounding_decides_about_the_order_of_axes(tmp_path: Path) -> None:
+    for name, slip in (("image", 1e-5), ("labels", -1e-5)):
+        affine = np.eye(4)
+        affine[:3, :3] = Rotation.from_euler("z", np.pi / 4 + slip).as_matrix()
+        write_nifti(tmp_path / f"{name}.nii.gz", VOLUME, affine)
+    (voxels, image), (found, labels) = (read_volume(tmp_path / f"{name}.nii.gz") for name in ("image", "labels"))
+
+    assert voxels.shape != found.shape
+    assert image.is_like(labels)
+    np.testing.assert_array_equal(image.aligned(found, labels), voxels)
+
+
+@pytest.mark.parametrize(("unit", "size"), [("micron", 0.001), ("mm", 1), ("meter", 1000), ("unknown", 1)])
+def test_distances_are_millimetres_whatever_the_unit_of_the_header(tmp_path: Path, unit: str, size: float) -> None:
+    image = nibabel.Nifti1Image(VOLUME.transpose(2, 1, 0), np.diag([1 / size, 2 / size, 3 / size, 1]))
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "case.nii.gz")
+
+    _, grid = read_volume(tmp_path / "case.nii.gz")
+    write_volume(tmp_path / "copy.nii.gz", VOLUME, grid)
+
+    copy = nibabel.load(tmp_path / "copy.nii.gz")
+    assert grid.spacing_mm == pytest.approx(SPACING)
+    assert copy.header.get_xyzt_units()[0] == unit
+    np.testing.assert_allclose(copy.affine, image.affine, rtol=1e-6)
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1), (1, 1), (2, 4)])
+def test_programs_that_believe_another_part_of_the_header_find_labels_where_they_find_the_volume(
+    tmp_path: Path, codes: tuple[int, int]
+) -> None:
+    image = nibabel.Nifti1Image(VOLUME.transpose(2, 1, 0), np.eye(4))
+    image.set_sform(np.diag([-1.0, 2.0, 3.0, 1.0]) + np.eye(4)[:, [3, 0, 1, 2]] * 0.5, code=codes[1])
+    image.set_qform(np.diag([1.0, -2.0, 3.0, 1.0]), code=codes[0])
+    nibabel.save(image, tmp_path / "case.nii.gz")
+    before = nibabel.load(tmp_path / "case.nii.gz")
+
+    voxels, grid = read_volume(tmp_path / "case.nii.gz")
+    write_volume(tmp_path / "copy.nii.gz", voxels, grid)
+
+    copy = nibabel.load(tmp_path / "copy.nii.gz")
+    np.testing.assert_array_equal(copy.get_fdata(), before.get_fdata())
+    np.testing.assert_array_equal(copy.affine, before.affine)
+    for form in ("get_qform", "get_sform"):
+        (theirs, code), (ours, other) = (getattr(one, form)(coded=True) for one in (before.header, copy.header))
+        assert code == other
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_both_parts_of_the_suffix_belong_to_it(tmp_path: Path) -> None:

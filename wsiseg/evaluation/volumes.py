@@ -146,7 +146,7 @@ def read_pair(pair: LabelPair) -> tuple[NDArray[np.uint8], NDArray[np.uint8], tu
         When a file cannot be read or is no label volume, or the two do not lie in the same place.
     """
     (pred, pred_grid), (truth, grid) = read_label_volume(pair.pred), read_label_volume(pair.truth)
-    if not pred_grid.is_like(grid):
+    if not grid.is_like(pred_grid):
         shapes = [" x ".join(map(str, one.shape)) for one in (pred_grid, grid)]
         how = f"has {shapes[0]} voxels, the truth {shapes[1]}" if shapes[0] != shapes[1] else "has another affine"
         raise DataError(
@@ -154,7 +154,7 @@ def read_pair(pair: LabelPair) -> tuple[NDArray[np.uint8], NDArray[np.uint8], tu
             where=pair.pred,
             mend="Predict the volume itself, or bring both to one grid, nearest neighbour",
         )
-    return pred, truth, grid.spacing_mm
+    return grid.aligned(pred, pred_grid), truth, grid.spacing_mm
 
 
 def score_case(pair: LabelPair, names: Sequence[str], *, ignore_index: int) -> CaseResult:

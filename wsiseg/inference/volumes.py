@@ -12,9 +12,10 @@ import numpy as np
 from scipy import ndimage
 
 from wsiseg import checkpoint
+from wsiseg.atomic import sweep, sync_names
 from wsiseg.errors import ConfigError, PredictionError
 from wsiseg.grid import overlap_px
-from wsiseg.inference.summary import SCHEMA_VERSION, peak_ram, software, write_summary
+from wsiseg.inference.summary import SCHEMA_VERSION, SUMMARY, peak_ram, software, write_summary
 from wsiseg.methods.windows import window_means, window_starts
 from wsiseg.nifti import read_volume, write_volume
 from wsiseg.slides.fingerprint import fingerprint
@@ -125,7 +126,8 @@ def predict_volume(
     network
         What predicts.
     folder
-        Gets ``labels.nii.gz``, in the axes and the place of the volume, and ``summary.json``.
+        Gets ``labels.nii.gz``, in the axes and the place of the volume, and ``summary.json``. What is there is replaced
+        once there is something to replace it; the caller holds its lock.
     settings
         What is asked for.
     plan
@@ -172,6 +174,7 @@ def predict_volume(
     if settings.largest_component:
         labels = largest_components(labels)
     folder.mkdir(parents=True, exist_ok=True)
+    clear(folder)
     write_volume(folder / LABELS_FILE, labels, grid)
     if settings.probability:
         write_volume(folder / PROBABILITIES_FILE, _in_place(means, prepared, whole), grid)
@@ -191,6 +194,15 @@ def predict_volume(
     }
     write_summary(folder, summary)
     return summary
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier prediction left in a folder: first what says that it is whole."""
+    sweep(folder)
+    for name in (SUMMARY, LABELS_FILE, PROBABILITIES_FILE):
+        (folder / name).unlink(missing_ok=True)
+        # A power failure must not bring back the summary alone.
+        sync_names(folder)
 
 
 def largest_components(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:

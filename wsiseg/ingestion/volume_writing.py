@@ -138,10 +138,12 @@ def _labels(
     if volume.labels is None:
         return None
     labels, own = _raw_labels(volume, settings)
-    if labels.shape != shape:
+    if grid is not None and own is not None and grid.is_like(own):
+        labels = grid.aligned(labels, own)
+    elif labels.shape != shape:
         sizes = [" x ".join(map(str, sides)) for sides in (labels.shape, shape)]
         raise DataError(f"the labels have {sizes[0]} voxels, their volume {sizes[1]}", where=volume.labels)
-    if grid is not None and own is not None and not grid.is_like(own):
+    elif grid is not None and own is not None:
         raise DataError(
             "the labels do not lie where their volume does",
             where=volume.labels,

@@ -69,7 +69,10 @@ class DualTaskNet(nn.Module, ABC):
         return torch.cat((logits, self.sdf(features)), dim=1) if self.joined and self.sdf is not None else logits
 
     def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the level sets (B, K, …), -1 … 1, and the logits (B, C, …).
+        """Return the level sets (B, K, …), -1 … 1, float32 or better, and the logits (B, C, …).
+
+        In half precision neighbouring level sets are so far apart that the way back to masks, which is steep, would
+        jump.
 
         Raises
         ------
@@ -79,7 +82,8 @@ class DualTaskNet(nn.Module, ABC):
         if self.sdf is None:
             raise MethodError("this network has no level sets", mend="Build it with level_sets of 1 or more")
         features = self.features(x)
-        return self.sdf(features).tanh(), self.seg(features)
+        depths = self.sdf(features)
+        return depths.to(torch.promote_types(depths.dtype, torch.float32)).tanh(), self.seg(features)
 
 
 def heads(

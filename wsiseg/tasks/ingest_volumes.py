@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wsiseg.errors import StoreError
+from wsiseg.ingestion.hdf5_cases import is_hdf5
 from wsiseg.ingestion.volume_writing import write_volumes
 from wsiseg.ingestion.volumes import find_volumes, volumes_fingerprint
 from wsiseg.limits import cpu_limit
@@ -89,6 +90,11 @@ def ingest_volumes(
     volumes = find_volumes(source, settings)
     is_done = not overwrite and _is_done(store, volumes_fingerprint(volumes, settings))
     if not is_done:
+        if "axes" not in settings.model_fields_set and any(is_hdf5(volume.path) for volume in volumes):
+            progress.say(
+                f"HDF5 files do not tell the order of their axes: it is taken for {settings.axes}, slices along z; "
+                "where it is the other way round, pass --set axes=zyx"
+            )
         workers = cpu_limit() if num_workers is None else num_workers
         try:
             with locked(store.with_name(f".{store.name}.lock")):

@@ -128,6 +128,10 @@ class _Runner:
         if job.dry_run:
             return "planned", self._dry(entry.path)
         with locked(job.output / f".{entry.slide_id}.lock"):
+            # Another process may have finished it since.
+            summary = None if job.overwrite else read_summary(folder, plan)
+            if summary is not None:
+                return "already done", _told(summary)
             network = self._loaded()
             summary = predict_volume(
                 entry.path, network, folder, job.settings, plan, progress=self._progress, stop=self._stop

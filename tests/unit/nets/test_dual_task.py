@@ -111,6 +111,20 @@ def test_maps_of_one_layer_are_two_heads() -> None:
 
 
 @every_net
+def test_level_sets_are_as_fine_as_single_precision_under_autocast(arch: str) -> None:
+    net, x = build(arch).eval(), images(arch)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        sdf, logits = net.both(x)
+        net.joined = True
+        depths = net(x)[:, logits.shape[1] :]
+
+    assert sdf.dtype == torch.float32
+    assert logits.dtype == depths.dtype == torch.bfloat16
+    torch.testing.assert_close(sdf, depths.double().tanh().float(), rtol=1e-6, atol=0)
+    assert not sdf.equal(sdf.bfloat16().float())
+
+
+@every_net
 def test_every_weight_learns(arch: str) -> None:
     net = build(arch)
     sdf, logits = net.both(images(arch))
