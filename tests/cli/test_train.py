@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -17,11 +18,15 @@ import pytest
 from tests.training_logs import repeatable
 from wsiseg.cli import app
 from wsiseg.errors import WsisegError
+from wsiseg.stores.patch_store import PatchStore
 from wsiseg.tasks import train_data
 from wsiseg.training.log import read_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from tests.conftest import MakePatchStore
     from wsiseg.stores.patch_set import PatchSet
@@ -85,13 +90,22 @@ def test_few_labels_and_a_teacher(store: Path, tmp_path: Path, capsys: pytest.Ca
     )  # fmt: skip
 
     told = capsys.readouterr()
-    assert "2 patches of 1 images to train on, 2 held out, 2 images per step" in told.err + told.out
-    assert "2 patches of 1 images to train on, 4 of 2 images to learn from without labels, 2 held out, 4 images" in (
-        " ".join((told.err + told.out).split())
-    )
+    said = " ".join((told.err + told.out).split())
+    val = "2 patches of 1 images held out with labels beyond those drawn"
+    assert f"2 patches of 1 images to train on, {val}, 2 images per step" in said
+    free = "4 patches of 2 images to learn from without labels"
+    assert f"2 patches of 1 images to train on, {free}, {val}, 4 images" in said
     names = [(tmp_path / name / "labelled.txt").read_text() for name in ("alone", "taught")]
     assert names[0] == names[1]
     assert names[0].count("\n") == 1
+    images = list(csv.DictReader((tmp_path / "taught" / "split.csv").read_text().splitlines()))
+    assert [image["image"] for image in images if image["role"] == "train-labelled"] == [names[0].strip()]
+    assert sorted(image["role"] for image in images) == [
+        "train-labelled",
+        "train-unlabelled",
+        "train-unlabelled",
+        "val",
+    ]
     rows = read_table(tmp_path / "taught" / "validation.csv")
     assert {"miou", "teacher_miou"} <= set(rows[0])
     log = read_table(tmp_path / "taught" / "log.csv")
@@ -106,7 +120,7 @@ def test_few_labels_and_a_teacher(store: Path, tmp_path: Path, capsys: pytest.Ca
     ("options", "told"),
     [
         (["--labelled=7"], "--labelled: 7 of 3 labelled images cannot be drawn"),
-        (["--labelled=nonsense"], "--labelled: nonsense is no fraction, no count and no file"),
+        (["--labelled=nonsense"], "--labelled: nonsense is no share, no count and no file"),
         (["--set=unlabelled_batch_size=4"], "unlabelled_batch_size: supervised does not learn from images without"),
         (["--method=mlps", "--labelled=1"], "--labelled: mlps learns from whole patches"),
         (["--method=mean-teacher", "--set=baseline=nowhere"], "nowhere"),
@@ -127,7 +141,9 @@ def test_a_model_of_classes(store: Path, tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr()
     assert said.out.startswith("best miou 0.")
     assert said.out.rstrip().endswith(str(tmp_path / "run" / "best"))
-    assert "6 patches of 3 images to train on, 2 held out" in said.err
+    assert "6 patches of 3 images to train on, 2 patches of 1 images held out, 2 images per step" in (
+        " ".join(said.err.split())
+    )
     card = json.loads((tmp_path / "run" / "best" / "model.json").read_text())
     assert card["metrics"]["miou"] > 0.8
     assert card["mpp"] == 0.5
@@ -223,6 +239,44 @@ def test_data_that_cannot_be_learnt_from_is_refused(tmp_path: Path, make_patch_s
         assert caught.value.exit_code == 5
     with pytest.raises(WsisegError, match="the labels hold class 9"):
         run("train", tmp_path / "unknown.zarr", "-o", tmp_path / "run", *SMALL)
+
+
+def test_names_of_a_call_that_was_killed_early_do_not_stay(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "labelled.txt").write_text("image0\n")
+
+    run("train", store, "-o", tmp_path / "run", *SMALL, "--steps=2")
+
+    assert not (tmp_path / "run" / "labelled.txt").exists()
+    assert (tmp_path / "run" / "split.csv").exists()
+
+
+@pytest.mark.parametrize(("text", "images"), [("0.00001", 1), ("1", 1), ("1.0", 3)])
+def test_numbers_in_a_file_are_shares_and_counts(store: Path, tmp_path: Path, text: str, images: int) -> None:
+    (tmp_path / "few.toml").write_text(f"labelled = {text}\n")
+
+    run("train", store, "-o", tmp_path / "run", *SMALL, "--steps=1", "--config", tmp_path / "few.toml")
+
+    assert (tmp_path / "run" / "labelled.txt").read_text().count("\n") == images
+
+
+def test_masks_that_were_not_drawn_are_never_read(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known, read = PatchStore.open(store), PatchStore.read_labels
+    seen: set[str] = set()
+
+    def guarded(self: PatchStore, layer: str, indices: Sequence[int]) -> NDArray[Any]:
+        seen.update(known.parents[np.asarray(indices)].tolist())
+        return read(self, layer, indices)
+
+    monkeypatch.setattr(PatchStore, "read_labels", guarded)
+    run(
+        "train", store, "-o", tmp_path / "run", *SMALL, "--steps=12", "--labelled=1", "--method=mean-teacher",
+        "--set=fit.validate_every=6",
+    )  # fmt: skip
+
+    rows = list(csv.DictReader((tmp_path / "run" / "split.csv").read_text().splitlines()))
+    assert seen == {row["image"] for row in rows if row["role"] in ("train-labelled", "val")}
+    assert len(seen) == 2
 
 
 def test_two_trainings_of_one_run_do_not_meet(store: Path, tmp_path: Path) -> None:

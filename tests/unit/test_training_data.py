@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from wsiseg.errors import DataError
+from wsiseg.errors import ConfigError, DataError
 from wsiseg.stores.patch_set import PatchSet
-from wsiseg.tasks.train_data import training_data
+from wsiseg.tasks.train_data import TrainingData, roles, training_data
 from wsiseg.tasks.train_job import TrainConfig, with_usual
 
 if TYPE_CHECKING:
@@ -56,13 +57,19 @@ def test_methods_that_need_labels_use_the_same_ones_and_no_more(
     assert [source.indices.tolist() for source in few.labelled] == [source.indices.tolist() for source in also.labelled]
 
 
-def test_stores_without_labels_are_refused_where_they_are_of_no_use(
-    tmp_path: Path, make_patch_store: MakePatchStore
+def test_stores_without_labels_are_left_out_where_they_are_of_no_use(
+    tmp_path: Path, make_patch_store: MakePatchStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     both = stores(tmp_path, make_patch_store)
 
-    with pytest.raises(DataError, match="a store has no layer 'truth'"):
-        training_data(both, 0.5, TrainConfig(), takes_unlabelled=False)
+    with caplog.at_level("INFO"):
+        data = training_data(both, 0.5, TrainConfig(weights=(1, 2)), takes_unlabelled=False)
+
+    assert "1 of 2 stores have no layer 'truth' and are left out, as supervised learns from labels" in caplog.text
+    assert [(source.patches, source.weight) for source in data.labelled] == [(both[0], 1)]
+    assert data.unlabelled == []
+    with pytest.raises(DataError, match="a store has no layer 'tissue'"):
+        training_data(both, 0.5, TrainConfig(layer="tissue"), takes_unlabelled=False)
     with pytest.raises(DataError, match="the stores have no layer of labels"):
         training_data(both[1:], 0.5, TrainConfig(), takes_unlabelled=True)
 
@@ -76,6 +83,77 @@ def test_the_draw_has_a_seed_of_its_own(tmp_path: Path, make_patch_store: MakePa
 
     assert chosen(split_seed=3, fit={"seed": 8}) == chosen(fit={"seed": 3})
     assert {tuple(chosen(split_seed=seed) or ()) for seed in range(8)} == {("a",), ("b",)}
+
+
+def of_patients(tmp_path: Path, make_patch_store: MakePatchStore) -> PatchSet:
+    """Return two patches of each of twelve images, four images of each of three patients, one of which is for testing.
+
+    Of the second half of the images no mask was drawn.
+    """
+    images, masks = np.zeros((24, 8, 8, 3), np.uint8), np.ones((24, 8, 8), np.uint8)
+    parents = [f"{name}{number}" for name in "pqr" for number in range(4) for _ in range(2)]
+    splits = ["test" if name == "r0" else "unlabelled" if name[1] == "3" else "train" for name in parents]
+    store = PatchSet([make_patch_store(tmp_path / "p.zarr", images, masks, parents=parents, splits=splits)])
+    store.groups = np.array([name[0] for name in parents], dtype=np.object_)
+    return store
+
+
+@pytest.mark.parametrize("by", ["patient", "image"])
+def test_patients_are_drawn_unless_images_are_asked_for(
+    tmp_path: Path, make_patch_store: MakePatchStore, by: str
+) -> None:
+    store = of_patients(tmp_path, make_patch_store)
+    config = TrainConfig.model_validate({"labelled": 1, "labelled_by": by, "val_fraction": 0})
+
+    data = training_data([store], 0.5, config, takes_unlabelled=True)
+
+    assert data.has_patients
+    assert len(data.chosen or []) == 1
+    images = set(store.parents[data.labelled[0].indices])
+    assert (len(images) > 1) == (by == "patient")
+    assert {name[0] for name in data.chosen or []} == {name[0] for name in images}
+    with pytest.raises(ConfigError, match=f"99 of . labelled {by}s cannot be drawn"):
+        training_data([store], 0.5, config.model_copy(update={"labelled": "99"}), takes_unlabelled=True)
+
+
+def test_what_is_held_out_may_be_of_what_was_drawn(tmp_path: Path, make_patch_store: MakePatchStore) -> None:
+    store = of_patients(tmp_path, make_patch_store)
+    store.groups = store.parents
+
+    def data(**settings: object) -> TrainingData:
+        config = TrainConfig.model_validate({"labelled": 4, "val_fraction": 0.25, **settings})
+        return training_data([store], 0.5, config, takes_unlabelled=True)
+
+    beyond, within = data(), data(val_from="labelled")
+
+    assert [len(one.labelled[0].indices) for one in (beyond, within)] == [8, 6]
+    judges = [set(one.held_out[0].patches.parents[one.held_out[0].indices]) for one in (beyond, within)]
+    assert not judges[0] & set(beyond.chosen or [])
+    assert len(judges[1]) == 1
+    assert judges[1] < set(within.chosen or [])
+    assert within.chosen == data(val_from="labelled", val_fraction=0).chosen
+    # All that was not drawn is free.
+    assert len(within.unlabelled[0].indices) == 24 - 2 - 8
+
+
+def test_it_is_told_what_each_image_is(tmp_path: Path, make_patch_store: MakePatchStore) -> None:
+    store = of_patients(tmp_path, make_patch_store)
+    few = TrainConfig.model_validate({"labelled": 1, "labelled_by": "image", "val_fraction": 0.1})
+    told = {}
+    for takes_unlabelled in (True, False):
+        text = roles([store], training_data([store], 0.5, few, takes_unlabelled=takes_unlabelled))
+        rows = list(csv.DictReader(text.splitlines()))
+        assert [row["image"] for row in rows] == list(dict.fromkeys(store.parents))
+        assert {row["patches"] for row in rows} == {"2"}
+        assert all(row["group"] == row["image"][0] for row in rows)
+        told[takes_unlabelled] = {row["image"]: row["role"] for row in rows}
+
+    assert told[True]["r0"] == told[False]["r0"] == "test"
+    # Who is tested or held out is not learnt from without labels either.
+    assert told[True]["r3"] == "unused"
+    assert sorted(told[True].values()).count("train-labelled") == 1
+    assert {"val", "train-unlabelled"} <= set(told[True].values())
+    assert set(told[False].values()) == {"train-labelled", "val", "test", "unused"}
 
 
 def test_usual_settings_of_a_method_give_way_to_what_is_asked_for() -> None:

@@ -92,8 +92,10 @@ def train(
         str | None,
         typer.Option(
             "--labelled",
-            help="Images to train on with their labels: a share (0.1 or 10%), a count, or a file of names. Methods for "
-            "few labels see the others without. Default all.",
+            help="Labels to train on: a share (0.1, 10%; 1.0 is all), a count (1 is one), or a file of names, by whole "
+            "patients, else slides or images (--set labelled_by=image for images). Methods for few labels see the "
+            "others without. --val-fraction is held out before, with labels beyond these (--set val_from=labelled: "
+            "of these). Default all.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -117,8 +119,8 @@ def train(
         float | None,
         typer.Option(
             "--val-fraction",
-            help="Share held out by whole images where stores mark no splits; not with patch labels; 0 for none. "
-            "Default 0.2.",
+            help="Share of all labels held out, by whole patients, slides or images, to choose the model by, where "
+            "stores mark no splits; not with patch labels; 0 for none. Default 0.2.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -186,8 +188,9 @@ def train(
 ) -> None:
     """Train a model on labelled patches, or go on with a training that was interrupted.
 
-    The run holds the models best and last, log.csv, validation.csv and curves.png; `wsiseg predict --model RUN` uses
-    the best. Methods that learn from patch labels keep these for each stage, and write report.html.
+    The run holds the models best and last, log.csv, validation.csv, curves.png, and what each image was (split.csv);
+    `wsiseg predict --model RUN` uses the best. Methods that learn from patch labels keep models and tables for each
+    stage, and write report.html.
     Several GPUs: torchrun --nproc-per-node N -m wsiseg.cli.app train …
     """
     from wsiseg.config import load

@@ -6,23 +6,24 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from wsiseg.config import load
 from wsiseg.errors import ConfigError
 from wsiseg.lock import locked
 from wsiseg.methods.base import TrainingFacts
+from wsiseg.methods.predictor import NetPredictor, head_of
 from wsiseg.methods.registry import get_method, get_patch_method
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
 from wsiseg.stores.volume_store import is_volume_store
-from wsiseg.tasks.train_data import fingerprints, training_data
+from wsiseg.tasks.train_data import fingerprints, roles, training_data
 from wsiseg.tasks.train_fit import Work, carry_out
 from wsiseg.tasks.train_job import with_usual
 from wsiseg.tasks.train_patches import train_on_patches
 from wsiseg.tasks.train_volumes import train_on_volumes
 from wsiseg.tiling.reading import open_patches
 from wsiseg.training.batches import Batches
+from wsiseg.training.fit import STATE
+from wsiseg.training.head_check import check_head
 from wsiseg.training.ranks import joined
 from wsiseg.training.state import seed_all
 from wsiseg.training.streams import TwoStreams, unlabelled_batches
@@ -62,6 +63,8 @@ def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> Train
     if patch_method is not None:
         return train_on_patches(patch_method, job, ranks, progress, stop)
     if any(is_volume_store(path) for path in job.stores):
+        if (job.config.labelled_by, job.config.val_from) != ("patient", "all"):
+            raise ConfigError("volumes are drawn by patients, and held out before", where="labelled_by, val_from")
         return train_on_volumes(job, ranks, progress, stop)
     if job.config.patch is not None:
         raise ConfigError("images are cut by --crop-px, only volumes by a patch", where="patch")
@@ -93,14 +96,20 @@ def _train_on_images(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop
     options = method.resolved(options, facts)
     (stage,) = method.stages(options)
     learner = stage.build(facts)
+    if ranks.is_first and not (job.output / STATE).exists():
+        predictor = learner.predictor(learner.module)
+        head = head_of(predictor.card) if isinstance(predictor, NetPredictor) else None
+        if head is not None and (told := check_head(head, data.labelled)):
+            progress.say(told)
     work = Work(
         learner=learner,
         batches=_batches(data, learner.encode, config, ranks),
         config=config.model_copy(update={"options": options.model_dump(mode="json"), "layer": data.layer, "mpp": mpp}),
         facts=facts,
         chosen=data.chosen,
-        data=_told(data),
+        data=_told(data, config),
         judge=partial(Validation, data.held_out) if data.held_out else None,
+        roles=roles(stores, data),
     )
     return carry_out(work, job, ranks, progress, stop)
 
@@ -121,15 +130,20 @@ def _batches(data: TrainingData, encode: Encode, config: TrainConfig, ranks: Ran
     return TwoStreams(labelled, unlabelled_batches(data.unlabelled, batch_size=size, **shared))
 
 
-def _told(data: TrainingData) -> str:
-    patches, images = _count(data.labelled)
-    val, _ = _count(data.held_out)
-    free, free_images = _count(data.unlabelled)
-    without = f", {free} of {free_images} images to learn from without labels" if free else ""
-    return f"{patches} patches of {images} images to train on{without}, {val} held out"
+def _told(data: TrainingData, config: TrainConfig) -> str:
+    said = [f"{_amount(data.labelled, data)} to train on"]
+    if data.unlabelled:
+        said.append(f"{_amount(data.unlabelled, data)} to learn from without labels")
+    beyond = " with labels beyond those drawn" if config.labelled is not None and config.val_from == "all" else ""
+    said.append(f"{_amount(data.held_out, data)} held out{beyond}" if data.held_out else "none held out")
+    return ", ".join(said)
 
 
-def _count(sources: Sequence[Source]) -> tuple[int, int]:
-    """Return the patches of sources, and the images they come from."""
-    images = {group for source in sources for group in np.unique(source.patches.groups[source.indices])}
-    return sum(len(source.indices) for source in sources), len(images)
+def _amount(sources: Sequence[Source], data: TrainingData) -> str:
+    """Return how many patches, images and patients these are, in words."""
+    images, groups = (
+        len({name for source in sources for name in getattr(source.patches, of)[source.indices].tolist()})
+        for of in ("parents", "groups")
+    )
+    patches = sum(len(source.indices) for source in sources)
+    return f"{patches} patches of {images} images" + (f" of {groups} patients" if data.has_patients else "")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,9 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from wsiseg.stores.patch_set import PatchSet
     from wsiseg.stores.patches import LayerInfo
     from wsiseg.tasks.train_job import TrainConfig
+
+
+logger = logging.getLogger(__name__)
 
 
 class Fingerprinted(Protocol):
@@ -83,6 +92,8 @@ class TrainingData:
         What models are chosen by.
     chosen
         The images, slides or patients whose labels are used, where not all of them are.
+    has_patients
+        Whether several images may be of one patient, who is never on both sides; else images stand for themselves.
     """
 
     layer: str
@@ -91,6 +102,7 @@ class TrainingData:
     unlabelled: list[UnlabelledSource]
     held_out: list[Source]
     chosen: list[str] | None
+    has_patients: bool
 
 
 def training_data(
@@ -107,28 +119,30 @@ def training_data(
     config
         Layer, splits, weights, and which labels may be used.
     takes_unlabelled
-        Whether the method learns from images without labels; stores that have no labels are for them alone.
+        Whether the method learns from images without labels; stores that have no labels are for it alone, and
+        left out for others.
 
     Raises
     ------
     ConfigError, DataError
         If the stores do not go together, or nothing is left to train on.
     """
-    if takes_unlabelled:
-        with_layer = [store for store in stores if (config.layer in store.layers if config.layer else store.layers)]
-        layer, info = common_layer(with_layer or stores, config.layer)
-    else:
-        layer, info = common_layer(stores, config.layer)
+    with_layer = [store for store in stores if (config.layer in store.layers if config.layer else store.layers)]
+    layer, info = common_layer(with_layer or stores, config.layer)
+    if not takes_unlabelled and 0 < len(with_layer) < len(stores):
+        logger.info(
+            "%d of %d stores have no layer %r and are left out, as %s learns from labels alone",
+            len(stores) - len(with_layer), len(stores), layer, config.method,
+        )  # fmt: skip
     weights: Sequence[float | None] = config.weights or [None] * len(stores)
     if len(weights) != len(stores):
         raise ConfigError(f"{len(weights)} weights for {len(stores)} stores", where="weights", mend="Give one for each")
     seed = config.fit.seed if config.split_seed is None else config.split_seed
-    splits = split_patches(stores, layer, val_fraction=config.val_fraction, seed=seed)
-    training, held_out = [train for train, _ in splits], [val for _, val in splits]
-    chosen = None
-    if config.labelled is not None:
-        training, chosen = part_labelled(stores, training, config.labelled, seed=seed)
-    data = TrainingData(layer=layer, info=info, labelled=[], unlabelled=[], held_out=[], chosen=chosen)
+    has_patients = any(np.any(store.groups != store.parents) for store in stores)
+    training, held_out, chosen = _divided(stores, layer, config, seed, has_patients=has_patients)
+    data = TrainingData(
+        layer=layer, info=info, labelled=[], unlabelled=[], held_out=[], chosen=chosen, has_patients=has_patients
+    )
     free = without_labels(stores, training, held_out)
     for store, weight, train, val, rest in zip(stores, weights, training, held_out, free, strict=True):
         if layer in store.layers:
@@ -138,6 +152,68 @@ def training_data(
         if takes_unlabelled and len(rest):
             data.unlabelled.append(UnlabelledSource(patches=store, layer="", indices=rest, mpp=mpp, weight=weight))
     return data
+
+
+def _divided(
+    stores: Sequence[PatchSet], layer: str, config: TrainConfig, seed: int, *, has_patients: bool
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]], list[str] | None]:
+    """Return the patches of each store to train on with labels and to validate on, and what was drawn."""
+    is_drawn_first = config.labelled is not None and config.val_from == "labelled"
+    fraction = 0 if is_drawn_first else config.val_fraction
+    splits = split_patches(stores, layer, val_fraction=fraction, seed=seed)
+    training, held_out = [train for train, _ in splits], [val for _, val in splits]
+    if config.labelled is None:
+        return training, held_out, None
+    by_images = config.labelled_by == "image"
+    training, chosen = part_labelled(
+        stores,
+        training,
+        config.labelled,
+        seed=seed,
+        units=[store.parents for store in stores] if by_images else None,
+        what="patients" if has_patients and not by_images else "images",
+    )
+    # Where the stores mark what is held out, that has been done.
+    if is_drawn_first and not any(len(val) for val in held_out):
+        splits = split_patches(stores, layer, val_fraction=config.val_fraction, seed=seed, within=training)
+        training, held_out = [train for train, _ in splits], [val for _, val in splits]
+    return training, held_out, chosen
+
+
+def roles(stores: Sequence[PatchSet], data: TrainingData) -> str:
+    """Return what each image is to a training, as CSV.
+
+    Parameters
+    ----------
+    stores
+        As they were given to `training_data`.
+    data
+        What that returned.
+
+    Returns
+    -------
+    str
+        A row with image, group, role and the number of patches for each image and each role that patches of it have:
+        train-labelled, train-unlabelled, val, test or unused.
+    """
+    counts: Counter[tuple[str, str, str]] = Counter()
+    parts: dict[str, Sequence[Source]] = {
+        "train-unlabelled": data.unlabelled,
+        "train-labelled": data.labelled,
+        "val": data.held_out,
+    }
+    for store in stores:
+        own = np.where(store.splits == "test", "test", "unused").astype(np.object_)
+        for role, sources in parts.items():
+            for source in sources:
+                if source.patches is store:
+                    own[source.indices] = role
+        counts.update(zip(store.parents.tolist(), store.groups.tolist(), own.tolist(), strict=True))
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("image", "group", "role", "patches"))
+    writer.writerows((*row, count) for row, count in counts.items())
+    return file.getvalue()
 
 
 def judging_data(stores: Sequence[PatchSet], layer: str, mpp: float | None) -> list[Source]:

@@ -10,7 +10,7 @@ from wsiseg.atomic import write_bytes
 from wsiseg.checkpoint import read
 from wsiseg.config import save
 from wsiseg.errors import ConfigError
-from wsiseg.tasks.train_job import CONFIG, LABELLED, TrainReport, clear, plan_of, with_steps
+from wsiseg.tasks.train_job import CONFIG, LABELLED, ROLES, TrainReport, clear, plan_of, with_steps
 from wsiseg.training.fit import BEST, LAST, STATE, fit
 from wsiseg.training.teacher_check import Taught, TeacherCheck
 
@@ -49,6 +49,8 @@ class Work:
         What there is to learn from and to judge by, in words.
     judge
         Makes what judges predictors of a kind; None where nothing is held out.
+    roles
+        What each image is to the training, as a table; empty where that is not told.
     """
 
     learner: DenseLearner
@@ -58,6 +60,7 @@ class Work:
     chosen: list[str] | None
     data: str
     judge: Callable[[PredictorSpec], Validator] | None
+    roles: str = ""
 
 
 def carry_out(work: Work, job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> TrainReport:
@@ -79,8 +82,12 @@ def carry_out(work: Work, job: TrainJob, ranks: Ranks, progress: Progress, stop:
             clear(job.output)
         if not (job.output / STATE).exists():
             save(resolved, job.output / CONFIG)
-            if work.chosen is not None:
-                write_bytes(job.output / LABELLED, "".join(f"{name}\n" for name in work.chosen).encode())
+            chosen = "".join(f"{name}\n" for name in work.chosen or ())
+            for name, text in ((LABELLED, chosen), (ROLES, work.roles)):
+                # What is left of a call that was killed before its first state says nothing of this one.
+                (job.output / name).unlink(missing_ok=True)
+                if text:
+                    write_bytes(job.output / name, text.encode())
         progress.say(_summary(work, ranks, work.batches.images_per_batch * settings.accumulate))
     ranks.wait()
     validation = None if work.judge is None else work.judge(learner.predictor(learner.module).spec)

@@ -6,7 +6,7 @@ import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - pydantic reads the annotations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 LABELLED = "labelled.txt"
+ROLES = "split.csv"
 PAGE = "report.html"
 
 
@@ -45,8 +46,12 @@ class TrainConfig(Config):
     mpp
         Micrometres per pixel to train at; None takes the first store's.
     labelled
-        Of the images to train on, those whose labels may be used: a fraction (``0.1`` or ``10%``), a count, or a file
-        with one name in each line. None uses all. Methods that learn from images without labels see the others, too.
+        Of what there is to train on, that whose labels may be used: a share (``0.1`` or ``10%``; ``1.0`` is all), a
+        count (``1`` is one), or a file with one name in each line. None uses all. Methods that learn from images
+        without labels see the others, too.
+    labelled_by
+        What is drawn: the ``patient`` with all images, where the store names patients (else slides or images), or each
+        ``image`` on its own.
     split_seed
         Decides which images are held out and which labels are used; the seed of `fit` where None.
     batch_size
@@ -63,7 +68,12 @@ class TrainConfig(Config):
     stages
         Stages to run of a method that has several; None runs all.
     val_fraction
-        Share of the labelled patches held out by whole images, where the stores mark none as ``val``.
+        Share of the labelled patches held out by whole patients, slides or images, where the stores mark none as
+        ``val``.
+    val_from
+        What is held out of where `labelled` draws: ``all`` that have labels, so that validation needs labels beyond
+        those drawn, and draws of any size are judged by the same images; or those drawn (``labelled``), which are
+        then fewer to learn from.
     weights
         Share of the draws of each store, in order; None shares by area.
     baseline
@@ -80,6 +90,7 @@ class TrainConfig(Config):
     name: str | None = None
     mpp: float | None = Field(default=None, gt=0)
     labelled: str | None = Field(default=None, coerce_numbers_to_str=True)
+    labelled_by: Literal["patient", "image"] = "patient"
     split_seed: int | None = Field(default=None, ge=0)
     batch_size: int = Field(default=8, gt=0)
     unlabelled_batch_size: int | None = Field(default=None, gt=0)
@@ -88,6 +99,7 @@ class TrainConfig(Config):
     epochs: float | None = Field(default=None, gt=0)
     stages: tuple[str, ...] | None = None
     val_fraction: float = Field(default=0.2, ge=0, lt=1)
+    val_from: Literal["all", "labelled"] = "all"
     weights: tuple[float, ...] | None = None
     baseline: Path | None = None
     augmentation: Augmentation = Augmentation()
@@ -179,9 +191,21 @@ def plan_of(config: TrainConfig, facts: TrainingFacts, chosen: Sequence[str] | N
     chosen
         The images whose labels are used, where not all of them are.
     """
-    without: dict[str, Any] = {"labelled": True, "baseline": True, "fit": {"num_workers", "save_interval_s"}}
+    without: dict[str, Any] = {
+        # What is drawn is what counts, not how.
+        "labelled": True,
+        "labelled_by": True,
+        "baseline": True,
+        "fit": {"num_workers", "save_interval_s"},
+    }
+    if config.val_from == "all":
+        # Trainings that were begun before there was a choice may go on.
+        without["val_from"] = True
     settings = config.model_dump(mode="json", exclude=without)
     fit_settings = settings.pop("fit")
+    if config.fit.schedule != "step":
+        # Numbers of another schedule; trainings that were begun before there was this one may go on.
+        del fit_settings["step_every"], fit_settings["step_factor"]
     return {
         **settings,
         **{f"fit.{key}": value for key, value in fit_settings.items()},
@@ -194,5 +218,5 @@ def clear(output: Path) -> None:
     """Remove what an earlier run left in the folder of a run."""
     for name in (BEST, LAST):
         shutil.rmtree(output / name, ignore_errors=True)
-    for name in (STATE, TRAINING, VALIDATION, CURVES, CONFIG, PAGE, LABELLED):
+    for name in (STATE, TRAINING, VALIDATION, CURVES, CONFIG, PAGE, LABELLED, ROLES):
         (output / name).unlink(missing_ok=True)

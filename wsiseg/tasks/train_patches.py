@@ -32,6 +32,8 @@ _UNUSED: Final = {
     "crop_px": "--crop-px",
     "val_fraction": "--val-fraction",
     "labelled": "--labelled",
+    "labelled_by": "labelled_by",
+    "val_from": "val_from",
     "split_seed": "split_seed",
     "unlabelled_batch_size": "unlabelled_batch_size",
     "weights": "weights",

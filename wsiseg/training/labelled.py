@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from wsiseg.training.sources import Divisible
 
 _COUNT: Final = re.compile(r"\d+")
-_FRACTION: Final = re.compile(r"(\d*\.\d+|\d+\.|\d+(?:\.\d*)?\s*%)")
+# As people, TOML and Python write it; a whole number is a count unless a percent sign follows.
+_SHARE: Final = re.compile(r"(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*%?", re.IGNORECASE)
 
 
-def draw_labelled(names: Sequence[str], wanted: str, *, seed: int) -> list[str]:
+def draw_labelled(names: Sequence[str], wanted: str, *, seed: int, what: str = "images") -> list[str]:
     """Return the images, slides or patients whose labels may be used, sorted.
 
     The names are sorted and shuffled, and the first are taken, so that with one seed a larger share
@@ -32,9 +33,12 @@ def draw_labelled(names: Sequence[str], wanted: str, *, seed: int) -> list[str]:
     names
         All that have labels, each once.
     wanted
-        A fraction (``0.1`` or ``10%``), a count (``3``), or a file with one name in each line.
+        A share (``0.1`` or ``10%``; ``1.0`` is all), a count (``3``; ``1`` is one), or a file with one name in each
+        line.
     seed
         Decides the draw.
+    what
+        What they are, for messages.
 
     Raises
     ------
@@ -53,51 +57,58 @@ def draw_labelled(names: Sequence[str], wanted: str, *, seed: int) -> list[str]:
     text = wanted.strip()
     if _COUNT.fullmatch(text):
         count = int(text)
-    elif _FRACTION.fullmatch(text):
+    elif _SHARE.fullmatch(text):
         share = float(text.rstrip("% ")) / (100 if text.endswith("%") else 1)
         if not 0 < share <= 1:
-            raise ConfigError(f"{text} is no share of the images", where="--labelled", mend="Pass more than 0, up to 1")
+            raise ConfigError(f"{text} is no share of the {what}", where="--labelled", mend="Pass more than 0, up to 1")
         count = max(1, round(len(known) * share))
     else:
-        return _named(Path(text), known)
+        return _named(Path(text), known, what)
     if not 0 < count <= len(known):
         raise ConfigError(
-            f"{count} of {len(known)} labelled images cannot be drawn",
+            f"{count} of {len(known)} labelled {what} cannot be drawn",
             where="--labelled",
-            mend=f"Pass 1 to {len(known)}, or a fraction with a point such as 0.1",
+            mend=f"Pass 1 to {len(known)}, or a share with a point such as 0.1 (1.0 is all)",
         )
     # The legacy generator, because published subsets were drawn with it.
     order = np.random.RandomState(seed).permutation(len(known))
     return sorted(known[at] for at in order[:count])
 
 
-def _named(file: Path, known: Sequence[str]) -> list[str]:
+def _named(file: Path, known: Sequence[str], what: str) -> list[str]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{file} is no fraction, no count and no file of names",
+            f"{file} is no share, no count and no file of names",
             where="--labelled",
-            mend="Pass 0.1, 10%, 3, or a text file with one image in each line",
+            mend="Pass 0.1, 10%, 3, or a text file with one name in each line",
         ) from error
     chosen = {line.strip() for line in lines} - {""}
     if unknown := sorted(chosen - set(known)):
         raise DataError(
-            f"{len(unknown)} of {len(chosen)} names are no labelled training image, such as {unknown[0]}",
+            f"{len(unknown)} of {len(chosen)} names are none of the {len(known)} labelled {what} to train on, such as "
+            f"{unknown[0]}",
             where=file,
-            mend=f"Name images, slides or patients as the store does, such as {known[0]}",
+            mend=f"Name {what} as the store does, such as {known[0]}",
         )
     if not chosen:
-        raise DataError("the file names no image", where=file)
+        raise DataError("the file names nothing", where=file)
     return sorted(chosen)
 
 
 def part_labelled(
-    stores: Sequence[Divisible], training: Sequence[NDArray[np.int64]], wanted: str, *, seed: int
+    stores: Sequence[Divisible],
+    training: Sequence[NDArray[np.int64]],
+    wanted: str,
+    *,
+    seed: int,
+    units: Sequence[NDArray[np.object_]] | None = None,
+    what: str = "images",
 ) -> tuple[list[NDArray[np.int64]], list[str]]:
-    """Return the training patches of each store whose labels may be used, and the images they come from.
+    """Return the training patches of each store whose labels may be used, and what they come from.
 
-    Patches of one image, slide or patient are never parted.
+    Patches of one unit, such as an image or a patient, are never parted.
 
     Parameters
     ----------
@@ -105,16 +116,15 @@ def part_labelled(
         Stores with groups.
     training
         Labelled training patches of each.
-    wanted, seed
+    wanted, seed, what
         See `draw_labelled`.
+    units
+        The name of the unit of each patch of each store; groups, the widest there is, where None.
     """
-    names = {str(name) for store, indices in zip(stores, training, strict=True) for name in store.groups[indices]}
-    chosen = draw_labelled(sorted(names), wanted, seed=seed)
-    kept = [
-        indices[np.isin(store.groups[indices].astype(str), chosen)]
-        for store, indices in zip(stores, training, strict=True)
-    ]
-    return kept, chosen
+    units = [store.groups for store in stores] if units is None else units
+    found = [own[indices].astype(str) for own, indices in zip(units, training, strict=True)]
+    chosen = draw_labelled(sorted({name for own in found for name in own.tolist()}), wanted, seed=seed, what=what)
+    return [indices[np.isin(own, chosen)] for own, indices in zip(found, training, strict=True)], chosen
 
 
 def without_labels(
@@ -124,8 +134,8 @@ def without_labels(
 ) -> list[NDArray[np.int64]]:
     """Return the patches of each store that may be learnt from without labels.
 
-    These are all but those that are learnt from with labels, those marked ``val`` or ``test``, and those of images
-    that are held out.
+    These are all but those that are learnt from with labels, those marked ``val`` or ``test``, and those of patients
+    of whom something is held out or for testing.
 
     Parameters
     ----------
@@ -134,7 +144,11 @@ def without_labels(
     labelled, held_out
         Patches of each that are learnt from with labels, and that models are chosen by.
     """
-    judges = {str(name) for store, indices in zip(stores, held_out, strict=True) for name in store.groups[indices]}
+    judges = {
+        str(name)
+        for store, indices in zip(stores, held_out, strict=True)
+        for name in (*store.groups[indices], *store.groups[store.splits == "test"])
+    }
     found = []
     for store, used in zip(stores, labelled, strict=True):
         is_free = ~np.isin(store.splits, ["val", "test"]) & ~np.isin(store.groups.astype(str), sorted(judges))

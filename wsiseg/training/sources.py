@@ -209,7 +209,12 @@ def _random_place(slack: float, *, whole: bool, rng: np.random.Generator) -> flo
 
 
 def split_patches(
-    stores: Sequence[Divisible], layer: str, *, val_fraction: float, seed: int
+    stores: Sequence[Divisible],
+    layer: str,
+    *,
+    val_fraction: float,
+    seed: int,
+    within: Sequence[NDArray[np.int64]] | None = None,
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Return the indices of training and validation patches for each store.
 
@@ -227,6 +232,8 @@ def split_patches(
         Share of the labelled patches to hold out; at least one group unless 0.
     seed
         Decides which groups are held out.
+    within
+        Patches of each store to which both are limited; None for all.
 
     Raises
     ------
@@ -239,6 +246,8 @@ def split_patches(
         else np.zeros(len(store), dtype=np.bool_)
         for store in stores
     ]
+    if within is not None:
+        usable = [mask & np.isin(np.arange(len(mask)), own) for mask, own in zip(usable, within, strict=True)]
     total = sum(int(mask.sum()) for mask in usable)
     if total == 0:
         raise DataError(
