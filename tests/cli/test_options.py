@@ -15,7 +15,8 @@ OPTIONS = {
         --slide-mpp --tissue -o slides""",
     "ingest": """--classes --config --labels --labels-as --layout --mpp --num-workers --output --overlap --overwrite
         --patch-size --set --split --white -o source""",
-    "label": """--as --classes --config --from --layer --overwrite --qupath-origin --set --white store""",
+    "label": """--as --classes --config --from --layer --overwrite --qupath-origin --set --undrawn --white
+        store""",
     "train": """--accumulate --amp --arch --backbone --batch-size --config --crop-px --device --ema --encoder --epochs
         --head --init --labelled --layer --lr --method --mpp --num-workers --output --overwrite --seed --set --stages
         --steps --time-limit --val-fraction -o stores""",

@@ -23,20 +23,36 @@ class LabelAs(StrEnum):
     """What is made of annotations."""
 
     IMAGE = "image"
+    INSTANCES = "instances"
+    CLASSES = "classes"
+
+
+class Undrawn(StrEnum):
+    """What is made of what was not drawn."""
+
+    IGNORE = "ignore"
+    BACKGROUND = "background"
 
 
 def label(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="Patch store of a slide.", show_default=False)],
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Patch store to label.", show_default=False)],
     *,
     annotations: Annotated[
         Path,
-        typer.Option("--from", help="GeoJSON of QuPath (.geojson, .json, .gz).", show_default=False),
+        typer.Option(
+            "--from",
+            metavar="FILE|DIR",
+            help="GeoJSON of QuPath (.geojson, .json, .gz), a label image as large as the whole slide is at the "
+            "resolution of the store, or a folder of either by the names of patches, slides or images.",
+            show_default=False,
+        ),
     ],
     labels_as: Annotated[
         LabelAs | None,
         typer.Option(
             "--as",
-            help="What to make of it: image, the classes that occur in each patch. Default image.",
+            help="What to make of it: image, which classes occur in each patch; instances, objects of any class; or "
+            "classes, a class for each pixel. Default image.",
             rich_help_panel=LABELS,
         ),
     ] = None,
@@ -47,7 +63,17 @@ def label(
         str | None,
         typer.Option(
             "--classes",
-            help="Names by index, with commas. Default: those in the file, sorted; name them if there are more slides.",
+            help="Names by index, with commas. Default: those in the file, sorted, with --as classes after background; "
+            "name them if there are more slides.",
+            rich_help_panel=LABELS,
+        ),
+    ] = None,
+    undrawn: Annotated[
+        Undrawn | None,
+        typer.Option(
+            "--undrawn",
+            help="With instances and classes, what was not drawn outside boxes of the class Region*, in which it is "
+            "background: ignore, or background everywhere. Default ignore.",
             rich_help_panel=LABELS,
         ),
     ] = None,
@@ -66,18 +92,25 @@ def label(
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Label patches by the boxes that were drawn over them in QuPath."""
+    """Label patches, or their pixels, by what was drawn over them in QuPath, or by label images.
+
+    With --as instances or classes, outlines become labels of pixels: holes stay open, and smaller outlines lie over
+    larger ones. Boxes of the class Region*, or those of wsiseg select, tell where everything was drawn: inside, the
+    rest is background, and all outside is ignored. What the class Ignore* covers is ignored, too.
+    """
     from wsiseg.config import load
-    from wsiseg.tasks.label import LabelConfig
     from wsiseg.tasks.label import label as run
+    from wsiseg.tasks.label_settings import LabelConfig
 
     options = {
         "labels_as": labels_as,
         "layer": layer,
         "classes": None if classes is None else [name.strip() for name in classes.split(",")],
+        "undrawn": undrawn,
         "white": white,
         "qupath_origin": qupath_origin,
     }
     settings = load(LabelConfig, file=config, options=options, overrides=overrides or ())
-    report = run(store, annotations, settings, overwrite=overwrite)
+    with console.progress_bar() as progress:
+        report = run(store, annotations, settings, overwrite=overwrite, progress=progress)
     console.out.print(str(report), highlight=False, markup=False)

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from wsiseg.atomic import atomic_path
 from wsiseg.errors import StoreError
 from wsiseg.labels import IGNORE, LabelMap
+from wsiseg.stores.patches import check_layer_name
 from wsiseg.stores.zarr_files import METADATA, read_array, read_metadata, write_array, write_group
 from wsiseg.white import WhiteRule
 
@@ -96,8 +97,7 @@ def write_image_layer(
         If the values or the indices of the classes do not fit.
     """
     folder = store / GROUP / name
-    if not name or name.startswith(".") or "/" in name:
-        raise StoreError(f"{name!r} cannot be the name of a layer", where=store)
+    check_layer_name(name, where=store)
     if folder.exists() and not overwrite:
         raise StoreError(
             f"the store has a layer {name!r} of image labels already", where=store, mend="Choose another name"

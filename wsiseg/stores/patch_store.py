@@ -27,8 +27,8 @@ import numpy as np
 from wsiseg.errors import StoreError
 from wsiseg.stores.chunk_codecs import Zstd
 from wsiseg.stores.image_labels import image_layers, read_image_layer, write_image_layer
-from wsiseg.stores.patch_meta import PatchMeta
-from wsiseg.stores.patches import LayerInfo
+from wsiseg.stores.patch_meta import SYNTHETIC, PatchMeta
+from wsiseg.stores.patches import LayerInfo, check_layer_name
 from wsiseg.stores.shards import ShardedArray
 from wsiseg.stores.zarr_files import METADATA, read_array, read_metadata, write_group
 
@@ -124,7 +124,12 @@ class PatchStore:
 
     @property
     def splits(self) -> NDArray[np.object_]:
-        """Return train, val, test, unlabelled or nothing for each patch, (N,) of str."""
+        """Return train, val, test, unlabelled, synthetic or nothing for each patch, (N,) of str.
+
+        Patches of a synthetic store are all ``synthetic``, so that no mark makes them judge anything.
+        """
+        if self.meta.origin == "synthetic":
+            return _named((SYNTHETIC,), np.zeros(len(self), dtype=np.int64))
         return _named(self.meta.splits, self._split)
 
     @property
@@ -135,7 +140,7 @@ class PatchStore:
     @property
     def layers(self) -> dict[str, LayerInfo]:
         """Return the layers of labels by name."""
-        names = sorted(file.parent.name for file in (self.path / "labels").glob(f"*/{METADATA}"))
+        names = sorted(file.parent.name for file in (self.path / "labels").glob(f"[!.]*/{METADATA}"))
         layers = {name: self._layer(name) for name in names}
         return {name: LayerInfo.from_attributes(one.attributes, where=one.folder) for name, one in layers.items()}
 
@@ -203,8 +208,7 @@ class PatchStore:
         made_at = datetime.now(UTC).isoformat(timespec="microseconds") if made_by else ""
         info = LayerInfo(kind=kind, labels=labels, made_by=made_by, made_at=made_at)
         folder = self.path / "labels" / name
-        if not name or name.startswith(".") or "/" in name:
-            raise StoreError(f"{name!r} cannot be the name of a layer", where=self.path)
+        check_layer_name(name, where=self.path)
         if (folder / METADATA).exists():
             raise StoreError(f"the store has a layer {name!r} already", where=self.path, mend="Choose another name")
         if not (folder.parent / METADATA).exists():

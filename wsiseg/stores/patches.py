@@ -36,8 +36,8 @@ class LayerInfo:
     Parameters
     ----------
     kind
-        ``instances`` (int32 ids, 0 background), ``classes`` (uint8 indices, 255 ignored) or ``confidence`` (uint8,
-        percent, 255 where there is no class).
+        ``instances`` (int32 ids, 0 background, negative ignored), ``classes`` (uint8 indices, 255 ignored) or
+        ``confidence`` (uint8, percent, 255 where there is no class).
     labels
         The classes.
     made_by
@@ -84,6 +84,32 @@ class LayerInfo:
     def fill(self) -> int:
         """Return the value of patches without labels."""
         return 0 if self.kind == "instances" else IGNORE
+
+
+def check_layer_name(name: str, *, where: Path) -> None:
+    """Raise unless a layer of a store may have this name.
+
+    Raises
+    ------
+    StoreError
+        If it may not.
+    """
+    if not name or name.startswith(".") or "/" in name:
+        raise StoreError(f"{name!r} cannot be the name of a layer", where=where)
+
+
+def patch_names(patches: Patches) -> list[str]:
+    """Return what files are named that belong to one patch each, (N,).
+
+    That is the slide or image without the folders before it, and the patch's place x-y on it if there are several.
+    """
+    _, owners, counts = np.unique(patches.parents.astype(str), return_inverse=True, return_counts=True)
+    names = []
+    for parent, owner, (x, y) in zip(patches.parents, owners, patches.positions.tolist(), strict=True):
+        # Where labels are in file names, a parent is the image's split and stem.
+        stem = str(parent).rpartition("/")[2]
+        names.append(stem if counts[owner] == 1 else f"{stem}-{x}-{y}")
+    return names
 
 
 def confidence_layer(layer: str) -> str:

@@ -1,172 +1,38 @@
-"""The job behind ``wsiseg label``: labels for patches from what people drew on the slide."""
+"""The job behind ``wsiseg label``: labels for patches from what people drew."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from wsiseg.annotations import read_annotations
-from wsiseg.config import Config
-from wsiseg.errors import NothingMatchedError, StoreError
-from wsiseg.labels import IGNORE, ClassNames, LabelMap
-from wsiseg.lock import locked
-from wsiseg.stores.image_labels import ImageLayerInfo
-from wsiseg.stores.patch_store import PatchStore
-from wsiseg.white import WhiteRule, WhiteSetting
+from wsiseg.errors import ConfigError
+from wsiseg.progress import SILENT
+from wsiseg.rasters import READABLE
+from wsiseg.tasks.label_image import label_images
+from wsiseg.tasks.label_masks import label_masks
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
+    from wsiseg.progress import Progress
+    from wsiseg.tasks.label_image import ImageLabelReport
+    from wsiseg.tasks.label_report import MaskReport
+    from wsiseg.tasks.label_settings import LabelConfig
 
 
-class LabelConfig(Config):
-    """How annotations become labels.
-
-    Parameters
-    ----------
-    labels_as
-        What is made of them: ``image``, the classes that occur in each patch.
-    layer
-        Layer of image labels to write.
-    classes
-        Names of the classes in the order of their indices; by default those of the annotations, sorted.
-        Stores of several slides go together only if they have the same.
-    white
-        What of a patch is white and belongs to no class, or None where nothing is.
-    qupath_origin
-        What QuPath counted from: ``bounds``, the scanned part of slides that name one, or ``level0``.
-    """
-
-    labels_as: Literal["image"] = "image"
-    layer: str = "labels"
-    classes: ClassNames = ()
-    white: WhiteSetting = WhiteRule()
-    qupath_origin: Literal["bounds", "level0"] = "bounds"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelReport:
-    """What was labelled.
-
-    Parameters
-    ----------
-    store
-        The store.
-    patches, labelled
-        Numbers of all patches and of those with a label.
-    counts
-        In how many patches each class occurs.
-    uncertain
-        Number of labelled patches of which is not known whether they show each class.
-    skipped
-        Objects in the file that were left out.
-    was_done
-        Whether the store had these labels already.
-    """
-
-    store: Path
-    patches: int
-    labelled: int
-    counts: dict[str, int]
-    uncertain: int
-    skipped: int
-    was_done: bool
-
-    def __str__(self) -> str:
-        found = ", ".join(f"{count:,} {name}" for name, count in self.counts.items())
-        uncertain = f"; {self.uncertain:,} with little of another class, which stays unknown" if self.uncertain else ""
-        left_out = f"; {self.skipped:,} objects left out, without class or area" if self.skipped else ""
-        done = ", already done" if self.was_done else ""
-        labelled = f"{self.labelled:,} of {self.patches:,} patches labelled in {self.store}"
-        return f"{labelled}: {found}{uncertain}{left_out}{done}"
-
-
-def label(path: Path, annotations: Path, config: LabelConfig, *, overwrite: bool = False) -> LabelReport:
-    """Label the patches of a slide by the annotations that cover their centres.
-
-    A patch gets every class that is drawn over its centre or over a tenth of it, and no other. Of a class
-    of which it has less, it stays unknown whether it shows it; where nothing is drawn over its centre, it
-    stays without label.
-
-    Parameters
-    ----------
-    path
-        A store that was cut from the slide.
-    annotations
-        GeoJSON of QuPath.
-    config
-        How annotations become labels.
-    overwrite
-        Take the place of a layer of that name.
+def label(
+    path: Path, source: Path, config: LabelConfig, *, overwrite: bool = False, progress: Progress = SILENT
+) -> ImageLabelReport | MaskReport:
+    """Label the patches of a store, or their pixels; see `label_images` and `label_masks`.
 
     Raises
     ------
-    DataError
-        If the annotations cannot be read, or are of other classes.
-    NothingMatchedError
-        If no annotation covers the centre of a patch.
-    StoreError
-        If the store cannot be labelled, or has another layer of that name.
+    ConfigError
+        If labels of whole patches are asked of anything but one file of GeoJSON.
     """
-    found = read_annotations(annotations)
-    store = PatchStore.open(path)
-    classes = config.classes or found.classes
-    values = found.occurring(_boxes(store, config), classes)
-    is_labelled = (values != IGNORE).any(axis=1)
-    if not is_labelled.any():
-        raise NothingMatchedError(
-            f"none of {len(found.regions)} annotations with a class covers the centre of a patch",
-            where=annotations,
-            mend="They must be of this slide, in pixels of its level 0",
+    if config.labels_as != "image":
+        return label_masks(path, source, config, overwrite=overwrite, progress=progress)
+    if source.is_dir() or source.suffix.lower() in READABLE:
+        raise ConfigError(
+            "image labels are made of GeoJSON", where=source, mend="Say --as instances or --as classes for label images"
         )
-    labels = LabelMap.from_names(classes, background=False, colours=found.colours)
-    info = ImageLayerInfo(labels=labels, white=config.white)
-    with locked(path.with_name(f".{path.name}.lock")):
-        was_done = _is_done(store, config.layer, info, values)
-        if not was_done:
-            _write(store, config.layer, info, values, overwrite=overwrite)
-    return LabelReport(
-        store=path,
-        patches=len(store),
-        labelled=int(is_labelled.sum()),
-        counts=dict(zip(classes, (values == 1).sum(axis=0).tolist(), strict=True)),
-        uncertain=int(((values == IGNORE).any(axis=1) & is_labelled).sum()),
-        skipped=found.skipped,
-        was_done=was_done,
-    )
-
-
-def _boxes(store: PatchStore, config: LabelConfig) -> NDArray[np.float64]:
-    """Return left, top, right and bottom of what each patch has of the slide, in QuPath's frame, (N, 4)."""
-    slide, grid = store.meta.slide, store.meta.grid
-    if slide is None or grid is None:
-        raise StoreError(
-            "the store was not cut from a slide", where=store.path, mend="Images are labelled by wsiseg ingest --labels"
-        )
-    corner = (0, 0)
-    if config.qupath_origin == "bounds" and slide.bounds is not None:
-        corner = slide.bounds[:2]
-    ends = np.concatenate((store.windows, store.windows + store.extents), axis=1) * grid.downsample
-    return ends - np.array((*corner, *corner), dtype=np.float64)
-
-
-def _is_done(store: PatchStore, layer: str, info: ImageLayerInfo, values: NDArray[np.uint8]) -> bool:
-    if store.image_layers.get(layer) != info:
-        return False
-    return np.array_equal(store.read_image_labels(layer, range(len(store))), values)
-
-
-def _write(store: PatchStore, layer: str, info: ImageLayerInfo, values: NDArray[np.uint8], *, overwrite: bool) -> None:
-    if layer in store.image_layers and not overwrite:
-        raise StoreError(
-            f"the store has other labels in the layer {layer!r}",
-            where=store.path,
-            mend="Choose another --layer, or --overwrite",
-        )
-    try:
-        store.add_image_layer(layer, info, values, overwrite=overwrite)
-    except OSError as error:
-        raise StoreError(f"cannot be written: {error.strerror}", where=store.path) from error
+    return label_images(path, source, config, overwrite=overwrite)

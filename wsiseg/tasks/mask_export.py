@@ -13,6 +13,7 @@ from wsiseg.executors import ordered_map
 from wsiseg.ingestion.layouts import LAYOUTS
 from wsiseg.labels import IGNORE
 from wsiseg.rasters import write_palette
+from wsiseg.stores.patches import patch_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -123,19 +124,14 @@ def export_masks(
 
 
 def _file_names(patches: Patches, indices: NDArray[np.int64]) -> list[str]:
-    _, owners, counts = np.unique(patches.parents.astype(str), return_inverse=True, return_counts=True)
-    names = []
-    for index in indices.tolist():
-        # Where labels are in file names, a parent is the image's split and stem.
-        stem = str(patches.parents[index]).rpartition("/")[2]
-        x, y = patches.positions[index].tolist()
-        names.append(f"{stem}.png" if counts[owners[index]] == 1 else f"{stem}-{x}-{y}.png")
+    names = patch_names(patches)
+    files = [f"{names[index]}.png" for index in indices.tolist()]
     seen: set[str] = set()
-    for name in names:
+    for name in files:
         if name in seen:
             raise DataError("two patches have one name", where=name, mend="Rename one of their images")
         seen.add(name)
-    return names
+    return files
 
 
 def _recorded(folder: Path) -> dict[str, Any] | None:

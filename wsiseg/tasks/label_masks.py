@@ -1,0 +1,239 @@
+"""Labels of pixels from what people drew, or from label images."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from wsiseg.annotations import place_drawing, read_features
+from wsiseg.errors import ConfigError, DataError, NothingMatchedError, StoreError
+from wsiseg.geometry import Scale, Size
+from wsiseg.labels import IGNORE, NO_CLASS, LabelMap
+from wsiseg.lock import locked
+from wsiseg.progress import SILENT, track
+from wsiseg.rasters import read_labels
+from wsiseg.stores.layer_writer import write_layer
+from wsiseg.stores.patch_store import PatchStore
+from wsiseg.stores.patches import LayerInfo
+from wsiseg.tasks.label_report import Tally, mask_report
+from wsiseg.tasks.label_settings import qupath_corner
+from wsiseg.tasks.label_sheets import DrawnSheet, ImageSheet, find_places, is_geojson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from wsiseg.annotations import Drawing
+    from wsiseg.progress import Progress
+    from wsiseg.tasks.label_report import MaskReport
+    from wsiseg.tasks.label_settings import LabelConfig
+    from wsiseg.tasks.label_sheets import Place, Sheet
+
+_BACKGROUND: Final = "background"
+# What nothing is known of in a layer of instances.
+_NO_OBJECT: Final = -1
+# Annotators leave a stray outline here and there; more of them mean that the slide was another one.
+_STRAY: Final = 0.05
+
+
+def label_masks(
+    path: Path, source: Path, config: LabelConfig, *, overwrite: bool = False, progress: Progress = SILENT
+) -> MaskReport:
+    """Label the pixels of patches by what was drawn over them, or by label images.
+
+    Of objects that overlap the smaller one lies on top, of equal ones the later. A patch of which nothing is known
+    stays without label.
+
+    Parameters
+    ----------
+    path
+        Store to label.
+    source
+        GeoJSON, a label image, or a folder of either; see `find_places`.
+    config
+        How they become labels.
+    overwrite
+        Take the place of a layer of that name.
+    progress
+        Told about patches.
+
+    Raises
+    ------
+    ConfigError
+        If what is not drawn is to be background, and no class is.
+    DataError
+        If the files cannot be read, are of other classes, or of another slide.
+    NothingMatchedError
+        If no file is of the store, or nothing is drawn on its patches.
+    StoreError
+        If the store has another layer of that name, or cannot be written.
+    """
+    store = PatchStore.open(path)
+    places = find_places(source, store)
+    drawings = _drawings(store, places, config)
+    info = _info(config, drawings, {place.path for place in places.values()})
+    sheets = _sheets(config, info, drawings, places)
+    drawn = [sheet for sheet in sheets.values() if isinstance(sheet, DrawnSheet)]
+
+    def arrays(tally: Tally) -> Iterator[NDArray[Any] | None]:
+        for index in range(len(store)):
+            place = places.get(index)
+            labels = None if place is None else sheets[place.path].cut(place.window)
+            if place is None or labels is None or (labels == _ignored(info)).all():
+                yield None
+                continue
+            tally.add(labels, info, place.path)
+            height, width = store.image_shape
+            margins = (0, height - labels.shape[0]), (0, width - labels.shape[1])
+            yield np.pad(labels, margins, constant_values=info.fill)
+
+    with locked(path.with_name(f".{path.name}.lock")):
+        tally = Tally()
+        was_done = _is_done(store, config.layer, info, arrays(tally))
+        if not was_done:
+            tally = Tally()
+            steps = track(arrays(tally), progress, what="labels", total=len(store), unit="patches")
+            try:
+                write_layer(store, config.layer, info, _matched(steps, tally, drawn, source), overwrite=overwrite)
+            except OSError as error:
+                raise StoreError(f"cannot be written: {error.strerror}", where=store.path) from error
+    return mask_report(store, config.layer, info, tally, drawn, was_done=was_done)
+
+
+def _drawings(store: PatchStore, places: Mapping[int, Place], config: LabelConfig) -> dict[Path, Drawing]:
+    """Return what was drawn in each file of GeoJSON."""
+    scale = Scale(1.0 if store.meta.grid is None else store.meta.grid.downsample)
+    drawings: dict[Path, Drawing] = {}
+    for place in places.values():
+        if place.path in drawings or not is_geojson(place.path):
+            continue
+        found = read_features(place.path)
+        drawing = place_drawing(found, scale, qupath_corner(store.meta, config, found.origin))
+        outside = drawing.count_outside(place.size)
+        if outside > _STRAY * len(drawing):
+            slide = store.meta.slide
+            size = place.size if slide is None else Size(*slide.size)
+            raise DataError(
+                f"{outside} of {len(drawing)} objects lie outside the slide of {size} pixels",
+                where=place.path,
+                mend="They were drawn on another one, or counted from elsewhere (--qupath-origin)",
+            )
+        drawings[place.path] = drawing
+    return drawings
+
+
+def _info(config: LabelConfig, drawings: Mapping[Path, Drawing], files: set[Path]) -> LayerInfo:
+    """Return what the layer holds."""
+    found = sorted({names[0] for drawing in drawings.values() for names in drawing.names if names})
+    colours = {name: colour for drawing in drawings.values() for name, colour in drawing.colours.items()}
+    if config.labels_as == "instances":
+        kinds = [name for name in config.classes or found if not _is_background(name)]
+        # Instances have no classes of their own: one name stands for all, if it is the only one.
+        kind = kinds[0] if len(kinds) == 1 else "object"
+        return LayerInfo(kind="instances", labels=LabelMap.from_names((_BACKGROUND, kind), colours=colours))
+    names = config.classes or (_drawn_names(found) if drawings else _numbered_names(files))
+    labels = LabelMap.from_names(names, background=_is_background(names[0]), colours=colours)
+    if config.undrawn == "background" and labels.no_class != 0:
+        raise ConfigError(
+            "no class is the background that is not drawn", where="--undrawn", mend="Name it first in --classes"
+        )
+    return LayerInfo(kind="classes", labels=labels)
+
+
+def _is_background(name: str) -> bool:
+    return name.casefold() == _BACKGROUND
+
+
+def _drawn_names(found: Sequence[str]) -> tuple[str, ...]:
+    """Return the classes that were drawn after the background, which may have been drawn, too."""
+    background = next((name for name in found if _is_background(name)), _BACKGROUND)
+    return background, *(name for name in found if name != background)
+
+
+def _numbered_names(files: set[Path]) -> tuple[str, ...]:
+    """Return names for the classes in label images."""
+    values = {int(value) for file in files for value in np.unique(read_labels(file))} - {IGNORE}
+    highest = max(values, default=0)
+    if highest >= NO_CLASS:
+        raise DataError(f"label images of classes hold 0 to {NO_CLASS - 1}, and 255 for ignored", where=min(files))
+    return _BACKGROUND, *(f"class {index}" for index in range(1, highest + 1))
+
+
+def _sheets(
+    config: LabelConfig, info: LayerInfo, drawings: Mapping[Path, Drawing], places: Mapping[int, Place]
+) -> dict[Path, Sheet]:
+    """Return the sheets by their files."""
+    # Patches come image by image.
+    read = lru_cache(maxsize=1)(read_labels)
+    sheets: dict[Path, Sheet] = {}
+    for place in places.values():
+        drawing = drawings.get(place.path)
+        if drawing is None:
+            num_classes = None if info.kind == "instances" else len(info.labels)
+            sheets.setdefault(
+                place.path, ImageSheet(path=place.path, size=place.size, num_classes=num_classes, read=read)
+            )
+        elif place.path not in sheets:
+            has_background = info.kind == "instances" or info.labels.no_class == 0
+            sheets[place.path] = DrawnSheet(
+                drawing=drawing,
+                values=_values(config, info, drawing),
+                background=0 if has_background else IGNORE,
+                ignore=_ignored(info),
+                is_complete=config.undrawn == "background",
+            )
+    return sheets
+
+
+def _values(config: LabelConfig, info: LayerInfo, drawing: Drawing) -> NDArray[np.int32]:
+    """Return what each object becomes."""
+    known = config.classes or (info.labels.names if info.kind == "classes" else ())
+    values = drawing.numbers.copy()
+    for row, names in enumerate(drawing.names):
+        name = next((name for name in names if name in known), None)
+        if names and known and name is None:
+            raise DataError(
+                f"an object is of the class {names[0]!r}, which is none of {', '.join(known)}",
+                where=drawing.path,
+                mend="Name all --classes, or change it in QuPath",
+            )
+        if info.kind == "classes":
+            # Something is there, and nobody says what.
+            values[row] = IGNORE if name is None else info.labels.names.index(name)
+    return values
+
+
+def _ignored(info: LayerInfo) -> int:
+    return _NO_OBJECT if info.kind == "instances" else IGNORE
+
+
+def _matched(
+    arrays: Iterator[NDArray[Any] | None], tally: Tally, drawn: Sequence[DrawnSheet], source: Path
+) -> Iterator[NDArray[Any] | None]:
+    """Yield the labels of patches; at the end, raise if there were none."""
+    yield from arrays
+    regions = sum(len(sheet.drawing.regions) for sheet in drawn)
+    if drawn and not (regions and tally.labelled) and not any(sheet.seen for sheet in drawn):
+        objects = sum(len(sheet.drawing.objects) for sheet in drawn)
+        raise NothingMatchedError(
+            f"none of {objects} objects and {regions} boxes of the class Region* lies on a patch",
+            where=source,
+            mend="They must be of this slide, in pixels of its level 0",
+        )
+    if not tally.labelled:
+        raise NothingMatchedError("all that it holds of the patches is to be ignored", where=source)
+
+
+def _is_done(store: PatchStore, layer: str, info: LayerInfo, arrays: Iterator[NDArray[Any] | None]) -> bool:
+    if store.layers.get(layer) != info:
+        return False
+    is_labelled = store.is_labelled(layer)
+    return all(
+        is_labelled[index] == (labels is not None)
+        and (labels is None or np.array_equal(store.read_labels(layer, [index])[0], labels))
+        for index, labels in enumerate(arrays)
+    )
