@@ -9,15 +9,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 
 from tests.volume_makers import write_cases
 from wsiseg.cli import app
-from wsiseg.errors import ConfigError, DataError, MethodError, SomeFailedError
+from wsiseg.config import flattened
+from wsiseg.errors import ConfigError, DataError, MethodError, SomeFailedError, StoppedError
+from wsiseg.labels import LabelMap
+from wsiseg.lock import locked
+from wsiseg.tasks import budget as budget_module
+from wsiseg.tasks import train as train_module
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tests.conftest import MakePatchStore
+    from wsiseg.tasks.train_job import TrainJob, TrainReport
+    from wsiseg.training.batches import Batches
+    from wsiseg.training.sources import Source
 
 SMALL = (
     "--counts=1,2",
@@ -61,22 +71,49 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def settings(folder: Path, method: str, size: str = "1", seed: int = 0) -> dict[str, object]:
+    path = folder / "cells" / method / size / f"seed{seed}" / "config.json"
+    found: dict[str, object] = json.loads(path.read_text())
+    return found
+
+
+def labelled(folder: Path, method: str, size: str, seed: int = 0) -> set[str]:
+    return set((folder / "cells" / method / size / f"seed{seed}" / "labelled.txt").read_text().split())
+
+
 def test_jobs_of_an_array_make_one_study(study: Path) -> None:
     found = rows(study)
 
     assert {(row["method"], row["images"]) for row in found} == {
         (method, images) for method in ("supervised", "mean-teacher") for images in ("1", "2")
     }
-    assert all(0 <= float(row["mean_dice"]) <= 1 for row in found)
+    assert all(0 <= float(row["foreground_dice"]) <= 1 for row in found)
     assert (study / "budget.png").stat().st_size > 1000
     assert "Learning curves" in (study / "budget.html").read_text()
-    # Methods learn from the labels of the same images, and none of a test image.
-    chosen = [
-        (study / "cells" / method / "2" / "seed0" / "labelled.txt").read_text()
-        for method in ("supervised", "mean-teacher")
-    ]
-    assert chosen[0] == chosen[1]
-    assert set(chosen[0].split()) <= {f"image{n}" for n in range(4)}
+
+
+def test_methods_learn_from_the_same_images_and_more_labels_hold_the_fewer(study: Path) -> None:
+    assert labelled(study, "supervised", "2") == labelled(study, "mean-teacher", "2")
+    assert labelled(study, "supervised", "1") < labelled(study, "supervised", "2")
+
+
+def test_nothing_is_learnt_from_images_that_choose_or_judge(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[str] = set()
+    for name in ("Batches", "unlabelled_batches"):
+        make = getattr(train_module, name)
+
+        def noted(sources: Sequence[Source], *args: object, make: type[Batches] = make, **options: object) -> Batches:
+            seen.update(group for source in sources for group in source.patches.groups[source.indices])
+            return make(sources, *args, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(train_module, name, noted)
+
+    run("budget", store, "-o", tmp_path / "study", *SMALL, "--counts=1,3", "--methods=mean-teacher")
+
+    assert seen == {f"image{n}" for n in range(4)}
+    assert json.loads((tmp_path / "study/cells/mean-teacher/3/seed0/scores.json").read_text())["held_out"] == 1
 
 
 def test_a_second_call_trains_nothing_and_more_seeds_are_added(
@@ -100,16 +137,83 @@ def test_other_settings_are_refused(study: Path, store: Path) -> None:
     assert (study / "study.json").read_bytes() == before
 
 
-def test_trainings_that_fail_are_counted_and_the_others_are_made(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_settings_of_a_method_that_a_call_leaves_out_are_not_forgotten(
+    study: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SomeFailedError) as caught:
-        run("budget", store, "-o", tmp_path / "study", *SMALL, "--methods=supervised", "--counts=1,40")
+    folder = tmp_path / "study"
+    shutil.copytree(study, folder)
+    run("budget", store, "-o", folder, *SMALL, "--methods=supervised")
+
+    with pytest.raises(DataError, match="begun with other settings"):
+        run("budget", store, "-o", folder, *SMALL, "--set=each.mean-teacher.fit.lr=0.1")
+
+    # Nor are its trainings lost from the page.
+    assert "2 made before" in capsys.readouterr().out
+    assert [row["method"] for row in rows(folder)] == ["supervised"] * 2 + ["mean-teacher"] * 2
+
+
+def test_trainings_that_do_not_fit_fail_and_those_of_other_jobs_are_left(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(job: TrainJob, *others: object) -> TrainReport:
+        if job.config.labelled == "2":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return train_module.train(job, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(budget_module, "train", full)
+    with locked(tmp_path / "study/cells/supervised/3/seed0/.lock"), pytest.raises(SomeFailedError) as caught:
+        run("budget", store, "-o", tmp_path / "study", *SMALL, "--methods=supervised", "--counts=1,2,3")
 
     assert caught.value.exit_code == 3
     told = capsys.readouterr()
-    assert "1 trained, 1 failed" in told.out
-    assert "failed: --labelled: 40 of 4 labelled images cannot be drawn" in " ".join((told.out + told.err).split())
+    assert "1 trained, 1 left, 1 failed" in told.out
+    assert "Pass a smaller --batch-size or --crop-px" in told.err
+    assert len(rows(tmp_path / "study")) == 1
+
+
+def test_a_study_that_is_stopped_tells_what_it_has(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(job: TrainJob, *others: object) -> TrainReport:
+        if job.config.labelled == "2":
+            raise StoppedError("stopped because time is up")
+        return train_module.train(job, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(budget_module, "train", stopped)
+    with pytest.raises(StoppedError):
+        run("budget", store, "-o", tmp_path / "study", *SMALL, "--methods=supervised")
+
+    assert len(rows(tmp_path / "study")) == 1
+    assert (tmp_path / "study/budget.html").exists()
+
+
+def test_sizes_of_as_many_images_are_trained_once(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shares = [option for option in SMALL if not option.startswith("--counts")]
+    run("budget", store, "-o", tmp_path / "study", *shares, "--methods=supervised", "--fractions=0.1,0.2,0.5")
+
+    assert [(row["labelled"], row["images"]) for row in rows(tmp_path / "study")] == [("10%", "1"), ("50%", "2")]
+    assert "20% labelled and 10% are the same here" in capsys.readouterr().err
+
+
+def test_layers_without_a_background_are_judged_by_all_their_classes(
+    tmp_path: Path, make_patch_store: MakePatchStore
+) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (4, 40, 40)).astype(np.uint8)
+    path = tmp_path / "tissue.zarr"
+    make_patch_store(
+        path,
+        rng.integers(0, 255, (4, 40, 40, 3)).astype(np.uint8),
+        labels,
+        names=("stroma", "tumour"),
+        splits=["train", "train", "val", "test"],
+    )
+
+    run("budget", path, "-o", tmp_path / "study", *SMALL, "--counts=1", "--methods=supervised")
+
+    assert list(rows(tmp_path / "study")[0])[5:] == ["mean_dice", "miou", "fw_iou", "pixel_accuracy"]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +226,12 @@ def test_trainings_that_fail_are_counted_and_the_others_are_made(
         (["--counts=", "--fractions=0.1,2"], ConfigError, "shares lie above 0 and up to 1"),
         (["--set=each.mean-teacher.lr=1", "--methods=supervised"], ConfigError, "no method of the study"),
         (["--set=train.labelled=3"], ConfigError, "the study decides about it"),
+        (["--set=each.supervised.fit.seed=3"], ConfigError, "train.fit.seed: the study decides about it"),
+        (["--methods=supervised,supervised"], ConfigError, "supervised is there twice"),
+        (["--counts=0,2"], ConfigError, "0 is no number of images"),
+        (["--counts=-1"], ConfigError, "-1 is no number of images"),
+        (["--counts=1,40"], ConfigError, "40 of 4 labelled images cannot be drawn"),
+        (["--set=train.unlabelled_batch_size=2"], ConfigError, "supervised does not learn from images without labels"),
         (["--set=train.options.arhc=unet"], ConfigError, "arhc"),
     ],
 )
@@ -138,14 +248,25 @@ def test_something_must_judge(tmp_path: Path, make_patch_store: MakePatchStore) 
     path = tmp_path / "s.zarr"
     make_patch_store(path, np.zeros((3, 40, 40, 3), np.uint8), np.zeros((3, 40, 40), np.uint8))
 
-    with pytest.raises(DataError, match=r"nothing is marked test.*--split"):
+    with pytest.raises(DataError, match=r"nothing that is marked test has labels.*--split"):
         run("budget", path, "-o", tmp_path / "study", *SMALL)
+
+    labels = np.zeros((4, 40, 40), np.int32)
+    labels[:, :8], labels[3] = 1, 255
+    unknown = tmp_path / "unknown.zarr"
+    store = make_patch_store(unknown, np.zeros((4, 40, 40, 3), np.uint8), splits=["train"] * 2 + ["val", "test"])
+    store.add_layer("truth", "classes", LabelMap.from_names(("background", "gland")))
+    store.write_labels("truth", [0, 1, 2], [label.astype(np.uint8) for label in labels[:3]])
+
+    with pytest.raises(DataError, match=r"nothing that is marked test has labels.*--split"):
+        run("budget", unknown, "-o", tmp_path / "study", *SMALL)
+    assert not (tmp_path / "study").exists()
 
 
 def test_settings_of_one_method_come_before_those_of_all(study: Path) -> None:
-    config = json.loads((study / "cells" / "mean-teacher" / "1" / "seed0" / "config.json").read_text())
+    config = flattened(settings(study, "mean-teacher"))
 
-    assert (config["fit"]["steps"], config["fit"]["lr"], config["split_seed"], config["labelled"]) == (4, 0.01, 0, "1")
+    assert (config["fit.steps"], config["fit.lr"], config["split_seed"], config["labelled"]) == (4, 0.01, 0, "1")
 
 
 def test_variants_of_a_method_stand_beside_it(store: Path, tmp_path: Path) -> None:
@@ -160,15 +281,16 @@ def test_variants_of_a_method_stand_beside_it(store: Path, tmp_path: Path) -> No
         "--counts=1",
         *variant,
         "--set=each.alone.options.consistency=0",
+        "--set=each.alone.fit.clip_norm=2.0",
     )
 
-    configs = {
-        name: json.loads((tmp_path / "study" / "cells" / name / "1" / "seed0" / "config.json").read_text())
-        for name in ("mean-teacher", "alone")
-    }
+    configs = {name: flattened(settings(tmp_path / "study", name)) for name in ("mean-teacher", "alone")}
     assert {config["method"] for config in configs.values()} == {"mean-teacher"}
-    assert [configs[name]["options"]["consistency"] for name in ("alone", "mean-teacher")] == [0, 0.1]
-    assert {row["method"] for row in rows(tmp_path / "study")} == {"mean-teacher", "alone"}
+    assert [configs[name]["options.consistency"] for name in ("alone", "mean-teacher")] == [0, 0.1]
+    page = (tmp_path / "study/budget.html").read_text()
+    assert "<td>fit.clip_norm</td><td>1.0</td><td>2.0</td>" in page
+    assert "<td>options.consistency</td><td>0.1</td><td>0.0</td>" in page
+    assert "<td>network</td>" not in page
 
 
 def test_volumes_are_judged_by_overlap_and_surface(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

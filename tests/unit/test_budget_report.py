@@ -2,74 +2,215 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from wsiseg.tasks.budget_report import Cell, Curve, Study, draw
+from wsiseg.tasks.budget_cells import Cell, cell_folder, read_cells, write_cell
+from wsiseg.tasks.budget_page import draw, write_study
+from wsiseg.tasks.budget_report import Curve, Study
+from wsiseg.tasks.budget_settings import BudgetConfig, begin
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 
-def curve(images: list[int], mean: list[float]) -> Curve:
+def curve(images: Sequence[int], *scores: Sequence[float]) -> Curve:
     return Curve(
         method="toy",
-        images=np.array(images),
-        mean=np.array(mean),
-        sd=np.zeros(len(images)),
-        seeds=np.ones(len(images), np.int64),
+        sizes=tuple(str(count) for count in images),
+        draws=np.tile(np.array(images, np.int64), (len(scores), 1)),
+        scores=np.array(scores, np.float64),
     )
 
 
-def cell(method: str, images: int, seed: int, dice: float) -> Cell:
-    return Cell(method=method, size=str(images), images=images, seed=seed, steps=9, scores={"aji": 0.5, "dice": dice})
+def cell(method: str, images: int, seed: int, dice: float, *, size: str = "") -> Cell:
+    return Cell(
+        method=method,
+        size=size or str(images),
+        images=images,
+        seed=seed,
+        steps=9,
+        scores={"aji": 0.5, "dice": dice},
+    )
 
 
-CELLS = (
-    cell("b", 4, 0, 0.5),
-    cell("b", 4, 1, 0.7),
-    cell("b", 8, 0, 0.7),
-    cell("b", 8, 1, 0.7),
-    cell("a", 8, 0, 0.8),
-)
+def cells(levels: Sequence[float], gain: float, sizes: Sequence[int] = (5, 10, 20, 40)) -> tuple[Cell, ...]:
+    """Return trainings that gain so much with each doubling, each draw from a level of its own."""
+    return tuple(
+        cell("toy", size, seed, level + gain * math.log2(size / sizes[0]))
+        for size in sizes
+        for seed, level in enumerate(levels)
+    )
 
 
 def test_a_price_follows_the_logarithm() -> None:
     # Ten points for each doubling: the next point takes a tenth of one.
-    assert curve([5, 10, 20], [0.2, 0.6, 0.7]).price() == pytest.approx(20 * (2**0.1 - 1))
+    line = curve([5, 10, 20], [0.5, 0.6, 0.7], [0.3, 0.4, 0.5])
+
+    assert line.price(line.slope) == pytest.approx(20 * (2**0.1 - 1))
+    # Draws that stand higher or lower say nothing against it.
+    np.testing.assert_allclose(line.slope_interval, line.slope)
+    assert not line.is_flat
+    assert not line.is_bent
 
 
-@pytest.mark.parametrize("scores", [[0.7, 0.7], [0.7, 0.6], [0.7, 0.701]])
-def test_where_curves_are_flat_no_price_is_in_sight(scores: list[float]) -> None:
-    assert math.isinf(curve([10, 20], scores).price())
-    assert math.isinf(curve([10], scores[:1]).price())
+def test_all_sizes_tell_of_the_price_and_not_the_last_two_alone() -> None:
+    noisy = curve([5, 10, 20, 40], [0.5, 0.6, 0.7, 0.71], [0.5, 0.6, 0.7, 0.83])
+
+    assert noisy.slope * math.log(2) == pytest.approx(0.0925, abs=0.002)
+
+
+def test_sizes_that_a_draw_lacks_do_not_count() -> None:
+    line = curve([5, 10, 20], [0.5, 0.6, 0.7], [0.3, math.nan, 0.5], [0.9, math.nan, math.nan])
+
+    assert line.slope * math.log(2) == pytest.approx(0.1)
+    assert line.count.tolist() == [3, 1, 2]
+    assert np.isnan(line.sd[1])
+
+
+@pytest.mark.parametrize("scores", [[0.5, 0.7, 0.7], [0.5, 0.7, 0.6], [0.5, 0.7, 0.701]])
+def test_where_curves_have_flattened_no_price_is_in_sight(scores: list[float]) -> None:
+    assert curve([10, 20, 40], scores, scores).is_flat
+
+
+def test_a_last_step_that_falls_behind_the_line_is_seen() -> None:
+    draws = [[0.3, 0.5, 0.6, 0.62], [0.32, 0.52, 0.63, 0.66], [0.28, 0.48, 0.57, 0.6]]
+
+    assert curve([5, 10, 20, 40], *draws).is_bent
+    assert not curve([5, 10, 20, 40], *[[*draw[:3], draw[2] + 0.15] for draw in draws]).is_bent
 
 
 def test_seeds_make_mean_and_spread() -> None:
-    study = Study(cells=CELLS, methods=("a", "b"), seeds=2)
+    found = (cell("a", 8, 0, 0.8), *(cell("b", images, seed, dice) for images, seed, dice in _PAIRS))
 
-    first, second = study.curves("dice")
+    first, second = Study(cells=found).curves("dice")
 
-    assert (first.method, first.images.tolist(), first.seeds.tolist()) == ("a", [8], [1])
+    assert (first.method, first.images.tolist(), first.count.tolist()) == ("a", [8], [1])
     assert np.isnan(first.sd).all()
-    assert (second.images.tolist(), second.seeds.tolist()) == ([4, 8], [2, 2])
+    assert (second.images.tolist(), second.count.tolist()) == ([4, 8], [2, 2])
     np.testing.assert_allclose(second.mean, [0.6, 0.7])
     np.testing.assert_allclose(second.sd, [0.02**0.5, 0], atol=1e-12)
 
 
-def test_it_is_said_in_words() -> None:
-    (sentence,) = Study(cells=CELLS, methods=("a", "b"), seeds=2).sentences()
+_PAIRS = ((4, 0, 0.5), (4, 1, 0.7), (8, 0, 0.7), (8, 1, 0.7))
+
+
+def test_one_size_stays_one_point_where_draws_have_more_or_fewer_images() -> None:
+    found = [cell("a", images, seed, 0.8, size="100%") for seed, images in enumerate((37, 40, 40))]
+
+    (line,) = Study(cells=tuple(found)).curves("dice")
+
+    assert (line.sizes, line.images.tolist(), line.count.tolist()) == (("100%",), [39], [3])
+
+
+def test_a_share_and_a_number_that_are_the_same_make_one_point() -> None:
+    found = (cell("a", 20, 0, 0.8, size="50%"), cell("a", 20, 1, 0.6, size="20"), cell("a", 40, 0, 0.9, size="100%"))
+
+    (line,) = Study(cells=found).curves("dice")
+
+    assert (line.images.tolist(), line.count.tolist()) == ([20, 40], [2, 1])
+
+
+def test_prices_come_with_how_sure_they_are() -> None:
+    tilted = [cell("toy", size, 2, 0.2 + 0.05 * math.log2(size)) for size in (5, 10, 20, 40)]
+    (sentence,) = Study(cells=(*cells([0.5, 0.6], 0.02), *tilted)).sentences()
 
     assert sentence == (
-        "b with 8 images (dice 0.700): the next point of dice costs about 1 more images, by its gain from 4 to 8 images"
+        "toy: Dice 0.562 with 40 labelled images; from there the next +0.01 costs about 11 more images"
+        " (90 % interval 8 to 17, 3 draws)"
     )
-    (sentence,) = Study(cells=(*CELLS[:2], cell("b", 8, 0, 0.6)), methods=("b",), seeds=2).sentences()
-    assert "no price of another point of dice is in sight" in sentence
+
+
+def test_one_draw_gives_a_price_without_an_interval() -> None:
+    (sentence,) = Study(cells=cells([0.5], 0.02)).sentences()
+
+    assert sentence.endswith("costs about 17 more images, which rests on one draw")
+
+
+def test_where_draws_disagree_no_price_can_be_told() -> None:
+    falling = [cell("toy", size, 1, 0.9 - 0.02 * math.log2(size)) for size in (5, 10, 20, 40)]
+    (sentence,) = Study(cells=(*cells([0.5], 0.03), *falling)).sentences()
+
+    assert "no price of more can be told yet" in sentence
+    assert sentence.endswith("may change the Dice by -0.020 to +0.030 (90 % interval, 2 draws)")
+
+
+def test_a_plateau_is_told() -> None:
+    (sentence,) = Study(cells=(*cells([0.5, 0.6], 0.1, (5, 10)), *cells([0.6, 0.7], 0.0, (20,)))).sentences()
+
+    assert sentence.endswith("no price of more is in sight, as from 10 to 20 images it changed by +0.000")
+
+
+def test_images_that_choose_models_are_told_beside_those_that_are_learnt_from() -> None:
+    chosen = [replace(one, held_out=6) for one in cells([0.5], 0.02)]
+    (sentence,) = Study(cells=tuple(chosen)).sentences()
+
+    assert sentence.endswith("; beside these, 6 labelled images chose its models")
 
 
 def test_studies_that_have_just_begun_can_be_drawn() -> None:
-    for cells in ((), CELLS[:1], CELLS):
-        study = Study(cells=cells, methods=("a", "b"), seeds=2)
-        assert draw(study, kind="png").startswith(b"\x89PNG")
-        assert b"<svg" in draw(study, kind="svg")
-        # The same trainings give the same file.
-        assert draw(study, kind="svg").count(b"<dc:date>") == 0
+    for some in ((), cells([0.5], 0.1, (5,))):
+        assert draw(Study(cells=some), kind="png").startswith(b"\x89PNG")
+
+
+def test_the_same_trainings_give_the_same_file() -> None:
+    pictures = {draw(Study(cells=cells([0.5, 0.6], 0.1)), kind="svg") for _ in range(2)}
+
+    assert len(pictures) == 1
+    assert b"<svg" in pictures.pop()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    begin(tmp_path, BudgetConfig(methods=("a", "b"), fractions=(0.5, 1)), {"glands": "0"})
+    for one in (cell("a", 4, 0, 0.5), cell("a", 8, 0, 0.6), cell("b", 4, 0, 0.7)):
+        write_cell(cell_folder(tmp_path, one.method, one.size, one.seed), one)
+    return tmp_path
+
+
+def test_trainings_may_have_scores_that_others_lack(folder: Path) -> None:
+    other = Cell(method="b", size="8", images=8, seed=0, steps=9, scores={"dice": 0.8, "assd": math.nan})
+    write_cell(cell_folder(folder, "b", "8", 0), other)
+
+    study = write_study(folder)
+
+    assert study.score == "dice"
+    with (folder / "budget.csv").open(encoding="utf-8") as file:
+        last = list(csv.DictReader(file))[-1]
+    assert (last["aji"], last["dice"], last["assd"]) == ("", "0.8", "")
+    assert "NaN" not in (cell_folder(folder, "b", "8", 0) / "scores.json").read_text()
+    assert "<td>–</td>" in (folder / "budget.html").read_text()
+
+
+def test_trainings_of_an_older_version_can_be_read(folder: Path) -> None:
+    path = cell_folder(folder, "b", "100%", 1) / "scores.json"
+    path.parent.mkdir(parents=True)
+    scores = '{"dice": 0.7, "hd95": NaN}'
+    path.write_text(f'{{"method": "b", "size": "100%", "images": 9, "seed": 1, "steps": 4, "scores": {scores}}}')
+
+    last = read_cells(folder, ["a", "b"])[-1]
+
+    assert (last.size, last.images, last.held_out) == ("100%", 9, 0)
+    assert math.isnan(last.scores["hd95"])
+
+
+def test_a_training_that_was_made_under_two_sizes_counts_once(folder: Path) -> None:
+    for size, dice in (("5%", 0.1), ("10%", 0.2)):
+        write_cell(cell_folder(folder, "c", size, 0), cell("c", 1, 0, dice, size=size))
+
+    assert [one.size for one in read_cells(folder, ["c"])] == ["5%"]
+
+
+def test_what_is_known_of_a_study_grows(folder: Path) -> None:
+    begin(folder, BudgetConfig(methods=("c",), each={"c": {"method": "a"}}), {"glands": "0"})
+
+    known = json.loads((folder / "study.json").read_text())["config"]
+    assert (known["methods"], known["each"]) == (["a", "b", "c"], {"c": {"method": "a"}})
+    assert len(write_study(folder).cells) == 3

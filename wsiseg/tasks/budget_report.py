@@ -1,228 +1,246 @@
-"""What a study of annotation budgets says: curves, a table, and the price of the next point."""
+"""What a study of annotation budgets says: curves, and the price of the next point."""
 
 from __future__ import annotations
 
-import base64
-import csv
-import io
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from wsiseg.atomic import write_bytes
-from wsiseg.tasks.pictures import render
+from wsiseg.metrics import percentile_interval, resample_images
+from wsiseg.metrics.tally import quotient
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
-TABLE: Final = "budget.csv"
-PICTURE: Final = "budget"
-STUDY: Final = "budget.html"
-_TEMPLATE: Final = "budget.html.j2"
-# By which models are compared, in this order of preference.
-_DICE: Final = ("dice", "mean_dice")
-_POINT: Final = 0.01
+    from wsiseg.tasks.budget_cells import Cell
+
+# By which methods are compared, in this order of preference.
+_DICE: Final = ("dice", "foreground_dice", "mean_dice")
+_NAMES: Final = {
+    "dice": "Dice",
+    "foreground_dice": "foreground Dice",
+    "mean_dice": "mean Dice",
+    "object_dice": "object Dice",
+    "object_f1": "object F1",
+    "object_hausdorff": "object Hausdorff",
+    "miou": "mean IoU",
+    "fw_iou": "weighted IoU",
+}
+_UPPER: Final = frozenset({"aji", "f1", "pq", "hd95", "asd", "assd"})
+POINT: Final = 0.01
+LEVEL: Final = "90 %"
+_LEVEL: Final = 0.9
 # Prices beyond so many times the labels that there are say nothing.
-_FARTHEST: Final = 10
+FARTHEST: Final = 10
+_REPEATS: Final = 2000
+_ROUNDING: Final = 1e-9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One training.
-
-    Parameters
-    ----------
-    method, size, images, seed
-        How, with what share of the labels, which are so many images, and with which draw.
-    steps
-        Updates behind the model.
-    scores
-        On the test patches, 0 … 1, by name.
-    """
-
-    method: str
-    size: str
-    images: int
-    seed: int
-    steps: int
-    scores: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Curve:
     """What a method reaches with more and more labelled images.
+
+    Draws are paired: a smaller size of a draw is a part of its larger ones, and all have the same images held out. So
+    slopes are those of lines with one slope and a level for each draw, and whole draws are resampled.
 
     Parameters
     ----------
     method
         Its name.
-    images
-        int64 (n,): labelled images, rising.
-    mean, sd
-        float64 (n,): of the scores over the seeds; the standard deviation of one seed is NaN.
-    seeds
-        int64 (n,): how many there are.
+    sizes
+        What was asked for, from the smallest.
+    draws
+        int64 (S, n): images of each draw and size; 0 where that training is not there.
+    scores
+        float64 (S, n): of each training; NaN where it is not there, or the score unknown.
     """
 
     method: str
-    images: NDArray[np.int64]
-    mean: NDArray[np.float64]
-    sd: NDArray[np.float64]
-    seeds: NDArray[np.int64]
+    sizes: tuple[str, ...]
+    draws: NDArray[np.int64]
+    scores: NDArray[np.float64]
 
-    def price(self) -> float:
-        """Return how many more images the next point costs, by the last two sizes; infinite where none is in sight.
+    @cached_property
+    def images(self) -> NDArray[np.float64]:
+        """Return the labelled images of each size, (n,): the mean over the draws."""
+        images: NDArray[np.float64] = self.draws.sum(axis=0) / (self.draws > 0).sum(axis=0)
+        return images
+
+    @cached_property
+    def count(self) -> NDArray[np.int64]:
+        """Return how many draws of each size have a score, (n,)."""
+        count: NDArray[np.int64] = np.sum(~np.isnan(self.scores), axis=0)
+        return count
+
+    @cached_property
+    def mean(self) -> NDArray[np.float64]:
+        """Return the mean score of each size, (n,)."""
+        return quotient(np.nansum(self.scores, axis=0), self.count.astype(np.float64), empty=np.nan)
+
+    @cached_property
+    def sd(self) -> NDArray[np.float64]:
+        """Return the standard deviation over the draws of each size, (n,); NaN of fewer than two."""
+        squares = np.nansum((self.scores - self.mean) ** 2, axis=0)
+        return np.sqrt(quotient(squares, np.maximum(self.count - 1.0, 0), empty=np.nan))
+
+    @cached_property
+    def slope(self) -> float:
+        """Return how much the score grows with the natural logarithm of the number of images, by all sizes."""
+        return float(self._slopes(self.scores, np.ones((1, len(self.scores)), np.int64))[0])
+
+    @cached_property
+    def slope_interval(self) -> tuple[float, float]:
+        """Return the 90 % interval of the slope; NaN where one draw alone tells of it."""
+        return self._interval(self.scores)
+
+    @cached_property
+    def last_gain(self) -> float:
+        """Return what was gained from the last size but one to the last; NaN where no draw has both."""
+        gains = self.scores[:, -1] - self.scores[:, -2]
+        return float(np.mean(gains[~np.isnan(gains)])) if np.any(~np.isnan(gains)) else math.nan
+
+    @cached_property
+    def is_flat(self) -> bool:
+        """Tell whether the curve has flattened: at its last pace, no price is in sight."""
+        return self.price(self.last_gain / math.log(self.images[-1] / self.images[-2])) == math.inf
+
+    @cached_property
+    def is_bent(self) -> bool:
+        """Tell whether the last step gained less than the line says, in 19 of 20 resamples."""
+        late = self.scores.copy()
+        late[:, :-2] = np.nan
+        mine = self._resampled(late) - self._resampled(self.scores)
+        return percentile_interval(mine, level=_LEVEL)[1] < -_ROUNDING
+
+    def price(self, slope: float) -> float:
+        """Return how many images the next point costs beyond the last size; infinite where none is in sight.
 
         Scores are taken to grow with the logarithm of the number of images, as learning curves do where they rise.
         """
-        if len(self.images) < 2:  # noqa: PLR2004 - a line has two ends
+        if math.isnan(slope):
+            return math.nan
+        if slope <= 0 or POINT / slope > math.log(FARTHEST + 1):
             return math.inf
-        gain = float(self.mean[-1] - self.mean[-2])
-        growth = math.log(self.images[-1] / self.images[-2])
-        if gain <= 0 or _POINT * growth / gain > math.log(_FARTHEST + 1):
-            return math.inf
-        return float(self.images[-1]) * math.expm1(_POINT * growth / gain)
+        return float(self.images[-1]) * math.expm1(POINT / slope)
+
+    def _interval(self, scores: NDArray[np.float64]) -> tuple[float, float]:
+        draws = np.sum(np.sum(~np.isnan(scores), axis=1) > 1)
+        return percentile_interval(self._resampled(scores), level=_LEVEL) if draws > 1 else (math.nan, math.nan)
+
+    def _resampled(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self._slopes(scores, resample_images(len(scores), repeats=_REPEATS, seed=0))
+
+    def _slopes(self, scores: NDArray[np.float64], weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the slope of least squares, (R,), where each draw counts so often, (R, S)."""
+        known = ~np.isnan(scores)
+        logs = np.where(known, np.log(np.maximum(self.draws, 1)), np.nan)
+        across, up = (np.where(known, values - _means(values), 0.0) for values in (logs, scores))
+        return quotient(weights @ (across * up).sum(axis=1), weights @ (across**2).sum(axis=1), empty=np.nan)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Study:
     """All trainings of a study that are done.
 
     Parameters
     ----------
     cells
-        The trainings.
-    methods
-        In the order in which they are shown.
-    seeds
-        How many trainings there are to be of a kind.
+        The trainings, those of a method together.
     """
 
     cells: tuple[Cell, ...]
-    methods: tuple[str, ...]
-    seeds: int
+
+    @property
+    def methods(self) -> list[str]:
+        """Return the methods that have trainings."""
+        return list(dict.fromkeys(cell.method for cell in self.cells))
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of all scores; some trainings may lack some of them."""
+        return list(dict.fromkeys(name for cell in self.cells for name in cell.scores))
 
     @property
     def score(self) -> str:
-        """Return the name of the score by which methods are compared."""
-        names = list(self.cells[0].scores) if self.cells else []
-        return next((name for name in _DICE if name in names), names[0] if names else "")
+        """Return the name of the score by which methods are compared, which all trainings have."""
+        shared = [name for name in self.names if all(name in cell.scores for cell in self.cells)]
+        return next((name for name in _DICE if name in shared), (shared or self.names or [""])[0])
 
     def curves(self, score: str) -> list[Curve]:
         """Return the curve of each method that has trainings."""
-        found = []
-        for method in self.methods:
-            mine = [cell for cell in self.cells if cell.method == method]
-            sizes = sorted({cell.images for cell in mine})
-            values = [np.array([cell.scores[score] for cell in mine if cell.images == size]) for size in sizes]
-            if sizes:
-                curve = Curve(
-                    method=method,
-                    images=np.array(sizes, dtype=np.int64),
-                    mean=np.array([each.mean() for each in values]),
-                    sd=np.array([each.std(ddof=1) if len(each) > 1 else math.nan for each in values]),
-                    seeds=np.array([len(each) for each in values], dtype=np.int64),
-                )
-                found.append(curve)
-        return found
+        return [
+            _curve(method, [cell for cell in self.cells if cell.method == method], score) for method in self.methods
+        ]
 
     def sentences(self) -> tuple[str, ...]:
         """Return what somebody who must decide about more labels wants to know."""
-        name = self.score.replace("_", " ")
+        name = in_words(self.score)
         told = []
         for curve in self.curves(self.score):
-            if len(curve.images) < 2:  # noqa: PLR2004 - a curve has two points
+            if len(curve.sizes) < 2:  # noqa: PLR2004 - a curve has two points
                 continue
-            images, price = int(curve.images[-1]), curve.price()
-            begun = f"{curve.method} with {images} images ({name} {curve.mean[-1]:.3f}):"
-            by = f"by its gain from {curve.images[-2]} to {images} images"
-            if math.isinf(price):
-                told.append(f"{begun} no price of another point of {name} is in sight, {by}")
-            else:
-                told.append(f"{begun} the next point of {name} costs about {math.ceil(price)} more images, {by}")
+            held_out = sorted({cell.held_out for cell in self.cells if cell.method == curve.method} - {0})
+            besides = f"; beside these, {_range(held_out)} labelled images chose its models" if held_out else ""
+            reached = f"{name} {curve.mean[-1]:.3f} with {number(curve.images[-1])} labelled images"
+            told.append(f"{curve.method}: {reached}; {_price(curve, name)}{besides}")
         return tuple(told)
 
 
-def write_study(folder: Path, study: Study) -> Path:
-    """Write table, curves (PNG and SVG) and page of a study, and return the page."""
-    write_bytes(folder / TABLE, _table(study.cells).encode())
-    pictures = {kind: draw(study, kind=kind) for kind in ("png", "svg")}
-    for kind, picture in pictures.items():
-        write_bytes(folder / f"{PICTURE}.{kind}", picture)
-    names = list(study.cells[0].scores) if study.cells else []
-    rows = [
-        {
-            "method": curve.method,
-            "images": int(curve.images[at]),
-            "seeds": int(curve.seeds[at]),
-            "scores": [_told(study, name, curve.method, int(curve.images[at])) for name in names],
-        }
-        for curve in (study.curves(study.score) if study.cells else [])
-        for at in range(len(curve.images))
-    ]
-    page = render(
-        _TEMPLATE,
-        name=folder.resolve().name,
-        score=study.score.replace("_", " "),
-        names=[name.replace("_", " ") for name in names],
-        rows=rows,
-        sentences=study.sentences(),
-        picture=base64.b64encode(pictures["png"]).decode(),
-        done=len(study.cells),
-        seeds=study.seeds,
-    )
-    write_bytes(folder / STUDY, page)
-    return folder / STUDY
+def in_words(score: str) -> str:
+    """Return the name of a score as people write it."""
+    return _NAMES.get(score) or (score.upper() if score in _UPPER else score.replace("_", " "))
 
 
-def draw(study: Study, *, kind: str) -> bytes:
-    """Return a picture of the curves, ``png`` or ``svg``: the mean, one standard deviation, and each training."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import NullLocator
-
-    figure = Figure(figsize=(8, 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    for place, curve in enumerate(study.curves(study.score)):
-        colour = f"C{place}"
-        spread = np.nan_to_num(curve.sd)
-        axes.plot(curve.images, curve.mean, "o-", color=colour, markersize=4, label=curve.method)
-        axes.fill_between(curve.images, curve.mean - spread, curve.mean + spread, color=colour, alpha=0.15, linewidth=0)
-        dots = [(cell.images, cell.scores[study.score]) for cell in study.cells if cell.method == curve.method]
-        axes.plot(*zip(*dots, strict=True), ".", color=colour, alpha=0.4, markersize=4)
-    sizes = sorted({cell.images for cell in study.cells})
-    axes.set(xlabel="labelled images", ylabel=f"{study.score.replace('_', ' ')} on the test images")
-    if sizes:
-        # Prices are read along the logarithm.
-        axes.set_xscale("log")
-        axes.set_xticks(sizes, [str(size) for size in sizes])
-        axes.xaxis.set_minor_locator(NullLocator())
-        figure.legend(loc="outside upper center", ncols=4, frameon=False)
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    picture = io.BytesIO()
-    figure.savefig(picture, format=kind, dpi=120, metadata={"Date": None} if kind == "svg" else None)
-    return picture.getvalue()
+def number(images: float) -> str:
+    """Return a mean number of images as people write it."""
+    return f"{images:.0f}" if float(images).is_integer() else f"{images:.1f}"
 
 
-def _table(cells: Sequence[Cell]) -> str:
-    text = io.StringIO()
-    names = list(cells[0].scores) if cells else []
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "labelled", "images", "seed", "steps", *names])
+def _curve(method: str, cells: list[Cell], score: str) -> Curve:
+    images = {cell.size: [other.images for other in cells if other.size == cell.size] for cell in cells}
+    means = {size: float(np.mean(numbers)) for size, numbers in images.items()}
+    # A share and a number of images may be the same.
+    columns, rows = sorted(set(means.values())), sorted({cell.seed for cell in cells})
+    draws = np.zeros((len(rows), len(columns)), np.int64)
+    scores = np.full(draws.shape, np.nan)
     for cell in cells:
-        writer.writerow([cell.method, cell.size, cell.images, cell.seed, cell.steps, *cell.scores.values()])
-    return text.getvalue()
+        place = rows.index(cell.seed), columns.index(means[cell.size])
+        draws[place], scores[place] = cell.images, cell.scores.get(score, math.nan)
+    sizes = tuple(next(size for size in means if means[size] == column) for column in columns)
+    return Curve(method=method, sizes=sizes, draws=draws, scores=scores)
 
 
-def _told(study: Study, score: str, method: str, images: int) -> str:
-    values = np.array([cell.scores[score] for cell in study.cells if cell.method == method and cell.images == images])
-    # Distances to what was not found are unknown.
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return "–"
-    return f"{known.mean():.3f}" + (f" ± {known.std(ddof=1):.3f}" if len(known) > 1 else "")
+def _price(curve: Curve, name: str) -> str:
+    """Return in words what the next point costs, and how sure that is."""
+    low, high = curve.slope_interval
+    before, last = (number(images) for images in curve.images[-2:])
+    draws = f"{LEVEL} interval, {len(curve.draws)} draws"
+    if low <= 0 <= high:
+        doubled = [f"{math.log(2) * slope:+.3f}" for slope in (low, high)]
+        return (
+            "no price of more can be told yet, as a doubling of the labels may change the"
+            f" {name} by {doubled[0]} to {doubled[1]} ({draws})"
+        )
+    price = curve.price(curve.slope)
+    if curve.is_flat or not math.isfinite(price):
+        return f"no price of more is in sight, as from {before} to {last} images it changed by {curve.last_gain:+.3f}"
+    costs = f"from there the next +{POINT} costs about {math.ceil(price)} more images"
+    if math.isnan(low):
+        return f"{costs}, which rests on one draw"
+    least, most = curve.price(high), curve.price(low)
+    end = f"{math.ceil(most)}" if math.isfinite(most) else f"more than {math.ceil(FARTHEST * curve.images[-1])}"
+    late = f", rather more, as the step from {before} to {last} gained less than the line" if curve.is_bent else ""
+    return f"{costs} ({draws.replace('interval', f'interval {math.ceil(least)} to {end}')}){late}"
+
+
+def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean of each row, (S, 1), over what is known."""
+    counts = np.sum(~np.isnan(values), axis=1, keepdims=True).astype(np.float64)
+    return quotient(np.nansum(values, axis=1, keepdims=True), counts, empty=np.nan)
+
+
+def _range(numbers: list[int]) -> str:
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"

@@ -25,19 +25,13 @@ if TYPE_CHECKING:
 
     from wsiseg.methods.base import Predictor
 
-# What is told of objects and of classes; the first is what methods are compared by. Distances are in µm, or in pixels
-# where the scale is unknown; of volumes in mm.
+# What is told of objects and of classes. Distances are in µm, or in pixels where the scale is unknown; those of volumes
+# in mm.
 OBJECTS: Final = ("dice", "aji", "f1", "pq", "object_f1", "object_dice", "object_hausdorff")
 CLASSES: Final = ("mean_dice", "miou", "fw_iou", "pixel_accuracy")
+# The mean over all classes but the background, which is easy and would dampen what more labels are worth.
+FOREGROUND: Final = "foreground_dice"
 _TOLERANCE_PX: Final = 2.0
-
-
-def has_judges(stores: Sequence[Path]) -> bool:
-    """Tell whether anything in the stores is marked ``test``."""
-    return any(
-        bool(np.any((VolumeStore.open(path) if is_volume_store(path) else open_patches([path])).splits == "test"))
-        for path in stores
-    )
 
 
 def judged(
@@ -46,7 +40,8 @@ def judged(
     """Return the scores of a model on what is marked ``test``.
 
     Of patches, all are taken as one: objects and pixels count alike, wherever they lie. Of volumes, it is the mean over
-    the structures and then over the volumes, of those that have the score.
+    the structures and then over the volumes, of those that have the score. What nothing is known of is NaN, such as
+    distances to structures that were not found.
 
     Parameters
     ----------
@@ -92,8 +87,12 @@ def _of_patches(
             scorer.add(np.where(patch.valid, found, rest), np.where(patch.valid, truth, rest))
             count += 1
     pooled = scorer.pooled_scores(np.ones(count, dtype=np.int64))
-    names = OBJECTS if spec.task == "instance" else CLASSES
-    return {name: float(np.nan_to_num(pooled[name])) for name in names}
+    if spec.task == "instance":
+        return {name: float(pooled[name]) for name in OBJECTS}
+    scores = {name: float(pooled[name]) for name in CLASSES}
+    if spec.labels.no_class == 0:
+        return {FOREGROUND: _mean(scorer.pooled_class_scores()["dice"][1:].tolist()), **scores}
+    return scores
 
 
 def _of_volumes(predictor: Predictor, stores: Sequence[Path], device: torch.device) -> dict[str, float]:

@@ -1,0 +1,152 @@
+"""The trainings of a study that are done, as they lie on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from wsiseg.atomic import write_bytes
+from wsiseg.checkpoint import CARD, read_card
+from wsiseg.config import flattened
+from wsiseg.nets.factory import OURS
+from wsiseg.tasks.train_job import CONFIG
+from wsiseg.training.fit import BEST, LAST
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+CELLS: Final = "cells"
+SCORES: Final = "scores.json"
+_DIGITS: Final = 6
+# What differs from draw to draw, or does not change what is learnt.
+_OWN: Final = frozenset(
+    {
+        "labelled",
+        "split_seed",
+        "name",
+        "baseline",
+        "options.arch",
+        "options.encoder",
+        "fit.seed",
+        "fit.num_workers",
+        "fit.save_interval_s",
+        "fit.log_every",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One training.
+
+    Parameters
+    ----------
+    method, size, images, seed
+        How, with what share of the labels, which are so many images, and with which draw.
+    steps
+        Updates behind the model.
+    scores
+        On the test patches, by name, 0 … 1 but for distances; NaN where unknown.
+    held_out
+        Labelled images by which the model was chosen, beside those that it learnt from.
+    """
+
+    method: str
+    size: str
+    images: int
+    seed: int
+    steps: int
+    scores: dict[str, float]
+    held_out: int = 0
+
+
+def cell_folder(output: Path, method: str, size: str, seed: int) -> Path:
+    """Return where a training of a study lies."""
+    return output / CELLS / method / size.replace("%", "pc") / f"seed{seed}"
+
+
+def write_cell(folder: Path, cell: Cell) -> None:
+    """Write down what a training came to."""
+    scores = {name: None if math.isnan(value) else round(value, _DIGITS) for name, value in cell.scores.items()}
+    content = {**asdict(cell), "scores": scores}
+    write_bytes(folder / SCORES, json.dumps(content, indent=2, allow_nan=False).encode() + b"\n")
+
+
+def read_cells(output: Path, methods: Sequence[str]) -> tuple[Cell, ...]:
+    """Return all trainings of some methods that are done: method by method, by images and seed.
+
+    Of those that a method made twice, with one draw of as many images under two sizes, one is returned.
+    """
+    found: dict[tuple[str, int, int], Cell] = {}
+    for method in methods:
+        cells = [_read(path) for path in sorted((output / CELLS / method).glob(f"*/seed*/{SCORES}"))]
+        for cell in sorted(cells, key=lambda cell: (cell.images, cell.seed, float(cell.size.rstrip("%")))):
+            found.setdefault((method, cell.images, cell.seed), cell)
+    return tuple(found.values())
+
+
+def differences(output: Path, cells: Sequence[Cell], each: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the settings that were not the same for all methods, and their networks, by the files of the trainings.
+
+    Options that only some methods have are left out, unless they were asked for.
+
+    Parameters
+    ----------
+    output
+        Folder of the study.
+    cells
+        Its trainings.
+    each
+        What was asked for of single methods.
+
+    Returns
+    -------
+    dict[str, list[str]]
+        For each setting what it was for each method, in their order; several values are parted by commas.
+    """
+    methods = list(dict.fromkeys(cell.method for cell in cells))
+    used = [_settings(output, [cell for cell in cells if cell.method == method]) for method in methods]
+    shared = set.intersection(*map(set, used)) if used else set()
+    asked = {key for name, own in each.items() if name in methods for key in flattened(own)}
+    table = {
+        key: [", ".join(sorted(settings.get(key, "–"))) for settings in used] for key in sorted(shared | asked - _OWN)
+    }
+    if table.get("method") == methods:
+        del table["method"]
+    return {key: row for key, row in table.items() if len(set(row)) > 1}
+
+
+def _settings(output: Path, cells: Sequence[Cell]) -> dict[str, set[str]]:
+    """Return the values of each setting of the trainings of a method, as JSON."""
+    found: dict[str, set[str]] = {}
+    for cell in cells:
+        folder = cell_folder(output, cell.method, cell.size, cell.seed)
+        if not (folder / CONFIG).exists():
+            continue
+        settings = flattened(json.loads((folder / CONFIG).read_bytes()))
+        settings["network"] = _network(folder, settings.pop("options.arch", ""), settings.pop("options.encoder", None))
+        for key in settings.keys() - _OWN:
+            value = settings[key]
+            found.setdefault(key, set()).add(value if isinstance(value, str) else json.dumps(value))
+    return found
+
+
+def _network(folder: Path, arch: str, encoder: str | None) -> str:
+    """Return the network of a trained model, which may have been left to its method."""
+    for kind in (BEST, LAST):
+        if (folder / kind / CARD).exists():
+            net = read_card(folder / kind).net
+            arch, encoder = str(net["arch"]), str(net.get("encoder") or "")
+            break
+    return f"{arch} ({encoder})" if encoder and arch != OURS else arch
+
+
+def _read(path: Path) -> Cell:
+    content = json.loads(path.read_bytes())
+    scores = {name: np.nan if value is None else float(value) for name, value in content["scores"].items()}
+    return Cell(**{**content, "scores": scores})

@@ -1,0 +1,137 @@
+"""Which trainings make a study, and how many labelled images each draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from wsiseg.errors import DataError
+from wsiseg.methods.registry import get_method
+from wsiseg.stores.volume_store import LAYER, is_volume_store
+from wsiseg.tasks.train_data import training_data
+from wsiseg.tasks.volume_data import volume_data
+from wsiseg.tiling.reading import open_patches
+from wsiseg.training.labelled import draw_labelled
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from wsiseg.progress import Progress
+    from wsiseg.tasks.budget_settings import BudgetConfig
+    from wsiseg.tasks.train_job import TrainConfig
+    from wsiseg.training.sources import Divisible
+
+_ALL: Final = "100%"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A training to be made.
+
+    Parameters
+    ----------
+    method, size, seed
+        How, with what share of the labels, and with which draw.
+    held_out
+        Labelled images by which its model is chosen; 0 where the last one is taken.
+    """
+
+    method: str
+    size: str
+    seed: int
+    held_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pool:
+    names: list[str]
+    held_out: int
+
+
+def is_of_volumes(stores: Sequence[Path]) -> bool:
+    """Tell whether volumes are learnt from."""
+    return any(is_volume_store(path) for path in stores)
+
+
+def plans_of(
+    stores: Sequence[Path], config: BudgetConfig, trainings: Mapping[str, TrainConfig], progress: Progress
+) -> list[Plan]:
+    """Return the trainings of a study, seed by seed and from the smallest size.
+
+    Of sizes that come to the same number of images the first is kept: the training would be the same.
+
+    Parameters
+    ----------
+    stores
+        Of patches, or of volumes.
+    config
+        Methods, sizes and seeds.
+    trainings
+        Settings of the trainings of each method.
+    progress
+        Is told which sizes are left out.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer images than are to be drawn.
+    StoreError, DataError
+        If the stores cannot be learnt from, or nothing that is marked ``test`` has labels.
+    """
+    plans: list[Plan] = []
+    repeated: dict[tuple[str, str], int] = {}
+    for seed in range(config.seeds):
+        pools = {method: _pool(stores, trainings[method], seed) for method in config.methods}
+        first: dict[tuple[str, int], str] = {}
+        for size in config.sizes:
+            for method, pool in pools.items():
+                count = len(draw_labelled(pool.names, size, seed=seed))
+                known = first.setdefault((method, count), size)
+                if known == size:
+                    plans.append(Plan(method=method, size=size, seed=seed, held_out=pool.held_out))
+                else:
+                    repeated[size, known] = count
+    for (size, known), count in repeated.items():
+        progress.say(f"{size} labelled and {known} are the same here, {count} images: trained as {known} only")
+    return plans
+
+
+def _pool(stores: Sequence[Path], config: TrainConfig, seed: int) -> _Pool:
+    """Return the images to draw from, once it is clear that something can judge.
+
+    Raises
+    ------
+    ConfigError, StoreError, DataError
+        See `plans_of`.
+    """
+    drawing = config.model_copy(update={"labelled": _ALL, "split_seed": seed})
+    takes_unlabelled = get_method(config.method).takes_unlabelled
+    if is_of_volumes(stores):
+        volumes = volume_data(stores, drawing, takes_unlabelled=takes_unlabelled)
+        _check_judges(volumes.stores, LAYER, where=stores[0])
+        judges = [source.store.groups[source.indices] for source in volumes.held_out]
+        return _Pool(names=volumes.chosen or [], held_out=_count(judges))
+    patches = [open_patches([path]) for path in stores]
+    data = training_data(patches, None, drawing, takes_unlabelled=takes_unlabelled)
+    _check_judges(patches, data.layer, where=stores[0])
+    judges = [source.patches.groups[source.indices] for source in data.held_out]
+    return _Pool(names=data.chosen or [], held_out=_count(judges))
+
+
+def _check_judges(stores: Sequence[Divisible], layer: str, *, where: Path) -> None:
+    known = [store for store in stores if layer in store.layers]
+    if not any(np.any(store.is_labelled(layer) & (store.splits == "test")) for store in known):
+        raise DataError(
+            f"nothing that is marked test has labels ({layer}), so nothing can judge the trainings",
+            where=where,
+            mend="Make the store with wsiseg ingest --split, a table of image and split",
+        )
+
+
+def _count(groups: Sequence[NDArray[np.object_]]) -> int:
+    return len({name for names in groups for name in names.tolist()})

@@ -1,0 +1,177 @@
+"""The page, the table and the curves of a study of annotation budgets."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from wsiseg.atomic import write_bytes
+from wsiseg.tasks.budget_cells import differences, read_cells
+from wsiseg.tasks.budget_report import LEVEL, Study, in_words, number
+from wsiseg.tasks.budget_settings import alone, read_begun
+from wsiseg.tasks.pictures import render
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from wsiseg.tasks.budget_cells import Cell
+    from wsiseg.tasks.budget_report import Curve
+
+TABLE: Final = "budget.csv"
+PICTURE: Final = "budget"
+PAGE: Final = "budget.html"
+_TEMPLATE: Final = "budget.html.j2"
+# Told apart by all eyes (Okabe and Ito, 2008); markers tell more than eight methods apart.
+_COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+_MARKERS: Final = "osD^vPX*"
+# Sizes closer than this on the scale of images would write over each other.
+_APART: Final = 1.12
+# Scores below are shares; distances above need no third decimal.
+_LARGE: Final = 10
+
+
+def write_study(output: Path) -> Study:
+    """Write table, curves (PNG and SVG) and page of all that is there of a study, and return that.
+
+    One job writes at a time, so that what is read last is what stays.
+    """
+    with alone(output):
+        begun = read_begun(output)
+        config = None if begun is None else begun.config
+        study = Study(cells=() if config is None else read_cells(output, config.methods))
+        differing = differences(output, study.cells, {} if config is None else config.each)
+        write_bytes(output / TABLE, _table(study).encode())
+        pictures = {kind: draw(study, kind=kind) for kind in ("png", "svg")}
+        for kind, picture in pictures.items():
+            write_bytes(output / f"{PICTURE}.{kind}", picture)
+        page = render(
+            _TEMPLATE,
+            name=output.resolve().name,
+            score=in_words(study.score),
+            names=[in_words(name) for name in study.names],
+            rows=_rows(study),
+            facts=_facts(study.cells),
+            sentences=[sentence.partition(": ")[::2] for sentence in study.sentences()],
+            level=LEVEL,
+            picture=base64.b64encode(pictures["png"]).decode(),
+            methods=study.methods,
+            differing=differing,
+            held_out=max((cell.held_out for cell in study.cells), default=0),
+        )
+        write_bytes(output / PAGE, page)
+    return study
+
+
+def draw(study: Study, *, kind: str) -> bytes:
+    """Return a picture of the curves, ``png`` or ``svg``: the mean, one standard deviation, and each training."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+    from matplotlib.ticker import NullLocator
+
+    curves = study.curves(study.score)
+    # The salt makes the same names in the same pictures.
+    with mpl.rc_context(
+        {"svg.hashsalt": PICTURE, "font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
+    ):
+        figure = Figure(figsize=(9, 5.2), layout="constrained")
+        axes = figure.add_subplot()
+        for place, curve in enumerate(curves):
+            look: dict[str, Any] = {"color": _COLOURS[place % len(_COLOURS)]}
+            spread = np.nan_to_num(curve.sd)
+            axes.fill_between(curve.images, curve.mean - spread, curve.mean + spread, alpha=0.15, linewidth=0, **look)
+            known = ~np.isnan(curve.scores)
+            axes.plot(curve.draws[known], curve.scores[known], ".", alpha=0.45, markersize=5, **look)
+            marker = _MARKERS[place % len(_MARKERS)]
+            axes.plot(curve.images, curve.mean, marker=marker, markersize=6, linewidth=2, label=curve.method, **look)
+        axes.set(xlabel="labelled images", ylabel=f"{in_words(study.score)} on the test images")
+        if curves:
+            ticks = _ticks(curves)
+            axes.set_xscale("log")
+            axes.set_xticks(ticks, [number(tick) for tick in ticks])
+            axes.xaxis.set_minor_locator(NullLocator())
+            handles = [*axes.get_legend_handles_labels()[0], Line2D([], [], color="0.5", marker=".", linestyle="none")]
+            labels = [*(curve.method for curve in curves), "single training"]
+            if any(np.any(curve.sd > 0) for curve in curves):
+                handles.append(Patch(color="0.5", alpha=0.3, linewidth=0))
+                labels.append("± 1 sd over the draws")
+            figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
+        axes.grid(color="0.92")
+        axes.set_axisbelow(True)
+        picture = io.BytesIO()
+        figure.savefig(picture, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+    return picture.getvalue()
+
+
+def _ticks(curves: Sequence[Curve]) -> list[float]:
+    """Return numbers of images that have room beside each other."""
+    ticks: list[float] = []
+    for images in sorted({round(float(images), 1) for curve in curves for images in curve.images}):
+        if not ticks or images > _APART * ticks[-1]:
+            ticks.append(images)
+    return ticks
+
+
+def _table(study: Study) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "labelled", "images", "seed", "steps", *study.names])
+    for cell in study.cells:
+        values = [cell.scores.get(name, math.nan) for name in study.names]
+        known = ["" if math.isnan(value) else value for value in values]
+        writer.writerow([cell.method, cell.size, cell.images, cell.seed, cell.steps, *known])
+    return text.getvalue()
+
+
+def _rows(study: Study) -> list[dict[str, object]]:
+    """Return the rows of the table on the page."""
+    by_score = [study.curves(name) for name in study.names]
+    return [
+        {
+            "method": curve.method,
+            "size": curve.sizes[at],
+            "images": number(curve.images[at]),
+            "trainings": int(np.sum(curve.draws[:, at] > 0)),
+            "scores": [_told(curves[place], at) for curves in by_score],
+            "is_first": at == 0,
+        }
+        for place, curve in enumerate(by_score[0] if by_score else [])
+        for at in range(len(curve.sizes))
+    ]
+
+
+def _told(curve: Curve, at: int) -> str:
+    """Return a mean score, its standard deviation, and of how many, where that is not all of them."""
+    mean, sd, count = curve.mean[at], curve.sd[at], curve.count[at]
+    if not count:
+        return "–"
+    digits = 3 if abs(mean) < _LARGE else 1
+    spread = "" if math.isnan(sd) else f" ± {sd:.{digits}f}"
+    return f"{mean:.{digits}f}{spread}" + ("" if count == np.sum(curve.draws[:, at] > 0) else f" ({count})")
+
+
+def _facts(cells: Sequence[Cell]) -> list[dict[str, str]]:
+    """Return what stands at the head of the page."""
+    if not cells:
+        return []
+    images, held_out = ([getattr(cell, name) for cell in cells] for name in ("images", "held_out"))
+    facts = {
+        "methods": str(len({cell.method for cell in cells})),
+        "labelled images to learn from": _span(images),
+        **({"labelled images to choose models by": _span(held_out)} if any(held_out) else {}),
+        "draws of images": str(len({cell.seed for cell in cells})),
+        "trainings": str(len(cells)),
+    }
+    return [{"label": label, "value": value} for label, value in facts.items()]
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} – {high}"

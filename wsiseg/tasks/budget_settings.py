@@ -1,0 +1,200 @@
+"""Settings of a study of annotation budgets, and the file that keeps them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from pydantic import Field, field_validator
+
+from wsiseg.atomic import write_bytes
+from wsiseg.config import Config, flattened, load, merged
+from wsiseg.errors import BusyError, ConfigError, DataError
+from wsiseg.lock import locked
+from wsiseg.methods.registry import get_method, get_patch_method
+from wsiseg.tasks.train_job import TrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BEGUN: Final = "study.json"
+_DECIDED: Final = frozenset({"method", "labelled", "split_seed", "fit.seed"})
+# Of volumes these have usual values of their own, which are the same for all methods.
+_OF_VOLUMES: Final = frozenset({"batch_size", "crop_px"})
+# Others hold a study for as long as it takes to draw its page.
+_PATIENCE_S: Final = 60.0
+
+
+class BudgetConfig(Config):
+    """Settings of a study.
+
+    All trainings have the same settings, so that methods are compared and not their schedules: the defaults of ``wsiseg
+    train``, then `train`, then `each`. Of a method's own usual settings only its options and its network apply, not its
+    batches, crops, optimiser, and number of updates.
+
+    Parameters
+    ----------
+    methods
+        Methods that learn from labels of pixels, or names of variants that `each` has.
+    fractions
+        Shares of the images to train on whose labels are used, each above 0 and up to 1.
+    counts
+        The same as numbers of images; in the place of `fractions`.
+    seeds
+        Trainings of each method with each share; each draws images of its own.
+    train
+        Settings of all trainings, as in a configuration of ``wsiseg train``.
+    each
+        Settings of the trainings of one method, by its name; they come before those of all. Under any other name they
+        make a variant of the ``method`` that they name, such as one that learns from labels alone.
+    """
+
+    methods: tuple[str, ...] = Field(default=("supervised", "mean-teacher"), min_length=1)
+    fractions: tuple[float, ...] = Field(default=(0.05, 0.1, 0.2, 0.5, 1.0), min_length=1)
+    counts: tuple[int, ...] = ()
+    seeds: int = Field(default=3, gt=0)
+    train: dict[str, Any] = Field(default_factory=dict)
+    each: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("methods")
+    @classmethod
+    def _are_names(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        # They are names of folders, too.
+        if wrong := [value for value in values if not re.fullmatch(r"\w[\w.-]*", value)]:
+            raise ValueError(f"{wrong[0]!r} is no name: letters, digits, dots, hyphens and underscores make one")
+        if twice := [value for value in values if values.count(value) > 1]:
+            raise ValueError(f"{twice[0]} is there twice")
+        return values
+
+    @field_validator("fractions")
+    @classmethod
+    def _are_shares(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 < value <= 1 for value in values):
+            raise ValueError("shares lie above 0 and up to 1; --counts takes numbers of images")
+        return values
+
+    @field_validator("counts")
+    @classmethod
+    def _are_counts(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if wrong := [value for value in values if value < 1]:
+            raise ValueError(f"{wrong[0]} is no number of images to learn from")
+        return values
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """Return what ``--labelled`` is to be, from the smallest."""
+        if self.counts:
+            return tuple(str(count) for count in sorted(set(self.counts)))
+        return tuple(dict.fromkeys(f"{100 * share:g}%" for share in sorted(self.fractions)))
+
+    def with_all_of(self, known: BudgetConfig) -> Self:
+        """Return these settings, with the methods and variants of an earlier call that this one leaves out."""
+        methods = tuple(dict.fromkeys((*known.methods, *self.methods)))
+        return self.model_copy(update={"methods": methods, "each": {**known.each, **self.each}})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """What a study was begun with.
+
+    Parameters
+    ----------
+    config
+        Settings, those of all methods that it ever had.
+    data
+        Fingerprint of each store, by name.
+    """
+
+    config: BudgetConfig
+    data: dict[str, str]
+
+
+def training_of(config: BudgetConfig, name: str, *, of_volumes: bool) -> TrainConfig:
+    """Return the settings of the trainings of a method, or of a variant.
+
+    Raises
+    ------
+    ConfigError, MethodError
+        If they make no sense.
+    """
+    own = dict(config.each.get(name, {}))
+    chosen = own.pop("method", name)
+    if get_patch_method(chosen) is not None:
+        raise ConfigError(f"{chosen} learns from what patches show, not from labels of pixels", where="--methods")
+    method, given = get_method(chosen), merged(config.train, own)
+    if taken := _DECIDED & set(flattened(given)):
+        raise ConfigError("the study decides about it", where=f"train.{min(taken)}")
+    resolved = load(TrainConfig, options={**given, "method": chosen})
+    options = load(method.options, options=resolved.options)
+    if resolved.unlabelled_batch_size is not None and not method.takes_unlabelled:
+        raise ConfigError(
+            f"{name} does not learn from images without labels",
+            where="train.unlabelled_batch_size",
+            mend="Set it for the methods that do, as each.METHOD.unlabelled_batch_size",
+        )
+    defaults = TrainConfig().model_dump()
+    usual = set(method.training(options)) - (_OF_VOLUMES if of_volumes else set())
+    same = merged({key: defaults[key] for key in usual}, {**given, "method": chosen})
+    return load(TrainConfig, options={"name": name, **same})
+
+
+def read_begun(output: Path) -> Begun | None:
+    """Return what the study in a folder was begun with, or None where there is none."""
+    path = output / BEGUN
+    if not path.exists():
+        return None
+    content = json.loads(path.read_bytes())
+    return Begun(config=load(BudgetConfig, options=content["config"]), data=content["data"])
+
+
+def begin(output: Path, config: BudgetConfig, data: dict[str, str]) -> None:
+    """Begin a study, or see that it goes on with the settings and data that it was begun with.
+
+    More methods, sizes and seeds are fine, and fewer. What is known of methods that a call leaves out is kept.
+
+    Raises
+    ------
+    DataError
+        If its trainings had other settings or data.
+    """
+    with alone(output):
+        known = read_begun(output)
+        if known is not None:
+            shared = {*config.methods, *config.each} & set(known.config.methods)
+            own = [name for name in shared if known.config.each.get(name) != config.each.get(name)]
+            if own or known.config.train != config.train or known.data != data:
+                raise DataError(
+                    "the study was begun with other settings of its trainings, or on other data",
+                    where=output,
+                    mend="Use the same ones or another output folder",
+                )
+            config = config.with_all_of(known.config)
+        content = {"config": config.model_dump(mode="json"), "data": data}
+        write_bytes(output / BEGUN, json.dumps(content, indent=2).encode() + b"\n")
+
+
+@contextmanager
+def alone(output: Path) -> Iterator[None]:
+    """Hold the lock of a study, waiting while another of its jobs holds it.
+
+    Raises
+    ------
+    BusyError
+        If that takes longer than a minute.
+    """
+    latest = time.monotonic() + _PATIENCE_S
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locked(output / ".lock"))
+                break
+            except BusyError:
+                if time.monotonic() > latest:
+                    raise
+                time.sleep(0.1)
+        yield
