@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import pytest
@@ -52,6 +52,7 @@ class MakePatchStore(Protocol):
         splits: Sequence[str] = (),
         extents: NDArray[np.int32] | None = None,
         mpp: float | None = 0.5,
+        origin: Literal["real", "synthetic"] = "real",
     ) -> PatchStore:
         """Write images (N, H, W, 3) and labels (N, H, W); each patch is its own parent unless told otherwise."""
         ...
@@ -77,6 +78,7 @@ def make_patch_store() -> MakePatchStore:
         splits: Sequence[str] = (),
         extents: NDArray[np.int32] | None = None,
         mpp: float | None = 0.5,
+        origin: Literal["real", "synthetic"] = "real",
     ) -> PatchStore:
         count, height, width = images.shape[:3]
         parents = parents or [f"image{n}" for n in range(count)]
@@ -97,6 +99,7 @@ def make_patch_store() -> MakePatchStore:
             groups=known_parents,
             splits=known_splits,
             fingerprint=path.name,
+            origin=origin,
         )
         with new_folder(path) as folder:
             writer = PatchWriter(folder, meta, table, (height, width))

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 SCHEMA: Final = 1
 KEY: Final = "wsiseg"
 
+# The split of all patches that no camera took, whatever else is said of them.
+SYNTHETIC: Final = "synthetic"
+
 CodecName = Literal["zstd", "jpeg", "copy", "none"]
 
 
@@ -97,6 +100,8 @@ class PatchMeta(_Model):
         Names of splits; the first is empty, for patches without one.
     fingerprint
         Hash of what the store was made from, for the provenance of models.
+    origin
+        ``real``, or ``synthetic`` for images that a network made: these are learnt from and never judge anything.
     slide
         The slide, or None for images.
     grid
@@ -120,6 +125,7 @@ class PatchMeta(_Model):
     groups: tuple[str, ...]
     splits: tuple[str, ...] = ("",)
     fingerprint: str
+    origin: Literal["real", "synthetic"] = "real"
     slide: SlideOrigin | None = None
     grid: PatchGrid | None = None
     # Settings of whoever made the store; readers only show them.

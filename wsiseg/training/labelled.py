@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from wsiseg.errors import ConfigError, DataError
+from wsiseg.stores.patch_meta import SYNTHETIC
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,8 +135,8 @@ def without_labels(
 ) -> list[NDArray[np.int64]]:
     """Return the patches of each store that may be learnt from without labels.
 
-    These are all but those that are learnt from with labels, those marked ``val`` or ``test``, and those of patients
-    of whom something is held out or for testing.
+    These are all but those that are learnt from with labels, those marked ``val`` or ``test``, synthetic ones, and
+    those of patients of whom something is held out or for testing.
 
     Parameters
     ----------
@@ -151,7 +152,8 @@ def without_labels(
     }
     found = []
     for store, used in zip(stores, labelled, strict=True):
-        is_free = ~np.isin(store.splits, ["val", "test"]) & ~np.isin(store.groups.astype(str), sorted(judges))
+        is_free = ~np.isin(store.splits, ["val", "test", SYNTHETIC])
+        is_free &= ~np.isin(store.groups.astype(str), sorted(judges))
         is_free[used] = False
         found.append(np.flatnonzero(is_free))
     return found

@@ -11,6 +11,7 @@ from PIL import Image
 
 from wsiseg.errors import DataError
 from wsiseg.labels import IGNORE
+from wsiseg.stores.patch_meta import SYNTHETIC
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ class Divisible(Protocol):
 
     @property
     def splits(self) -> NDArray[np.object_]:
-        """Return train, val, test, unlabelled or nothing for each, (N,) of str."""
+        """Return train, val, test, unlabelled, synthetic or nothing for each, (N,) of str."""
         ...
 
     @property
@@ -222,6 +223,9 @@ def split_patches(
     patch is marked ``val``, the marks decide. Otherwise whole groups (patients, else slides or
     images) are held out, so that no image is on both sides, also across stores.
 
+    Synthetic patches are never held out, and are not trained on where patches of the group that they were made from
+    are held out or marked ``val`` or ``test``.
+
     Parameters
     ----------
     stores
@@ -253,16 +257,26 @@ def split_patches(
         raise DataError(
             "no patch has labels to train on", where=f"layer {layer}", mend="Label some, or check their splits"
         )
-    if any(np.any(store.splits[mask] == "val") for store, mask in zip(stores, usable, strict=True)):
+    synthetic = [store.splits == SYNTHETIC for store in stores]
+    real = [mask & ~made for mask, made in zip(usable, synthetic, strict=True)]
+    if any(np.any(store.splits[mask] == "val") for store, mask in zip(stores, real, strict=True)):
         held_out = [store.splits == "val" for store in stores]
     elif val_fraction == 0:
         held_out = [np.zeros(len(store), dtype=np.bool_) for store in stores]
     else:
-        chosen = _choose_groups(stores, usable, val_fraction * total, seed)
-        held_out = [np.isin(store.groups, sorted(chosen)) for store in stores]
+        chosen = _choose_groups(stores, real, val_fraction * sum(int(mask.sum()) for mask in real), seed)
+        held_out = [
+            np.isin(store.groups, sorted(chosen)) & ~made for store, made in zip(stores, synthetic, strict=True)
+        ]
+    judges = {
+        str(group)
+        for store, held in zip(stores, held_out, strict=True)
+        for group in store.groups[held | np.isin(store.splits, ["val", "test"])]
+    }
     result = []
-    for mask, held in zip(usable, held_out, strict=True):
-        result.append((np.flatnonzero(mask & ~held), np.flatnonzero(mask & held)))
+    for store, mask, held, made in zip(stores, usable, held_out, synthetic, strict=True):
+        is_leak = made & np.isin(store.groups.astype(str), sorted(judges))
+        result.append((np.flatnonzero(mask & ~held & ~is_leak), np.flatnonzero(mask & held)))
     if not any(len(train) for train, _ in result):
         raise DataError("every labelled patch is held out, nothing is left to train on", where=f"layer {layer}")
     return result
@@ -275,6 +289,11 @@ def _choose_groups(
     for store, mask in zip(stores, usable, strict=True):
         for group in store.groups[mask].tolist():
             counts[group] = counts.get(group, 0) + 1
+    if not counts:
+        raise DataError(
+            "all labelled patches are synthetic, so none can be held out for validation",
+            mend="Add stores of real patches, or pass --val-fraction 0",
+        )
     if len(counts) == 1:
         raise DataError(
             "all labelled patches come from one image or patient, so none can be held out for validation",
