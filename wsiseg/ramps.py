@@ -63,6 +63,30 @@ def poly(step: int, *, steps: int, power: float = 0.9, warmup_steps: int = 0) ->
     return float((1 - min(1.0, step / steps)) ** power)
 
 
+def stairs(step: int, *, every: int, factor: float, warmup_steps: int = 0) -> float:
+    """Return the factor of the learning rate for one update, which falls at once after every so many.
+
+    A straight rise over the first updates takes the place of the first part.
+
+    Parameters
+    ----------
+    step
+        Number of the update, from 0.
+    every
+        Updates from one fall to the next.
+    factor
+        What is left after each fall, 0 … 1.
+    warmup_steps
+        Updates of the rise, at most `every` of them.
+
+    >>> [stairs(step, every=2500, factor=0.1) for step in (0, 2499, 2500)]
+    [1.0, 1.0, 0.1]
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return float(factor ** (step // every))
+
+
 def dropout_mu(
     epoch: int, *, sigma: float = 0.985, lower: float = 0.65, warmup_epochs: int = 3, overshoots: bool = False
 ) -> float | None:

@@ -15,6 +15,7 @@ from tests.volume_makers import write_cases
 from wsiseg.checkpoint import read_card
 from wsiseg.errors import ConfigError, DataError, MethodError
 from wsiseg.ingestion.volumes import VolumeSettings
+from wsiseg.methods.ugmcl_presets import TRAINING_OF_VOLUMES
 from wsiseg.stores.volume_store import VolumeStore
 from wsiseg.tasks.ingest_volumes import ingest_volumes
 from wsiseg.tasks.train import train
@@ -72,6 +73,26 @@ def test_volumes_without_labels_are_learnt_from_too(store: Path, tmp_path: Path,
     assert all(math.isfinite(row["loss"]) for row in rows)
     assert len((tmp_path / "run" / "labelled.txt").read_text(encoding="utf-8").split()) == 2
     assert read_card(report.checkpoint).volume is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "patch"), [({}, (8, 8, 16)), ({"crop_px": 8}, (8, 8, 8)), ({"patch": (16, 8, 8)}, (16, 8, 8))]
+)
+def test_windows_are_the_methods_own_where_nobody_says_more(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], patch: tuple[int, int, int]
+) -> None:
+    monkeypatch.setitem(TRAINING_OF_VOLUMES, "wsiseg", {"patch": (8, 8, 16)})
+
+    options = {**NET, "mc_passes": 1}
+    asked = {"method": "ugmcl", "options": options, "fit": FIT, "val_fraction": 0.4, "labelled": "2", **settings}
+    config = TrainConfig.model_validate(asked)
+
+    report = train(TrainJob(stores=(store,), output=tmp_path / "run", config=config, device="cpu"))
+
+    card, kept = read_card(report.checkpoint), json.loads((tmp_path / "run" / "config.json").read_bytes())
+    assert card.volume is not None
+    assert card.volume.patch == patch == tuple(kept["patch"])
+    assert kept["options"]["sdf"]["longest"] == 2
 
 
 def test_held_out_volumes_are_no_part_of_the_rest(store: Path) -> None:

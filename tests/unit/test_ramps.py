@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsiseg.ramps import dropout_mu, ema_decay, gaussian, harmonic_decay, late_start, poly, warmup_cosine
+from wsiseg.ramps import dropout_mu, ema_decay, gaussian, harmonic_decay, late_start, poly, stairs, warmup_cosine
 
 
 def test_the_learning_rate_rises_to_one_and_falls_to_its_floor() -> None:
@@ -41,6 +41,13 @@ def test_a_power_may_begin_with_a_rise_from_nothing() -> None:
 
     assert factors[:5] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
     assert factors[5:] == [poly(step, steps=100) for step in range(5, 101)]
+
+
+def test_stairs_fall_at_once_after_every_so_many_updates_and_may_begin_with_a_rise() -> None:
+    factors = [stairs(step, every=4, factor=0.5) for step in range(10)]
+
+    assert factors == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]
+    assert [stairs(step, every=4, factor=0.5, warmup_steps=2) for step in range(10)] == [0.5, *factors[1:]]
 
 
 def test_dropout_attention_is_off_at_first_and_stops_at_its_bound() -> None:

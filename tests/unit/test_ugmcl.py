@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from scipy import ndimage
+from torch import Tensor, nn
 
 from wsiseg.config import load
 from wsiseg.errors import ConfigError, MethodError
@@ -21,6 +22,8 @@ from wsiseg.methods.ugmcl import METHOD, UgmclLearner
 from wsiseg.methods.ugmcl_options import UgmclOptions
 from wsiseg.nets.dual_task import DualTaskNet
 from wsiseg.nets.factory import build_described
+from wsiseg.tasks.train_job import TrainConfig, with_usual
+from wsiseg.training.augmentation import Augmentation
 from wsiseg.volumes import VolumeInput
 
 if TYPE_CHECKING:
@@ -35,7 +38,12 @@ of_both = pytest.mark.parametrize("given", [IMAGES, VOLUMES], ids=["images", "vo
 
 
 def build(
-    given: dict[str, Any], *, classes: int = 2, kind: Literal["instances", "classes"] = "classes", **changes: object
+    given: dict[str, Any],
+    *,
+    classes: int = 2,
+    kind: Literal["instances", "classes"] = "classes",
+    spacing_mm: tuple[float, float, float] | None = (2, 1, 1),
+    **changes: object,
 ) -> UgmclLearner:
     is_volume = given.get("arch") in ("unet3d", "vnet")
     facts = TrainingFacts(
@@ -45,7 +53,7 @@ def build(
         mpp=None if is_volume else 0.5,
         crop_px=SIDE,
         training_data={},
-        volume=VolumeInput(patch=(8, 8, 8), spacing_mm=(2, 1, 1)) if is_volume else None,
+        volume=VolumeInput(patch=(8, 8, 8), spacing_mm=spacing_mm) if is_volume else None,
     )
     (stage,) = METHOD.stages(load(UgmclOptions, options={**given, **changes}))
     torch.manual_seed(0)
@@ -195,6 +203,45 @@ def test_only_what_is_certain_is_agreed_upon() -> None:
     assert torch.isfinite(losses["loss"])
 
 
+class Pointwise(DualTaskNet):
+    """Says of each pixel or voxel what its own intensity says."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity(), nn.Identity())
+        self.weight = nn.Parameter(torch.tensor([1.0, -0.3, 0.05]))
+
+    def features(self, x: Tensor) -> Tensor:
+        return x
+
+    def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return (x * self.weight[2]).tanh(), torch.cat((x * self.weight[1], x * self.weight[0]), dim=1)
+
+
+@pytest.mark.parametrize("preset", ["wsiseg", "paper", "official-code"])
+def test_images_are_volumes_of_one_slice(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsiseg.methods.ugmcl.normalised", lambda images, _: images)
+    rng = np.random.default_rng(0)
+    labels = ndimage.gaussian_filter(rng.normal(size=(4, SIDE, SIDE)), (0, 2, 2)) > 0
+    images = torch.from_numpy(labels + rng.normal(0, 0.5, labels.shape)).float()
+    flat, deep = (
+        build(given, preset=preset, noise_std=0, mc_passes=2, sdf={"longest": 8}, spacing_mm=None)
+        for given in (IMAGES, VOLUMES)
+    )
+    losses = []
+    for learner, one in ((flat, (SIDE, SIDE)), (deep, (1, SIDE, SIDE))):
+        teacher = Pointwise()
+        with torch.no_grad():
+            teacher.weight.add_(0.2)
+        learner.module.student, learner.module.teacher = Pointwise(), teacher
+        targets = encoded(learner, labels[:2].reshape(2, *one).astype(np.int32))
+        shown = Batch(images=images.reshape(4, 1, *one), targets=targets)
+        losses.append({name: value.item() for name, value in learner.training_step(shown, HALFWAY).items()})
+
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0]["intra_task"] > 0
+    assert losses[0]["cross_task"] > 0
+
+
 def test_images_without_labels_may_be_all_that_agrees() -> None:
     learner = build(IMAGES, consistency_on="unlabelled", mc_passes=1)
     learner.module.eval()
@@ -336,6 +383,21 @@ def test_presets_stay_what_they_are_through_a_file(preset: str, expected: dict[s
     assert (changed.sdf.weight, changed.mc_passes) == (0.7, 4)
     assert changed.sdf.norm == options.sdf.norm
     assert options.training()["fit"]["steps"] == (6000 if preset == "paper" else 30_000)
+
+
+def test_presets_train_on_volumes_as_published() -> None:
+    def training(preset: str) -> TrainConfig:
+        options = load(UgmclOptions, options={"preset": preset})
+        return with_usual(TrainConfig(), METHOD.training(options, of_volumes=True))
+
+    paper, code, ours = (training(preset) for preset in ("paper", "official-code", "wsiseg"))
+
+    assert (paper.patch, code.patch, ours.patch) == ((80, 112, 112), (96, 96, 96), None)
+    assert (paper.fit.schedule, paper.fit.step_every, paper.fit.step_factor) == ("step", 2500, 0.1)
+    assert (paper.fit.steps, code.fit.steps, ours.fit.steps) == (6000, 30_000, 30_000)
+    assert (paper.augmentation.noise, code.augmentation.contrast) == (0, 0)
+    assert ours.augmentation == Augmentation()
+    assert ours.fit == with_usual(TrainConfig(), METHOD.training(UgmclOptions())).fit
 
 
 @pytest.mark.parametrize("preset", ["paper", "official-code"])

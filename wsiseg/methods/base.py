@@ -296,9 +296,9 @@ class Method(Protocol):
         """Return the stages in order, for options of the method's own type."""
         ...
 
-    def training(self, options: Config) -> Mapping[str, Any]:
+    def training(self, options: Config, *, of_volumes: bool = False) -> Mapping[str, Any]:
         """Return settings of a training that are the method's own, such as ``{"fit": {"lr": 0.01}}``.
 
-        They take the place of the usual ones where the user gives none.
+        Those of a training on volumes may be others. They take the place of the usual ones where the user gives none.
         """
         ...

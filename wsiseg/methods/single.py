@@ -28,8 +28,9 @@ class SingleStageMethod(Generic[OptionsT, StageT]):
         Type of its options.
     stage
         Makes the stage of ``options=``.
-    usual
-        Returns the settings of a training that are the method's own; None where the usual ones suit it.
+    usual, usual_of_volumes
+        Return the settings of a training on images and on volumes that are the method's own; None where the usual ones
+        suit it.
     resolve
         Returns options in which the data have decided what was left open; None where nothing is.
     takes_unlabelled
@@ -41,6 +42,7 @@ class SingleStageMethod(Generic[OptionsT, StageT]):
     options: type[OptionsT]
     stage: Callable[..., StageT]
     usual: Callable[[OptionsT], Mapping[str, Any]] | None = None
+    usual_of_volumes: Callable[[OptionsT], Mapping[str, Any]] | None = None
     resolve: Callable[[OptionsT, TrainingFacts], OptionsT] | None = None
     takes_unlabelled: bool = False
 
@@ -53,9 +55,10 @@ class SingleStageMethod(Generic[OptionsT, StageT]):
         """Return the only stage."""
         return (self.stage(options=self._own(options)),)
 
-    def training(self, options: Config) -> Mapping[str, Any]:
+    def training(self, options: Config, *, of_volumes: bool = False) -> Mapping[str, Any]:
         """Return the settings that are the method's own."""
-        return {} if self.usual is None else self.usual(self._own(options))
+        usual = self.usual_of_volumes if of_volumes else self.usual
+        return {} if usual is None else usual(self._own(options))
 
     def _own(self, options: Config) -> OptionsT:
         if not isinstance(options, self.options):

@@ -228,6 +228,7 @@ METHOD = SingleStageMethod(
     options=UgmclOptions,
     stage=UgmclStage,
     usual=UgmclOptions.training,
+    usual_of_volumes=UgmclOptions.training_of_volumes,
     resolve=UgmclOptions.resolved,
     takes_unlabelled=True,
 )

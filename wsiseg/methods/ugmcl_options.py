@@ -16,7 +16,7 @@ from wsiseg.config import Config, merged
 from wsiseg.level_sets import Norm  # noqa: TC001 - the options are built from them
 from wsiseg.losses.mutual import STEEPNESS, Channels, Distance
 from wsiseg.methods.cards import NetOptions
-from wsiseg.methods.ugmcl_presets import PRESETS, TRAINING, PresetName
+from wsiseg.methods.ugmcl_presets import PRESETS, TRAINING, TRAINING_OF_VOLUMES, PresetName
 from wsiseg.methods.ugmcl_targets import relative_spacing
 
 if TYPE_CHECKING:
@@ -97,8 +97,7 @@ class UgmclOptions(NetOptions):
     ----------
     preset
         Numbers of the ``paper``; of the ``official-code``, but for its head that both tasks share; or our own,
-        ``wsiseg``, for images and volumes. What is set apart from it holds. Windows of volumes are the trainer's: the
-        paper has (80, 112, 112) voxels, the code 96 along each axis.
+        ``wsiseg``, for images and volumes. What is set apart from it holds.
     arch
         ``auto`` takes ``dual-unet`` for images, and for volumes ``unet3d`` or, in the paper's preset, ``vnet``. Other
         networks of images are taught a second task; they must have dropout, such as by ``net.dropout``.
@@ -174,5 +173,9 @@ class UgmclOptions(NetOptions):
         return self.model_copy(update={"sdf": self.sdf.model_copy(update={"longest": longest})})
 
     def training(self) -> dict[str, Any]:
-        """Return the settings of a training that the preset stands for."""
+        """Return the settings of a training on images that the preset stands for."""
         return TRAINING[self.preset]
+
+    def training_of_volumes(self) -> dict[str, Any]:
+        """Return the settings of a training on volumes that the preset stands for."""
+        return TRAINING_OF_VOLUMES[self.preset]

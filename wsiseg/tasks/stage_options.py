@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # Settings of the fit that are numbers of a stage.
 NUMBERS: Final = (
-    "steps", "accumulate", "accumulation", "optimiser", "momentum", "schedule", "power", "lr", "lr_floor", "warmup",
-    "weight_decay", "clip_norm", "validate_every",
+    "steps", "accumulate", "accumulation", "optimiser", "momentum", "schedule", "power", "step_every",
+    "step_factor", "lr", "lr_floor", "warmup", "weight_decay", "clip_norm", "validate_every",
 )  # fmt: skip
 Stages = tuple["PatchStage | LabelStage", ...]
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from wsiseg.tasks.volume_data import VolumeData
     from wsiseg.training.ranks import Ranks
     from wsiseg.training.volume_batches import VolumeSource
+    from wsiseg.volumes import Shape
 
 # Settings that mean nothing to volumes, and what they are called on the command line.
 _UNUSED: Final = {"mpp": "--mpp", "layer": "--layer", "weights": "weights"}
@@ -50,12 +51,12 @@ def train_on_volumes(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop
     """
     method = get_method(job.config.method)
     options = load(method.options, options=_with_arch(method, job.config.options))
-    config = with_usual(job.config, merged(method.training(options), _USUAL))
+    config = with_usual(job.config, merged(_USUAL, method.training(options, of_volumes=True)))
     _check(config, job.config, method)
     data = volume_data(job.stores, config, takes_unlabelled=method.takes_unlabelled)
 
     seed_all(config.fit.seed)
-    patch = config.patch or ((config.crop_px,) * 3 if "crop_px" in job.config.model_fields_set else data.usual_patch)
+    patch = _patch(config, job.config, data)
     augmentation = _augmentation(config)
     facts = TrainingFacts(
         name=config.name or job.output.resolve().name,
@@ -120,6 +121,13 @@ def _check(config: TrainConfig, given: TrainConfig, method: Method) -> None:
         )
     if config.unlabelled_batch_size is not None and not method.takes_unlabelled:
         raise ConfigError(f"{config.method} does not learn from volumes without labels", where="unlabelled_batch_size")
+
+
+def _patch(config: TrainConfig, given: TrainConfig, data: VolumeData) -> Shape:
+    """Return the voxels of a window: as the user says, else the method, else as most volumes have them."""
+    if given.patch is None and "crop_px" in given.model_fields_set:
+        return (given.crop_px,) * 3
+    return config.patch or data.usual_patch
 
 
 def _augmentation(config: TrainConfig) -> Augmentation:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wsiseg.ramps import poly, warmup_cosine
+from wsiseg.ramps import poly, stairs, warmup_cosine
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,6 +41,8 @@ def set_rates(optimiser: torch.optim.Optimizer, settings: FitSettings, clock: Cl
     warmup_steps = round(settings.warmup * settings.steps)
     if settings.schedule == "poly":
         factor = poly(clock.step, steps=clock.steps, power=settings.power, warmup_steps=warmup_steps)
+    elif settings.schedule == "step":
+        factor = stairs(clock.step, every=settings.step_every, factor=settings.step_factor, warmup_steps=warmup_steps)
     else:
         factor = warmup_cosine(clock.step, steps=clock.steps, warmup_steps=warmup_steps, floor=settings.lr_floor)
     for group in optimiser.param_groups:

@@ -25,9 +25,12 @@ class FitSettings(Config):
     momentum
         Of SGD.
     schedule
-        ``cosine``, half a wave down, or ``poly``, a power of the part that is left; both after a rise at the beginning.
+        ``cosine``, half a wave down; ``poly``, a power of the part that is left; or ``step``, the same for many updates
+        and then much less. All begin with a rise.
     power
         Exponent of ``poly``.
+    step_every, step_factor
+        Updates after which ``step`` falls, and what is left then.
     lr
         Highest learning rate; some layers of a method may learn faster.
     lr_floor
@@ -59,8 +62,10 @@ class FitSettings(Config):
     accumulation: Literal["mean", "sum"] = "mean"
     optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    schedule: Literal["cosine", "poly"] = "cosine"
+    schedule: Literal["cosine", "poly", "step"] = "cosine"
     power: float = Field(default=0.9, gt=0)
+    step_every: int = Field(default=2500, gt=0)
+    step_factor: float = Field(default=0.1, gt=0, le=1)
     lr: float = Field(default=3e-4, gt=0)
     lr_floor: float = Field(default=0.01, ge=0, le=1)
     warmup: float = Field(default=0.03, ge=0, le=1)

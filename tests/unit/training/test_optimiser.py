@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from wsiseg.methods.base import Batch, Clock
+from wsiseg.labels import LabelMap
+from wsiseg.methods.base import Batch, Clock, TrainingFacts
+from wsiseg.tasks.train_job import TrainConfig, plan_of
 from wsiseg.training.optimiser import make_optimiser, set_rates
 from wsiseg.training.settings import FitSettings
 
@@ -76,6 +78,30 @@ def test_poly_rates_keep_their_ratio(step: int, factor: float) -> None:
     assert slow == pytest.approx(0.01 * factor)
     assert fast == pytest.approx(10 * slow)
     assert slow > 0
+
+
+def test_rates_may_fall_in_steps() -> None:
+    settings = FitSettings(steps=6000, schedule="step", warmup=0, lr=0.01)
+    optimiser = torch.optim.SGD([{"params": [torch.zeros(1)], "factor": 2.0}], lr=1.0)
+
+    rates = []
+    for step in (0, 2499, 2500, 5999):
+        set_rates(optimiser, settings, Clock(step=step, steps=6000))
+        rates.append(optimiser.param_groups[0]["lr"])
+
+    assert rates == pytest.approx([0.02, 0.02, 0.002, 0.0002])
+
+
+@pytest.mark.parametrize(("schedule", "counts"), [("step", True), ("poly", False), ("cosine", False)])
+def test_a_training_depends_on_the_numbers_of_its_own_schedule(schedule: str, *, counts: bool) -> None:
+    facts = TrainingFacts(
+        name="toy", kind="classes", labels=LabelMap.from_names(("a", "b")), mpp=None, crop_px=8, training_data={}
+    )
+
+    plan = plan_of(TrainConfig.model_validate({"fit": {"schedule": schedule}}), facts, None)
+
+    assert plan["fit.schedule"] == schedule
+    assert ("fit.step_every" in plan) == ("fit.step_factor" in plan) == counts
 
 
 def test_poly_may_begin_with_a_rise_from_nothing() -> None:
