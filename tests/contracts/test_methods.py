@@ -42,7 +42,10 @@ class Case:
 SMALL = {"arch": "unet-gn", "net": {"widths": [8, 16]}}
 DUAL = {"arch": "dual-unet", "net": {"widths": [8, 16], "dropouts": [0.1, 0.3]}}
 GUIDED = {"arch": "pgfanet", "net": {"encoder": "resnet18", "width": 8, "features": 8}}
+SEVERAL = {"arch": "hce", "net": {"encoder": "resnet18", "width": 8, "features": 8, "decoders": 2}}
 CASES = [
+    Case("hce", "classes", SEVERAL),
+    Case("hce", "instances", SEVERAL),
     Case("supervised", "classes", SMALL),
     Case("supervised", "instances", {**SMALL, "head": "flow"}),
     Case("supervised", "instances", {**SMALL, "head": "hv"}),

@@ -30,8 +30,8 @@ def train(
         str | None,
         typer.Option(
             "--method",
-            help="How to learn: supervised; from few labels mean-teacher, pgfanet or ugmcl; from patch labels mlps, or "
-            "craanet (reconstructed). Default supervised.",
+            help="How to learn: supervised; from few labels mean-teacher, pgfanet, ugmcl, or hce (reconstructed); from "
+            "patch labels mlps, or craanet (reconstructed). Default supervised.",
             rich_help_panel=MODEL,
         ),
     ] = None,

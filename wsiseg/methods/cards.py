@@ -17,6 +17,7 @@ from wsiseg.initial_weights import initialise, read_weights
 from wsiseg.labels import IGNORE
 from wsiseg.methods.predictor import head_of
 from wsiseg.nets.factory import DEEPLAB, VOLUMETRIC, spec_type
+from wsiseg.nets.hce import HCE
 from wsiseg.nets.pgfanet import PGFANET
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class NetOptions(Config):
     ----------
     arch
         ``unet-gn``, a small U-Net with group normalisation; ``deeplabv3+``, the network of methods that learn from
-        patch labels; ``pgfanet`` or ``dual-unet``, the networks of the methods ``pgfanet`` and ``ugmcl``; an
-        architecture of segmentation-models-pytorch; or for volumes ``unet3d`` or ``vnet``.
+        patch labels; ``pgfanet``, ``dual-unet`` or ``hce``, the networks of the methods ``pgfanet``, ``ugmcl`` and
+        ``hce``; an architecture of segmentation-models-pytorch; or for volumes ``unet3d`` or ``vnet``.
     encoder
         A timm or segmentation-models-pytorch encoder, for architectures that take one.
     init
@@ -54,8 +55,8 @@ class NetOptions(Config):
     normalisation
         Mean and standard deviation of the colours, 0 … 1. None leaves them to the network where that is ``deeplabv3+``:
         encoders of timm take those of their published weights, and ``resnet101`` takes 0 … 1 as they are, as published
-        for the task. ``pgfanet`` gets colours as its encoders do on ImageNet. Other networks get colours as usual in
-        H&E, with weights of ImageNet, too.
+        for the task. ``pgfanet`` and ``hce`` get colours as their encoders do on ImageNet. Other networks get colours
+        as usual in H&E, with weights of ImageNet, too.
     tile_px
         Side of the tiles in prediction; the crop's where None.
     halo_px
@@ -210,7 +211,7 @@ def _normalisation(arch: str) -> Normalisation:
     if arch == DEEPLAB:
         # Its encoders know the colours that they were trained on.
         return Normalisation.none()
-    return Normalisation.imagenet() if arch == PGFANET else Normalisation()
+    return Normalisation.imagenet() if arch in (HCE, PGFANET) else Normalisation()
 
 
 def _halo_px(head: HeadSpec | None, tile_px: int) -> int:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # name → module that holds METHOD
 METHODS: Final = {
+    "hce": "wsiseg.methods.hce",
     "mean-teacher": "wsiseg.methods.mean_teacher",
     "pgfanet": "wsiseg.methods.pgfanet",
     "supervised": "wsiseg.methods.supervised",
