@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,6 +64,17 @@ def test_what_was_settled_for_a_method_holds_after_calls_without_it(tmp_path: Pa
     assert begun is not None
     assert begun.config.methods == CONFIG.methods
     assert begun.config.each == CONFIG.each
+
+
+def test_jobs_that_begin_a_study_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    names = ["a", "b", "c", "d"]
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: begin(tmp_path, BudgetConfig(methods=(name,)), {"glands": "0"}), names))
+
+    begun = read_begun(tmp_path)
+    assert begun is not None
+    assert sorted(begun.config.methods) == names
 
 
 def test_shares_that_are_written_alike_are_one_size() -> None:
