@@ -108,8 +108,7 @@ def place_drawing(found: FeatureFile, scale: Scale, origin: tuple[int, int] = (0
     """Return what was drawn, placed on a canvas.
 
     Annotations, detections and cells are objects, whether or not they have a class; names that end in a star mean
-    none of them. An annotation of the class ``Region*``, or a locked one with a name and no class, tells where all
-    objects were drawn.
+    none of them. An annotation of the class ``Region*`` tells where all objects were drawn.
 
     Parameters
     ----------
@@ -123,7 +122,7 @@ def place_drawing(found: FeatureFile, scale: Scale, origin: tuple[int, int] = (0
     drawn = [one for one in found.features if one.kind in _DRAWN and one.area is not None]
     regions = [one for one in drawn if one.is_region]
     ignored = [one for one in drawn if _is_ignored(one)]
-    # Two that are there already are no objects, and what has a class that is none is no object either.
+    # Names that end in a star say of a feature that it is something else.
     objects = [one for one in drawn if not (one.is_region or _is_ignored(one)) and (one.classes or not one.names)]
     objects.sort(key=lambda one: -one.area.area if one.area is not None else 0.0)
 

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 # QuPath takes names that end in a star for no class, and has two of a meaning of their own.
 _STAR: Final = "*"
 IGNORED: Final = "Ignore*"
-REGION: Final = "Region*"
+_REGION: Final = "Region*"
 _AREA: Final = 2
 _BRIGHTEST: Final = 255
 
@@ -44,8 +44,7 @@ class Feature:
     names
         The names in its class; ``Tumor: Stroma`` is of two.
     is_region
-        Whether it tells where everything was annotated: an annotation of the class ``Region*``, or one that is locked
-        and has a name and no class, such as proposals for annotation.
+        Whether it tells where everything was drawn: an annotation of the class ``Region*``.
     colour
         What it is drawn in, if its class says so.
     """
@@ -149,13 +148,12 @@ def _feature(number: int, feature: Any) -> Feature:  # noqa: ANN401 - whatever J
     classification = properties.get("classification")
     names = _names(classification)
     kind = properties.get("objectType", "annotation")
-    is_proposed = not names and properties.get("isLocked") is True and bool(properties.get("name"))
     return Feature(
         number=number,
         area=_area(feature.get("nucleusGeometry") or feature["geometry"]),
         kind=kind,
         names=names,
-        is_region=kind == "annotation" and (REGION in names or is_proposed),
+        is_region=kind == "annotation" and _REGION in names,
         colour=_colour(classification),
     )
 

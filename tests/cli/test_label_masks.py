@@ -1,0 +1,314 @@
+"""`wsiseg label --as instances|classes`: what was drawn becomes labels of pixels, or one clear line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.geojson_makers import feature, write_features
+from tests.slide_makers import Layout, write_slide
+from wsiseg.cli import app
+from wsiseg.geometry import Region, Size
+from wsiseg.labels import IGNORE
+from wsiseg.rasters import write_labels
+from wsiseg.stores.patch_store import PatchStore
+from wsiseg.training.sources import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from tests.conftest import MakePatchStore
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run of the command gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Return a function that runs the command in this process."""
+
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["wsiseg", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            app.main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Result(int(exit_info.value.code or 0), captured.out, " ".join(captured.err.split()))
+
+    return call
+
+
+TILE = ("--tissue", "none", "--mpp", 1, "--patch-size", 50)
+
+
+@pytest.fixture
+def store(tmp_path: Path, run: Callable[..., Result]) -> Path:
+    """Return a store of 2 × 3 patches of 50 pixels on a canvas of 125 × 100 pixels, 2 level-0 pixels wide each."""
+    write_slide(tmp_path / "a.tiff", Layout(size=Size(250, 200), mpp=0.5))
+    assert run("tile", tmp_path / "a.tiff", "-o", tmp_path, *TILE).code == 0
+    return tmp_path / "a.zarr"
+
+
+@pytest.fixture
+def images(tmp_path: Path, make_patch_store: MakePatchStore) -> Path:
+    """Return a store of two images of 8 × 6 pixels in arrays of 8 × 8."""
+    make_patch_store(
+        tmp_path / "images.zarr",
+        np.zeros((2, 8, 8, 3), np.uint8),
+        parents=("train/one", "train/two"),
+        extents=np.array([[8, 6], [8, 6]], np.int32),
+    )
+    return tmp_path / "images.zarr"
+
+
+def canvas_of(store: Path, layer: str = "labels", *, unknown: int = -1) -> NDArray[np.int32]:
+    """Return the labels of the patches of `store`, put together as they lie; -1 where there are none."""
+    patches = PatchStore.open(store)
+    canvas = np.full((100, 125), unknown, dtype=np.int32)
+    is_labelled = patches.is_labelled(layer)
+    for index, ((x, y), (width, height)) in enumerate(zip(patches.windows, patches.extents, strict=True)):
+        if is_labelled[index]:
+            canvas[y : y + height, x : x + width] = patches.read_labels(layer, [index])[0, :height, :width]
+    return canvas
+
+
+def test_objects_in_a_box_become_instances_and_all_outside_is_ignored(
+    tmp_path: Path, store: Path, run: Callable[..., Result]
+) -> None:
+    drawn = write_features(
+        tmp_path / "a.geojson",
+        feature((0, 0, 200, 100), "Region*"),
+        # Over the seam of two patches, beside its neighbour, and with a hole in it.
+        feature((90, 20, 110, 60), "nucleus", hole=(92, 24, 96, 28)),
+        feature((110, 20, 120, 60), "nucleus", kind="detection"),
+        feature((30, 30, 50, 50), "Ignore*"),
+        feature((220, 150, 230, 160), "nucleus"),
+    )
+
+    result = run("label", store, "--from", drawn, "--as", "instances")
+
+    expected = np.full((100, 125), -1)
+    expected[:50, :100] = 0
+    expected[10:30, 45:55] = 2
+    expected[12:14, 46:48] = 0
+    expected[10:30, 55:60] = 3
+    expected[15:25, 15:25] = -1
+    assert result.out == (
+        f"2 of 6 patches labelled in {store}: 2 objects; 2.0% of their pixels ignored; "
+        "1 objects lie elsewhere or are too small\n"
+    )
+    np.testing.assert_array_equal(canvas_of(store), expected)
+    info = PatchStore.open(store).layers["labels"]
+    assert (info.kind, info.labels.names, info.labels[1].colour) == ("instances", ("background", "nucleus"), (1, 2, 3))
+    patch = Source(patches=PatchStore.open(store), layer="labels", indices=np.array([0])).read(0)
+    np.testing.assert_array_equal(patch.valid, expected[:50, :50] >= 0)
+
+
+def test_classes_keep_names_and_what_is_not_drawn_is_ignored(
+    tmp_path: Path, store: Path, run: Callable[..., Result]
+) -> None:
+    drawn = write_features(
+        tmp_path / "a.geojson",
+        feature((0, 0, 80, 80), "tumour"),
+        feature((20, 20, 40, 40), "necrosis"),
+        feature((4, 4, 8, 8), None),
+    )
+
+    sparse = run("label", store, "--from", drawn, "--as", "classes")
+    full = run("label", store, "--from", drawn, "--as", "classes", "--layer", "full", "--undrawn", "background")
+    named = run(
+        "label", store, "--from", drawn, "--as", "classes", "--layer", "named", "--classes", "tumour,fat,necrosis"
+    )
+
+    expected = np.full((100, 125), IGNORE)
+    expected[:40, :40] = 2
+    expected[10:20, 10:20] = 1
+    expected[2:4, 2:4] = IGNORE
+    assert sparse.out == (
+        f"1 of 6 patches labelled in {store}: 2 objects, 0.0% background, 6.3% necrosis, 93.7% tumour; "
+        "36.2% of their pixels ignored; 1 objects lie partly under smaller ones, which count; "
+        "1 objects left out, without area or of no class; "
+        "nothing is background, for want of boxes of the class Region* or --undrawn background\n"
+    )
+    np.testing.assert_array_equal(canvas_of(store, unknown=IGNORE), expected)
+    assert full.code == 0
+    outside = expected == IGNORE
+    outside[2:4, 2:4] = False
+    np.testing.assert_array_equal(canvas_of(store, "full"), np.where(outside, 0, expected))
+    assert "background" not in named.out
+    assert PatchStore.open(store).layers["named"].labels.names == ("tumour", "fat", "necrosis")
+    assert set(np.unique(canvas_of(store, "named", unknown=IGNORE))) == {0, 2, IGNORE}
+
+
+def test_a_second_run_does_nothing_unless_something_differs(
+    tmp_path: Path, store: Path, run: Callable[..., Result]
+) -> None:
+    first = write_features(tmp_path / "a.geojson", feature((0, 0, 80, 80), "nucleus"))
+    second = write_features(tmp_path / "b.geojson", feature((0, 0, 80, 82), "nucleus"))
+    asked = ("--as", "instances", "--undrawn", "background")
+    assert run("label", store, "--from", first, *asked).code == 0
+
+    again = run("label", store, "--from", first, *asked)
+    refused = run("label", store, "--from", second, *asked)
+
+    assert again.out.endswith(", already done\n")
+    assert refused.code == 5
+    assert "other labels in the layer 'labels'. Choose another --layer, or --overwrite" in refused.err
+    assert canvas_of(store)[40, 0] == 0
+    assert run("label", store, "--from", second, *asked, "--overwrite").code == 0
+    assert canvas_of(store)[40, 0] == 1
+    assert sorted(path.name for path in (store / "labels").iterdir()) == ["labels", "zarr.json"]
+
+
+def test_what_was_drawn_is_counted_from_the_scanned_bounds_unless_the_file_says_otherwise(
+    tmp_path: Path, store: Path, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsiseg.slides.openslide._bounds", lambda _: Region(100, 60, 150, 140))
+    assert run("tile", tmp_path / "a.tiff", "-o", tmp_path, *TILE, "--reader", "openslide", "--overwrite").code == 0
+    drawn = write_features(tmp_path / "a.geojson", feature((0, 0, 20, 20), "nucleus"))
+    told = tmp_path / "told.geojson"
+    told.write_text(json.dumps({**json.loads(drawn.read_text()), "metadata": {"origin": "level0"}}))
+
+    places = []
+    for number, arguments in enumerate(((drawn,), (drawn, "--qupath-origin", "level0"), (told,))):
+        done = run("label", store, "--from", *arguments, "--as", "instances", "--layer", f"l{number}")
+        assert done.code == 0
+        places.append(np.argwhere(canvas_of(store, f"l{number}") > 0).min(axis=0).tolist())
+
+    assert places == [[30, 50], [0, 0], [0, 0]]
+
+
+def test_label_images_are_taken_by_the_names_of_patches_and_images(
+    tmp_path: Path, store: Path, images: Path, run: Callable[..., Result]
+) -> None:
+    canvas = np.arange(100)[:, None] // 10 * 13 + np.arange(125) // 10
+    write_labels(tmp_path / "whole.png", canvas)
+    for name, part in (("a-100-0", canvas[:50, 50:100]), ("a-200-100", canvas[50:, 100:]), ("b-0-0", canvas[:50, :50])):
+        write_labels(tmp_path / "patches" / f"{name}.png", part)
+    one, two = np.arange(48).reshape(6, 8), np.full((6, 8), IGNORE)
+    write_labels(tmp_path / "images" / "one.png", one % 3)
+    write_labels(tmp_path / "images" / "two.tif", two)
+
+    whole = run("label", store, "--from", tmp_path / "whole.png", "--as", "instances")
+    parts = run("label", store, "--from", tmp_path / "patches", "--as", "instances", "--layer", "parts")
+    classed = run("label", images, "--from", tmp_path / "images", "--as", "classes")
+
+    assert whole.out == f"6 of 6 patches labelled in {store}: 129 objects\n"
+    np.testing.assert_array_equal(canvas_of(store), canvas)
+    assert parts.out.startswith(f"2 of 6 patches labelled in {store}: ")
+    assert "1 files belong to no patch, such as b-0-0.png" in parts.err
+    assert PatchStore.open(store).is_labelled("parts").tolist() == [False, True, False, False, False, True]
+    np.testing.assert_array_equal(canvas_of(store, "parts")[:50, 50:100], canvas[:50, 50:100])
+    assert classed.out.startswith(
+        f"1 of 2 patches labelled in {images}: 33.3% background, 33.3% class 1, 33.3% class 2"
+    )
+    patches = PatchStore.open(images)
+    np.testing.assert_array_equal(patches.read_labels("labels", [0])[0, :6], one % 3)
+    assert patches.is_labelled("labels").tolist() == [True, False]
+
+
+def test_palette_images_hold_indices(tmp_path: Path, images: Path, run: Callable[..., Result]) -> None:
+    mask = Image.fromarray(np.full((6, 8), 1, np.uint8))
+    mask.putpalette([0, 0, 0, 250, 0, 0])
+    (tmp_path / "masks").mkdir()
+    mask.save(tmp_path / "masks" / "two.png")
+
+    assert run("label", images, "--from", tmp_path / "masks", "--as", "classes", "--classes", "a,b").code == 0
+
+    patches = PatchStore.open(images)
+    assert (patches.read_labels("labels", [1])[0, :6] == 1).all()
+    assert (patches.read_labels("labels", [1])[0, 6:] == IGNORE).all()
+
+
+def test_each_image_of_a_folder_has_a_drawing_of_its_own(
+    tmp_path: Path, images: Path, run: Callable[..., Result]
+) -> None:
+    (tmp_path / "drawn").mkdir()
+    write_features(tmp_path / "drawn" / "one.geojson", feature((0, 0, 3, 2), "nucleus"))
+    write_features(tmp_path / "drawn" / "two.json", feature((0, 0, 8, 6), "Region*"), feature((5, 3, 8, 6), "cell"))
+    # Not a label image among drawings, whatever else is in the folder.
+    write_labels(tmp_path / "drawn" / "two.png", np.zeros((3, 3), np.uint8))
+
+    result = run("label", images, "--from", tmp_path / "drawn", "--as", "instances")
+
+    assert result.out.startswith(f"2 of 2 patches labelled in {images}: 2 objects; ")
+    patches = PatchStore.open(images)
+    assert patches.layers["labels"].labels.names == ("background", "object")
+    one, two = patches.read_labels("labels", [0, 1])
+    assert np.unique(one[:6]).tolist() == [-1, 1]
+    assert (two[3:6, 5:] == 2).all()
+    assert (two == 2).sum() == 9
+    assert (two >= 0).all()
+
+
+def png(path: Path, shape: tuple[int, int], value: int = 1) -> Path:
+    write_labels(path, np.full(shape, value))
+    return path
+
+
+def test_bad_input_is_one_clear_line(tmp_path: Path, store: Path, images: Path, run: Callable[..., Result]) -> None:
+    (tmp_path / "bad.geojson").write_text("{nonsense")
+    (tmp_path / "empty").mkdir()
+    drawn = write_features(tmp_path / "drawn.geojson", feature((0, 0, 9, 9), "tumour"))
+    other = write_features(tmp_path / "other.geojson", *[feature((x, 0, x + 9, 9), "tumour") for x in (0, 251, 9000)])
+    tiny = write_features(tmp_path / "tiny.geojson", feature((0.1, 0.1, 0.2, 0.2), "tumour"))
+    nothing = write_features(tmp_path / "nothing.geojson")
+    large, small = png(tmp_path / "large.png", (200, 250)), png(tmp_path / "high.png", (100, 125), 7)
+    png(tmp_path / "named" / "other.png", (8, 8))
+    png(tmp_path / "images" / "one.png", (8, 8))
+    cases: list[tuple[Path, tuple[Any, ...], int, str]] = [
+        (store, (tmp_path / "bad.geojson",), 5, "bad.geojson: not GeoJSON"),
+        (store, (tmp_path / "gone.geojson",), 5, "gone.geojson: there is no such file or folder"),
+        (store, (drawn, "--classes", "fat"), 5, "class 'tumour', which is none of fat"),
+        (store, (other,), 5, "2 of 3 objects lie outside the slide of 250x200 pixels"),
+        (store, (tiny,), 4, "none of 1 objects and 0 boxes of the class Region* lies on a patch"),
+        (store, (tiny, "--undrawn", "background"), 4, "none of 1 objects"),
+        (store, (nothing,), 4, "none of 0 objects"),
+        (store, (drawn, "--classes", "tumour", "--undrawn", "background"), 2, "no class is the background"),
+        (store, (drawn, "--layer", ".a"), 5, "cannot be the name of a layer"),
+        (store, (large,), 5, "has 250x200 pixels, and what it is named after 125x100"),
+        (store, (small, "--classes", "a,b"), 5, "holds the class 7, but there are 2"),
+        (store, (png(tmp_path / "ignored.png", (100, 125), IGNORE),), 4, "all that it holds of the patches is to be"),
+        (store, (tmp_path / "named",), 4, "none of 1 files is named after a patch or an image of the store"),
+        (store, (tmp_path / "empty",), 4, "none of 0 files"),
+        (images, (drawn,), 5, "this is one file, and images.zarr holds 2 images"),
+        (images, (tmp_path / "images",), 5, "has 8x8 pixels, and what it is named after 8x6"),
+        (tmp_path / "gone.zarr", (drawn,), 5, "there is no such store"),
+    ]
+    for where, arguments, code, told in cases:
+        result = run("label", where, "--as", "classes", "--from", *arguments)
+
+        assert (result.code, result.out) == (code, ""), arguments
+        assert told in result.err
+    of_patches = run("label", store, "--as", "image", "--from", large)
+    assert of_patches.code == 2
+    assert "image labels are made of GeoJSON" in of_patches.err
+    assert PatchStore.open(store).layers == {}
+    assert PatchStore.open(images).layers == {}
+
+
+def test_images_of_one_name_are_told(
+    tmp_path: Path, make_patch_store: MakePatchStore, run: Callable[..., Result]
+) -> None:
+    make_patch_store(tmp_path / "s.zarr", np.zeros((2, 8, 8, 3), np.uint8), parents=("train/one", "val/one"))
+    png(tmp_path / "masks" / "one.png", (8, 8))
+
+    result = run("label", tmp_path / "s.zarr", "--from", tmp_path / "masks", "--as", "classes")
+
+    assert result.code == 5
+    assert "one.png: two images of the store have this name" in result.err
