@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from wsiseg.progress import Progress
     from wsiseg.tasks.budget_settings import BudgetConfig
     from wsiseg.tasks.train_job import TrainConfig
-    from wsiseg.training.sources import Divisible
+    from wsiseg.training.splits import Divisible
 
 _ALL: Final = "100%"
 

@@ -14,7 +14,8 @@ import numpy as np
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.stores.patch_set import are_alike
 from wsiseg.training.labelled import part_labelled, without_labels
-from wsiseg.training.sources import Source, UnlabelledSource, split_patches
+from wsiseg.training.sources import Source, UnlabelledSource
+from wsiseg.training.splits import split_patches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ import numpy as np
 from wsiseg.errors import DataError
 from wsiseg.stores.volume_store import LAYER, VolumeStore
 from wsiseg.training.labelled import part_labelled, without_labels
-from wsiseg.training.sources import split_patches
+from wsiseg.training.splits import split_patches
 from wsiseg.training.volume_batches import VolumeSource
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wsiseg.training.sources import Divisible
+    from wsiseg.training.splits import Divisible
 
 _COUNT: Final = re.compile(r"\d+")
 # As people, TOML and Python write it; a whole number is a count unless a percent sign follows.

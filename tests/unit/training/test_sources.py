@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from wsiseg.errors import DataError
-from wsiseg.training.sources import Patch, Source, random_crop, split_patches
+from wsiseg.training.sources import Patch, Source, random_crop
+from wsiseg.training.splits import split_patches
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from wsiseg.errors import DataError
 from wsiseg.stores.patch_set import PatchSet
 from wsiseg.tasks.train_data import judging_data
 from wsiseg.training.labelled import without_labels
-from wsiseg.training.sources import split_patches
+from wsiseg.training.splits import split_patches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
