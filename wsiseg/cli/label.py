@@ -82,7 +82,8 @@ def label(
         Origin | None,
         typer.Option(
             "--qupath-origin",
-            help="QuPath counted from the scanned bounds, as it does, or from level 0. Default bounds.",
+            help="QuPath counted from the scanned bounds, as it does, or from level 0, unless the file itself tells. "
+            "Default bounds.",
             rich_help_panel=LABELS,
         ),
     ] = None,
