@@ -117,6 +117,20 @@ def test_few_labels_and_a_teacher(store: Path, tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
+    ("method", "names"), [("supervised", ["glands.zarr"]), ("mean-teacher", ["glands.zarr", "more.zarr"])]
+)
+def test_a_store_without_labels_serves_those_who_learn_without(
+    store: Path, tmp_path: Path, make_patch_store: MakePatchStore, method: str, names: list[str]
+) -> None:
+    make_patch_store(tmp_path / "more.zarr", np.zeros((3, 40, 40, 3), np.uint8), parents=["x", "y", "z"])
+
+    run("train", store, tmp_path / "more.zarr", "-o", tmp_path / "run", *SMALL, "--steps=1", f"--method={method}")
+
+    card = json.loads((tmp_path / "run" / "last" / "model.json").read_text())
+    assert list(card["training_data"]) == names
+
+
+@pytest.mark.parametrize(
     ("options", "told"),
     [
         (["--labelled=7"], "--labelled: 7 of 3 labelled images cannot be drawn"),

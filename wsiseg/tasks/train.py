@@ -85,13 +85,14 @@ def _train_on_images(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop
     data = training_data(stores, mpp, config, takes_unlabelled=method.takes_unlabelled)
 
     seed_all(config.fit.seed)
+    used = [at for at, store in enumerate(stores) if method.takes_unlabelled or data.layer in store.layers]
     facts = TrainingFacts(
         name=config.name or job.output.resolve().name,
         kind="instances" if data.info.kind == "instances" else "classes",
         labels=data.info.labels,
         mpp=mpp,
         crop_px=config.crop_px,
-        training_data=fingerprints(job.stores, stores),
+        training_data=fingerprints([job.stores[at] for at in used], [stores[at] for at in used]),
     )
     options = method.resolved(options, facts)
     (stage,) = method.stages(options)
