@@ -62,7 +62,7 @@ def classical_nuclei(rgb: NDArray[np.uint8], mpp: float) -> NDArray[np.int32]:
     .. [2] Otsu, "A threshold selection method from gray-level histograms", IEEE Transactions on Systems, Man, and
        Cybernetics 1979.
     """
-    stain = ndimage.gaussian_filter(_haematoxylin(rgb), SMOOTHING_UM / mpp)
+    stain = ndimage.gaussian_filter(haematoxylin(rgb), SMOOTHING_UM / mpp)
     if stain.size == 0 or np.ptp(stain) == 0:
         return np.zeros(rgb.shape[:2], dtype=np.int32)
     surroundings = ndimage.gaussian_filter(stain, SURROUNDINGS_UM / mpp)
@@ -73,7 +73,7 @@ def classical_nuclei(rgb: NDArray[np.uint8], mpp: float) -> NDArray[np.int32]:
     return _large_enough(_part(mask, mpp), SMALLEST_NUCLEUS_UM2 / mpp**2)
 
 
-def _haematoxylin(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+def haematoxylin(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the optical density that haematoxylin contributes, (H, W)."""
     stains = _STAINS / np.linalg.norm(_STAINS, axis=1, keepdims=True)
     density = -np.log(np.maximum(np.arange(256), 1) / 255)

@@ -53,7 +53,7 @@ LAYERS = (
             "classical",
         },
     ),
-    ("L3 steps", {"tissue", "tiling", "ingestion", "evaluation", "methods"}),
+    ("L3 steps", {"tissue", "tiling", "ingestion", "evaluation", "selection", "synthesis", "methods"}),
     ("L4 engines", {"training", "inference"}),
     ("L5 jobs", {"tasks"}),
     ("L6 terminal", {"cli"}),
@@ -62,7 +62,7 @@ LEVEL = {member: level for level, (_, members) in enumerate(LAYERS) for member i
 
 # library → members that may import it at module level; None: nobody at module level.
 HOMES = {
-    "torch": {"nets", "heads", "losses", "cam", "methods", "training", "inference"},
+    "torch": {"nets", "heads", "losses", "cam", "selection", "synthesis", "methods", "training", "inference"},
     "torchvision": {"nets", "heads", "methods"},
     "segmentation_models_pytorch": {"nets"},
     "timm": {"nets"},

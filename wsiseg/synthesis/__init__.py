@@ -1,0 +1,1 @@
+"""New images of nuclei, and their labels, out of single annotated patches."""

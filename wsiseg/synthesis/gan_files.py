@@ -1,0 +1,279 @@
+"""The GAN of a patch on disk.
+
+A folder with ``gan.json`` for people, ``patch.safetensors`` (the patch and its labels), ``scale-0.safetensors`` … for
+scales that are trained, ``state.safetensors`` for the one in training, ``log.csv``, and ``sheets/`` to look at.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from wsiseg import __version__
+from wsiseg.atomic import write_bytes
+from wsiseg.config import Config
+from wsiseg.errors import DataError
+from wsiseg.labels import LabelMap  # noqa: TC001 - the card is built from it
+from wsiseg.nets.csingan import Generator
+from wsiseg.synthesis.layouts import Density  # noqa: TC001 - as above
+from wsiseg.synthesis.pyramid import Scale, sides
+from wsiseg.synthesis.settings import GanSettings  # noqa: TC001 - as above
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+CARD: Final = "gan.json"
+PATCH: Final = "patch.safetensors"
+STATE: Final = "state.safetensors"
+LOG: Final = "log.csv"
+SHEETS: Final = "sheets"
+# Steps whose mean error says how well a scale reconstructs the patch.
+_LAST: Final = 50
+COLUMNS: Final = ("scale", "step", "reconstruction", "whole", "foreground", "background", "penalty")
+
+
+class GanCard(Config):
+    """What a GAN was made from; the content of ``gan.json``.
+
+    Parameters
+    ----------
+    schema_version
+        Version of the files.
+    patch
+        Name of the patch.
+    parent, group
+        The slide or image that it was cut from, and what must stay together in splits. Synthetic images inherit both.
+    position
+        x, y of the patch's upper left corner, in level-0 pixels of the slide or image.
+    offset_px
+        x, y of the upper left corner of what was learnt from, in pixels of the patch.
+    mpp
+        Micrometres per pixel, or None.
+    layer, labels
+        The layer of instances, and its classes.
+    density
+        How densely nuclei of new masks lie.
+    source
+        Hash of the pixels and labels.
+    settings
+        How it is trained.
+    version
+        The version of wsiseg that began it.
+    """
+
+    schema_version: Literal[1] = 1
+    patch: str
+    parent: str
+    group: str
+    position: tuple[int, int]
+    offset_px: tuple[int, int] = (0, 0)
+    mpp: float | None
+    layer: str
+    labels: LabelMap
+    density: Density
+    source: str
+    settings: GanSettings
+    version: str = __version__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Example:
+    """The patch that a GAN learns from.
+
+    Parameters
+    ----------
+    image
+        uint8 RGB (S, S, 3).
+    labels
+        int32 (S, S), 0 = background, an id for each nucleus.
+    """
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the hash of both."""
+        digest = hashlib.blake2b(self.image.tobytes(), digest_size=16)
+        digest.update(self.labels.tobytes())
+        return digest.hexdigest()
+
+    def sides(self, settings: GanSettings) -> tuple[int, ...]:
+        """Return the sides of the scales."""
+        largest = self.image.shape[0]
+        return sides(settings.smallest_px * largest / settings.largest_px, largest, len(settings.widths))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Gan:
+    """A trained GAN.
+
+    Parameters
+    ----------
+    card, example
+        What it was made from.
+    scales
+        From the lowest.
+    star
+        (1, 3, s, s), the noise at the lowest scale from which it reconstructs the patch.
+    errors
+        Squared error of the reconstruction at each scale, the mean of its last steps.
+    fingerprint
+        Hash of the weights.
+    """
+
+    card: GanCard
+    example: Example
+    scales: tuple[Scale, ...]
+    star: Tensor
+    errors: tuple[float, ...]
+    fingerprint: str
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Return the sides of its scales."""
+        return tuple(scale.side_px for scale in self.scales)
+
+
+def begin(folder: Path, card: GanCard, example: Example) -> None:
+    """Write what a GAN is made from into its folder, or see that it is what was begun there.
+
+    Raises
+    ------
+    DataError
+        If something else was.
+    """
+    if (folder / CARD).exists():
+        before = read_card(folder).model_dump(mode="json", exclude={"version"})
+        now = card.model_dump(mode="json", exclude={"version"})
+        changed = sorted(key for key in now if now[key] != before[key])
+        if changed:
+            raise DataError(
+                f"the GAN was begun with other {' and '.join(changed)}",
+                where=folder,
+                mend="Use the same settings and patch, another output folder, or --overwrite",
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / PATCH, {"image": torch.tensor(example.image), "labels": torch.tensor(example.labels)})
+    write_bytes(folder / CARD, json.dumps(card.model_dump(mode="json"), indent=2).encode() + b"\n")
+
+
+def read_card(folder: Path) -> GanCard:
+    """Return what the GAN in a folder was made from.
+
+    Raises
+    ------
+    DataError
+        If there is none, or its card is damaged.
+    """
+    try:
+        return GanCard.model_validate_json((folder / CARD).read_bytes())
+    except FileNotFoundError as error:
+        raise DataError("there is no GAN of a patch", where=folder, mend="Make one with wsiseg synth fit") from error
+    except ValidationError as error:
+        raise DataError("the card of the GAN is damaged, or of another version", where=folder / CARD) from error
+
+
+def read_gan(folder: Path, device: torch.device) -> Gan:
+    """Return the trained GAN in a folder, on a device.
+
+    Raises
+    ------
+    DataError
+        If there is none, it is damaged, or its training has not come to its end.
+    """
+    card = read_card(folder)
+    patch = read_tensors(folder / PATCH)
+    example = Example(image=patch["image"].numpy(), labels=patch["labels"].numpy())
+    scales, errors = [], []
+    digest, star = hashlib.blake2b(digest_size=16), torch.empty(0)
+    for number, side_px in enumerate(example.sides(card.settings)):
+        file = scale_file(folder, number)
+        if not file.exists():
+            raise DataError("the GAN is not trained to its end", where=folder, mend="Run wsiseg synth fit again")
+        tensors = read_tensors(file)
+        star = tensors.get("star", star)
+        scales.append(as_scale(tensors, card.settings.widths[number], card.settings, side_px, device))
+        errors.append(float(tensors["log"][-_LAST:, 0].mean()))
+        digest.update(file.read_bytes())
+    return Gan(
+        card=card,
+        example=example,
+        scales=tuple(scales),
+        star=star.to(device),
+        errors=tuple(errors),
+        fingerprint=digest.hexdigest(),
+    )
+
+
+def scale_file(folder: Path, number: int) -> Path:
+    """Return the file of a scale."""
+    return folder / f"scale-{number}.safetensors"
+
+
+def as_scale(
+    tensors: Mapping[str, Tensor], width: int, settings: GanSettings, side_px: int, device: torch.device
+) -> Scale:
+    """Return a trained scale, frozen, from the tensors of its file."""
+    generator = Generator(width, norm=settings.norm).to(device)
+    generator.load_state_dict(part_of(tensors, "generator"))
+    generator.eval().requires_grad_(requires_grad=False)
+    return Scale(generator=generator, side_px=side_px, amplitude=float(tensors["amplitude"]))
+
+
+def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a part's name, without it."""
+    return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+
+
+def named(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors under a part's name."""
+    return {f"{name}.{key}": value for key, value in tensors.items()}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors, whole or not at all."""
+    # Copies: tensors that share memory cannot be stored.
+    write_bytes(path, save({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors in a file, on the CPU.
+
+    Raises
+    ------
+    DataError
+        If it is damaged or gone.
+    """
+    try:
+        return load(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=path) from error
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise DataError(f"damaged ({error})", where=path, mend="Pass --overwrite to train from the start") from error
+
+
+def write_log(folder: Path, logs: Sequence[Tensor]) -> None:
+    """Write the losses of all scales, (steps, 5) each, as CSV."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for number, log in enumerate(logs):
+        rows = enumerate(log.tolist(), start=1)
+        writer.writerows((number, step, *(f"{value:.6g}" for value in row)) for step, row in rows)
+    write_bytes(folder / LOG, text.getvalue().encode())

@@ -1,0 +1,213 @@
+"""How good synthetic images of a patch are: do they look like it, obey their masks, differ, and copy nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from scipy import ndimage
+from skimage.feature import match_template
+from skimage.filters import threshold_otsu
+
+from wsiseg.classical import haematoxylin
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+# A window that is more like one of the patch than this (correlation of grey values) is a copy of it.
+COPY: Final = 0.95
+WINDOW_PX: Final = 32
+_WINDOWS: Final = 8
+# Window, sigma and constants of Wang et al.
+_SIGMA, _RADIUS_PX, _K1, _K2 = 1.5, 5, 0.01, 0.03
+_WHITE: Final = 255.0
+_LUMINANCE: Final = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """What was measured; colours in grey levels of 0 … 255. Lower, or higher, is better as said.
+
+    Parameters
+    ----------
+    colour_error_nuclei, colour_error_background
+        Largest difference of the mean red, green or blue inside nuclei and outside, from the patch; lower.
+    contrast
+        Difference in luminance between background and nuclei, as a part of that in the patch: 1 is as in the patch.
+    adherence
+        Dice between masks and what haematoxylin shows to be nuclei (Otsu's threshold, stains beyond the strongest of
+        the patch cut off); higher.
+    adherence_of_patch
+        The same of the patch and its own labels, which is about as high as it can get.
+    diversity
+        Mean standard deviation of a pixel over images of one mask that differ in their noise; higher.
+    reconstruction_ssim
+        Structural similarity of the patch and its reconstruction, up to 1; higher.
+    ssim
+        Structural similarity of synthetic images and the patch at the same place: about that of unlike images, and
+        near 1 if images were copies of the patch.
+    likeness
+        Median correlation of windows of synthetic images with the window of the patch that is most like them.
+    likeness_of_patch
+        The same of windows of the patch with windows of the patch that they share no pixel with.
+    copies
+        Share of the windows of synthetic images that are copies: correlations above `COPY`.
+    """
+
+    colour_error_nuclei: float
+    colour_error_background: float
+    contrast: float
+    adherence: float
+    adherence_of_patch: float
+    diversity: float
+    reconstruction_ssim: float
+    ssim: float
+    likeness: float
+    likeness_of_patch: float
+    copies: float
+
+
+def assess(
+    patch: NDArray[np.uint8],
+    labels: NDArray[np.integer],
+    images: Sequence[NDArray[np.uint8]],
+    masks: Sequence[NDArray[np.integer]],
+    *,
+    alike: Sequence[NDArray[np.uint8]],
+    reconstruction: NDArray[np.uint8],
+    seed: int = 0,
+) -> Quality:
+    """Return how good synthetic images of a patch are.
+
+    Parameters
+    ----------
+    patch, labels
+        RGB (S, S, 3), and what of it are nuclei (S, S), not 0.
+    images, masks
+        Synthetic ones of the same size.
+    alike
+        Two or more images of one mask that differ in their noise.
+    reconstruction
+        The patch as the GAN makes it.
+    seed
+        Decides which windows are looked at.
+
+    References
+    ----------
+    .. [1] Otsu, "A threshold selection method from gray-level histograms", IEEE Transactions on Systems, Man, and
+       Cybernetics 1979.
+    .. [2] Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE TIP 2004.
+    """
+    nuclei, inside = labels > 0, [mask > 0 for mask in masks]
+    strongest = float(_stain(patch).max())
+    rng = np.random.default_rng(seed)
+    found = [nearest(image, patch, _WINDOWS, rng) for image in images]
+    return Quality(
+        colour_error_nuclei=_colour_error(patch, nuclei, images, inside),
+        colour_error_background=_colour_error(patch, ~nuclei, images, [~one for one in inside]),
+        contrast=_mean([_contrast(image, one) for image, one in zip(images, inside, strict=True)])
+        / _contrast(patch, nuclei),
+        adherence=_mean([adherence(image, one, strongest) for image, one in zip(images, inside, strict=True)]),
+        adherence_of_patch=adherence(patch, nuclei, strongest),
+        diversity=float(np.std(np.stack(alike).astype(np.float32), axis=0).mean()),
+        reconstruction_ssim=ssim(patch, reconstruction),
+        ssim=_mean([ssim(patch, image) for image in images]),
+        likeness=float(np.median(np.concatenate(found))),
+        likeness_of_patch=float(np.median(nearest(patch, patch, _WINDOWS * len(images), rng, is_itself=True))),
+        copies=float(np.mean(np.concatenate(found) > COPY)),
+    )
+
+
+def ssim(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Return the structural similarity of the luminance of two RGB images (H, W, 3), 1 for equal ones."""
+    x, y = _luminance(one), _luminance(other)
+
+    def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        smooth: NDArray[np.float32] = ndimage.gaussian_filter(values, _SIGMA, radius=_RADIUS_PX)
+        return smooth
+
+    mean_x, mean_y = mean(x), mean(y)
+    variance_x, variance_y = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2
+    covariance = mean(x * y) - mean_x * mean_y
+    c1, c2 = (_K1 * _WHITE) ** 2, (_K2 * _WHITE) ** 2
+    likeness = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    return float((likeness / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))).mean())
+
+
+def adherence(image: NDArray[np.uint8], inside: NDArray[np.bool_], strongest: float) -> float:
+    """Return the Dice of a mask (H, W) and what haematoxylin shows to be nuclei in an image (H, W, 3).
+
+    Optical densities beyond `strongest` count as that: a few black pixels would draw the threshold to themselves.
+    """
+    stain = np.minimum(_stain(image), strongest)
+    if np.ptp(stain) == 0:
+        return 0.0
+    shown = stain > threshold_otsu(stain)  # type: ignore[no-untyped-call]  # scikit-image carries no types
+    return float(2 * (shown & inside).sum() / max(1, shown.sum() + inside.sum()))
+
+
+def nearest(
+    image: NDArray[np.uint8],
+    patch: NDArray[np.uint8],
+    windows: int,
+    rng: np.random.Generator,
+    *,
+    is_itself: bool = False,
+) -> NDArray[np.float64]:
+    """Return the correlation of windows of an image with the windows of the patch that are most like them, (n,).
+
+    Parameters
+    ----------
+    image, patch
+        RGB (H, W, 3).
+    windows, rng
+        How many windows are drawn, and what draws them; those of one colour are like none.
+    is_itself
+        Whether the image is the patch: windows that overlap do not count.
+    """
+    ours, theirs = _luminance(image), _luminance(patch)
+    side = min(WINDOW_PX, min(ours.shape) // 3)
+    found = []
+    for _ in range(windows):
+        y, x = (int(rng.integers(length - side + 1)) for length in ours.shape)
+        window = ours[y : y + side, x : x + side]
+        if np.ptp(window) == 0:
+            found.append(0.0)
+            continue
+        likeness = match_template(theirs, window)  # type: ignore[no-untyped-call]
+        if is_itself:
+            likeness[max(0, y - side + 1) : y + side, max(0, x - side + 1) : x + side] = -1
+        found.append(float(likeness.max()))
+    return np.array(found)
+
+
+def _stain(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    stain: NDArray[np.float32] = ndimage.gaussian_filter(haematoxylin(image), 1.0)
+    return stain
+
+
+def _luminance(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    luminance: NDArray[np.float32] = image.astype(np.float32) @ _LUMINANCE
+    return luminance
+
+
+def _colour_error(
+    patch: NDArray[np.uint8],
+    inside: NDArray[np.bool_],
+    images: Sequence[NDArray[np.uint8]],
+    masks: Sequence[NDArray[np.bool_]],
+) -> float:
+    made = np.concatenate([image[mask] for image, mask in zip(images, masks, strict=True)])
+    return float(np.abs(made.mean(axis=0) - patch[inside].mean(axis=0)).max())
+
+
+def _contrast(image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> float:
+    luminance = _luminance(image)
+    return float(luminance[~inside].mean() - luminance[inside].mean())
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
