@@ -155,6 +155,33 @@ def test_classes_keep_names_and_what_is_not_drawn_is_ignored(
     assert set(np.unique(canvas_of(store, "named", unknown=IGNORE))) == {0, 2, IGNORE}
 
 
+def test_a_box_around_a_patch_labels_that_patch_alone(tmp_path: Path, store: Path, run: Callable[..., Result]) -> None:
+    # 1.4 level-0 pixels in one of the canvas, and two decimals in files.
+    tile = ("--tissue", "none", "--mpp", 0.7, "--patch-size", 83, "--overlap", 11, "--overwrite")
+    assert run("tile", tmp_path / "a.tiff", "-o", tmp_path, *tile).code == 0
+    patches = PatchStore.open(store)
+    for index in range(len(patches)):
+        left, top = patches.windows[index] * 1.4
+        right, bottom = (patches.windows[index] + patches.extents[index]) * 1.4
+        box = (round(left, 2), round(top, 2), round(right, 2), round(bottom, 2))
+        drawn = write_features(tmp_path / "a.geojson", feature(box, "Region*"))
+
+        result = run("label", store, "--from", drawn, "--as", "instances", "--overwrite")
+
+        assert "no object was drawn in any of them" in result.out
+        made = PatchStore.open(store)
+        labels = np.where(made.is_labelled("labels")[:, None, None], made.read_labels("labels", range(len(made))), -1)
+        known = [
+            (one[:height, :width] == 0).sum()
+            for one, (width, height) in zip(labels, patches.extents.tolist(), strict=True)
+        ]
+        # Its neighbours know of it what they share with it.
+        starts, ends = patches.windows, patches.windows + patches.extents
+        shared = np.minimum(ends, ends[index]) - np.maximum(starts, starts[index])
+        assert known == shared.clip(0).prod(axis=1).tolist()
+        assert known[index] == patches.extents[index].prod()
+
+
 def test_a_second_run_does_nothing_unless_something_differs(
     tmp_path: Path, store: Path, run: Callable[..., Result]
 ) -> None:

@@ -100,6 +100,8 @@ class MaskReport:
             notes.append(f"{self.covered:,} objects lie partly under smaller ones, which count")
         if self.skipped:
             notes.append(f"{self.skipped:,} objects left out, without area or of no class")
+        if self.objects == 0:
+            notes.append("no object was drawn in any of them")
         if not self.has_background:
             notes.append("nothing is background, for want of boxes of the class Region* or --undrawn background")
         return "; ".join(notes) + (", already done" if self.was_done else "")
