@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsiseg.config import load
 from wsiseg.errors import ConfigError, MethodError
@@ -16,7 +16,7 @@ from wsiseg.labels import LabelMap
 from wsiseg.methods.base import Batch, Clock, TrainingFacts
 from wsiseg.methods.pgfanet import METHOD, PgfanetLearner
 from wsiseg.methods.pgfanet_options import PgfanetOptions
-from wsiseg.methods.predictor import load_predictor, normalised
+from wsiseg.methods.predictor import NetPredictor, load_predictor, normalised
 from wsiseg.methods.teachers import Pair
 from wsiseg.nets.pgfanet import PGFANet
 from wsiseg.tasks.train_job import TrainConfig, with_usual
@@ -200,6 +200,51 @@ def test_the_teacher_normalises_as_asked(mode: str) -> None:
     assert one.module.student.training
 
 
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_teacher_in_training_mode_sees_the_batch_and_one_in_evaluation_only_the_image(mode: str) -> None:
+    one = learner(teacher_mode=mode, noise_std=0)
+    one.module.train()
+    taught: list[Tensor] = []
+    one.module.teacher.register_forward_hook(lambda _, __, output: taught.append(output[0]))
+    data = batch(one, unlabelled=3)
+
+    one.training_step(data, START)
+    one.training_step(Batch(images=data.images[:4], targets=data.targets), START)
+
+    first, second = taught
+    assert torch.allclose(first, second, atol=1e-5) == (mode == "eval")
+
+
+class OfSinglePixels(nn.Module):
+    """A network to which an image looks the same however it is turned, or with a slant one to which it does not."""
+
+    def __init__(self, slant: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        nn.init.zeros_(self.conv.weight)
+        with torch.no_grad():
+            self.conv.weight[:, :, 1, 1] = torch.tensor([[1.0, 0.5, -1], [2, -1, 0.5], [-1, 1, 1]])
+            self.conv.weight[:, :, 0, 1] = slant
+
+    def forward(self, images: Tensor) -> Tensor:
+        mapped: Tensor = self.conv(images)
+        return mapped
+
+
+@pytest.mark.parametrize("symmetry", range(8))
+def test_predictions_of_turned_images_are_turned_back_value_by_value(symmetry: int) -> None:
+    card = learner().card
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (2, 3, SIDE, SIDE), dtype=np.uint8))
+
+    with torch.inference_mode():
+        same, other = (NetPredictor(card, OfSinglePixels(slant)) for slant in (0.0, 0.3))
+        torch.testing.assert_close(same.transformed(images, symmetry), same.forward(images))
+        if symmetry:
+            # Mirrored left and right, what lies above stays there.
+            is_alike = torch.allclose(other.transformed(images, symmetry), other.forward(images), atol=1e-4)
+            assert is_alike == (symmetry == 4)
+
+
 def test_encoders_learn_a_tenth_as_fast_and_rates_rise_and_fall() -> None:
     one = learner()
     settings = with_usual(TrainConfig(), METHOD.training(PgfanetOptions())).fit.model_copy(update={"steps": 100})
@@ -231,6 +276,23 @@ def test_presets_hold_what_is_not_set() -> None:
     assert card.head is not None
     assert card.head.options == {"erosion_px": 3, "min_area_px": 50, "dilation_px": 4, "reach_px": 256}
     assert card.halo_px == SIDE // 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "preset", "told"),
+    [
+        ("instances", "nuclei", ""),
+        ("instances", "glands", "the preset glands is meant for 0.5 µm per pixel, and this is 0.25"),
+        ("classes", "glands", ""),
+    ],
+)
+def test_another_resolution_than_that_of_the_preset_is_warned_of(
+    kind: Literal["instances", "classes"], preset: str, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    learner(kind, preset=preset)
+
+    assert told in caplog.text
+    assert bool(told) == bool(caplog.records)
 
 
 def test_other_networks_are_refused() -> None:

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from wsiseg.losses.semantic import soft_dice
-from wsiseg.losses.shape_attention import Dice, Variant, consistency, pooled_dice, segmentation, shape_attention
+from wsiseg.losses.shape_attention import (
+    Dice,
+    Variant,
+    _entropy_of_difference,
+    consistency,
+    pooled_dice,
+    segmentation,
+    shape_attention,
+)
 
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
@@ -38,6 +46,8 @@ def test_two_pixels_have_the_published_values() -> None:
 
     losses = consistency(student, aux, teacher)
 
+    entropy = _entropy_of_difference(student, teacher)
+    assert entropy.flatten().tolist() == pytest.approx([0.664386, 1.485475], abs=1e-6)
     assert shape_attention(student, teacher).flatten().tolist() == pytest.approx([0, 1], abs=1e-5)
     assert losses["inter"].item() == pytest.approx(0.053191, abs=1e-5)
     assert losses["intra"].item() == pytest.approx(0.006667, abs=1e-5)

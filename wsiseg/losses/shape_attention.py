@@ -196,11 +196,16 @@ def shape_attention(student: Tensor, teacher: Tensor) -> Tensor:
     Tensor
         float (B, 1, …), with a gradient.
     """
-    difference = (student - teacher).abs()
-    entropy = -(difference * torch.log2(difference + _LOG_FLOOR)).sum(dim=1, keepdim=True)
+    entropy = _entropy_of_difference(student, teacher)
     places = tuple(range(1, entropy.ndim))
     least, most = entropy.amin(dim=places, keepdim=True), entropy.amax(dim=places, keepdim=True)
     return (entropy - least) / (most - least + _RANGE_FLOOR)
+
+
+def _entropy_of_difference(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the entropy of absolute differences, in bits, (B, 1, …)."""
+    difference = (student - teacher).abs()
+    return -(difference * torch.log2(difference + _LOG_FLOOR)).sum(dim=1, keepdim=True)
 
 
 def _target(student: Tensor, teacher: Tensor, terms: _Terms) -> Tensor:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
 from wsiseg.losses.instance_variance import instance_variance
 from wsiseg.losses.shape_attention import consistency, segmentation
 from wsiseg.methods.cards import begin, make_card
-from wsiseg.methods.pgfanet_options import PgfanetOptions
+from wsiseg.methods.pgfanet_options import PRESET_MPP, PgfanetOptions
 from wsiseg.methods.predictor import build_network, normalised
 from wsiseg.methods.single import SingleStageMethod
 from wsiseg.methods.teachers import TaughtLearner, require_labels, told_of
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
     from wsiseg.checkpoint import ModelCard
     from wsiseg.methods.base import Batch, Clock, TrainingFacts
+
+
+logger = logging.getLogger(__name__)
+
+# Part by which the resolution may differ from that of a preset before it is spoken of.
+_OTHER_SCALE: Final = 0.2
 
 
 class PgfanetLearner(TaughtLearner):
@@ -119,6 +126,13 @@ class PgfanetStage:
         """Return an untrained learner; see `Stage`."""
         options = self.options.with_preset(crop_px=facts.crop_px, kind=facts.kind)
         card = make_card(options, facts, objects="ternary")
+        meant = PRESET_MPP[options.preset]
+        if card.head is not None and facts.mpp is not None and abs(facts.mpp / meant - 1) > _OTHER_SCALE:
+            logger.warning(
+                "the preset %s is meant for %g µm per pixel, and this is %g, but objects are cut and grown by as many "
+                "pixels; pass --mpp %g, --set options.preset=…, or --set options.head_options.…",
+                options.preset, meant, facts.mpp, meant,
+            )  # fmt: skip
         net = build_network(card)
         if not isinstance(net, PGFANet):
             raise TypeError(f"not a PG-FANet: {type(net).__name__}")

@@ -1,4 +1,50 @@
-"""What can be chosen in the semi-supervised training of PG-FANet."""
+"""What can be chosen in the semi-supervised training of PG-FANet, and where it is not the published one.
+
+The paper [1]_ was read in its abstract, its figures and accounts of others; of the rest the authors' code tells. Both
+agree unless the table says otherwise. What it calls mended can be had as it was only where an option is named.
+
+=====================  ======================================  =======================================================
+what                   published, or in the authors' code      here
+=====================  ======================================  =======================================================
+agreement              paper: shape attention; code: entropy   attention (``variant``)
+                       unless told otherwise
+last convolutions      code: two of four are ever used         all four (``net.rates``)
+layers without use     code: three                             none
+shape attention        0 / 0 where all pixels disagree alike   0
+noise on images        made for square crops only              for crops of any shape
+encoders               ImageNet                                random, or ``init``, a file; nothing is downloaded
+teacher, at first      built anew, with heads of its own       copy of the student
+teacher, statistics    own, overwritten by the average         the average alone: its momentum is 0
+teacher, normalising   by the batch                            the same (``teacher_mode``)
+first update           keeps a tenth of the teacher            the same
+weight of agreement,   by epochs of micro-batches              by updates
+learning rate
+updates                one more at the end of each epoch,      4050 and 8613: as many images in batches of one size,
+                       which is smaller                        however many have labels
+gradients              sum over batches, then shortened        the same (``fit.accumulation``)
+augmentation           turns by any angle, shear, crops, and   turns by quarters, mirrors, scale ± 20 %, stains, light,
+                       two of 19 pairs of changes of light     blur (``augmentation``); none makes black corners
+masks                  resized with colours in between         nearest pixel
+masks of images        read, and not used                      never read
+without labels
+drawing labels         images                                  patients, else slides or images (``labelled_by``)
+validation             last tenth of the images by name        a fifth, drawn (``val_fraction``)
+model that is kept     by accuracy of pixels, with boundaries  AJI; the teacher is measured, too
+                       counted as wrong; teacher not measured
+resuming               weights alone                           all: the same losses as without a break
+glands, cut            not known                               3 pixels and the ring, which fits their growth by 4
+growth of insides      over insides of others                  not over them; objects are connected, without holes
+insides at the border  not known                               go on where the image ends
+tiles                  as crops, half of one apart, so that    the same, mirrored and blended; for nuclei ``tile_px``
+                       all is seen four times; padded by 0     256 with ``halo_px`` 32 sees all 1.8 times only
+symmetries             mean over 8                             ``predict --tta d4``; none by default: 8 times the work
+=====================  ======================================  =======================================================
+
+References
+----------
+.. [1] Jin et al., "Inter- and intra-uncertainty based feature aggregation model for semi-supervised
+   histopathology image segmentation", Expert Systems with Applications 238, 2024. Code: BioMedIA-repo/PG-FANet.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +59,8 @@ from wsiseg.nets.pgfanet import PGFANET
 
 PresetName = Literal["nuclei", "glands"]
 
+# Micrometres per pixel that the numbers are meant for.
+PRESET_MPP: Final[dict[PresetName, float]] = {"nuclei": 0.25, "glands": 0.5}
 # Of both presets; gradients of several batches are added up, as the length they are shortened to suits their sum.
 _FIT: Final[dict[str, Any]] = {
     "optimiser": "adam",

@@ -62,6 +62,14 @@ def test_features_have_the_published_shapes(
 ) -> None:
     net = described(PGFANetSpec(), 3)
     x = torch.empty(2, 3, *size, device="meta")
+    seen: dict[str, torch.Size] = {}
+
+    def note(name: str, given: tuple[Tensor, ...]) -> None:
+        seen[name] = given[0].shape
+
+    net.enhance.register_forward_pre_hook(lambda _, given: note("guided", given))
+    net.encoder2.layer1.register_forward_pre_hook(lambda _, given: note("g", given))
+    net.out.register_forward_pre_hook(lambda _, given: note("z", given))
 
     early = net.encoder.stem(x)
     features = net.encoder.staged(shrunk(early))
@@ -76,6 +84,9 @@ def test_features_have_the_published_shapes(
             (256, *deep),
             (512, *deep),
         ]
+    assert pgfanet._foreground(net.head(features[-1]), early).shape == (2, 1, *stem)
+    # The stem and the mask, what they make for the second stage, and what the last layer sees.
+    assert seen == {"guided": (2, 65, *stem), "g": (2, 64, *first), "z": (2, 35, *first)}
     assert net.head(features[-1]).shape == (2, 3, *deep)
     assert out.shape == aux.shape == (2, 3, *size)
 
