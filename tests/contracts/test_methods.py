@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -253,6 +254,25 @@ def test_an_unlabelled_batch_is_used_or_refused(case: Case) -> None:
     except MethodError:
         return
     assert torch.isfinite(losses["loss"])
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if "ramp" in get_method(case.method).options.model_fields], ids=str
+)
+def test_a_short_ramp_is_over_before_the_training(case: Case) -> None:
+    weights = {}
+    for ramp in (1.0, 0.5):
+        learner = build(Case(case.method, case.kind, {**case.options, "ramp": ramp}))
+        whole = everything(case, learner)
+        mixed = Batch(images=whole.images, targets={name: value[:2] for name, value in whole.targets.items()})
+        weights[ramp] = [
+            learner.training_step(mixed, Clock(step=step, steps=20))["weight"].item() for step in (0, 4, 10, 20)
+        ]
+
+    assert weights[1.0] == sorted(set(weights[1.0]))
+    # Its half is the whole of the usual one twice as late, and after it the weight stays.
+    assert weights[0.5][1] == pytest.approx(weights[1.0][3] * math.exp(-5 * (1 - 8 / 20) ** 2))
+    assert weights[0.5][2] == weights[0.5][3] == weights[1.0][3]
 
 
 @pytest.mark.slow

@@ -36,7 +36,9 @@ class MeanTeacherOptions(NetOptions):
     ema
         Longest memory of the teacher: the part of its weights that stays at each update.
     consistency
-        Weight of the agreement with the teacher at the end of its ramp, which lasts for the whole training.
+        Weight of the agreement with the teacher at the end of its ramp.
+    ramp
+        Part of the training that the ramp lasts; usually all of it, and where that is short less.
     noise_std, noise_clip
         Noise on the images that the teacher sees, normalised ones: its standard deviation, and the most of it.
     """
@@ -44,6 +46,7 @@ class MeanTeacherOptions(NetOptions):
     dice_weight: float = Field(default=1.0, ge=0)
     ema: float = Field(default=0.99, ge=0, lt=1)
     consistency: float = Field(default=0.1, ge=0)
+    ramp: float = Field(default=1.0, gt=0, le=1)
     noise_std: float = Field(default=0.1, ge=0)
     noise_clip: float = Field(default=0.2, ge=0)
 
@@ -92,7 +95,7 @@ class MeanTeacherLearner(TaughtLearner):
         losses = self._loss([maps[: batch.labelled] for maps in outputs], batch.targets)
         prob = outputs[0].softmax(dim=1)
         consistency = (prob - taught).square().mean()
-        weight = self._options.consistency * gaussian(clock.progress)
+        weight = self._options.consistency * gaussian(clock.progress / self._options.ramp)
         return {
             **losses,
             "loss": losses["loss"] + weight * consistency,

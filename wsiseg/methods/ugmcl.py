@@ -170,7 +170,7 @@ class UgmclLearner(TaughtLearner):
         """Return the disagreement within and across tasks, before its ramp, and what is told of it."""
         options = self._options
         lowest, highest = options.certainty
-        share = lowest + (highest - lowest) * gaussian(clock.progress)
+        share = lowest + (highest - lowest) * gaussian(clock.progress / options.ramp)
         mask = (taught.doubt < mutual.certainty_limit(prob.shape[1], share)).float()
         intra = options.itc.beta * mutual.intra_task(prob, taught.prob, mask, channels=options.itc.channels)
         if options.itc.beta < 1:
@@ -188,8 +188,8 @@ class UgmclLearner(TaughtLearner):
         }
 
     def _ramp(self, clock: Clock) -> float:
-        steps = self._options.ramp_steps
-        return gaussian(clock.progress if steps is None else math.floor(clock.progress * steps) / steps)
+        steps, passed = self._options.ramp_steps, clock.progress / self._options.ramp
+        return gaussian(passed if steps is None else math.floor(passed * steps) / steps)
 
     def _noisy(self, images: Tensor) -> Tensor:
         return with_noise(images, std=self._options.noise_std, clip=self._options.noise_clip)

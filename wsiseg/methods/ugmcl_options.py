@@ -110,7 +110,10 @@ class UgmclOptions(NetOptions):
     sdf, itc, ctc
         Level sets, and the consistency within and across tasks.
     consistency
-        Weight of both at the end of its ramp, which lasts for the whole training. 0 spares the teacher's passes.
+        Weight of both at the end of its ramp. 0 spares the teacher's passes.
+    ramp
+        Part of the training that the ramp lasts, and that of the certainty; all of it as published, less where the
+        training is short.
     ramp_steps
         The ramp rises in so many steps; evenly where None.
     consistency_on
@@ -136,6 +139,7 @@ class UgmclOptions(NetOptions):
     itc: IntraTaskSettings = IntraTaskSettings()
     ctc: CrossTaskSettings = CrossTaskSettings()
     consistency: float = Field(default=0.1, ge=0)
+    ramp: float = Field(default=1.0, gt=0, le=1)
     ramp_steps: int | None = Field(default=None, gt=0)
     consistency_on: Literal["all", "unlabelled"] = "all"
     ema: float = Field(default=0.99, ge=0, lt=1)

@@ -138,7 +138,7 @@ def training_of(config: BudgetConfig, name: str, *, of_volumes: bool) -> TrainCo
             mend="Set it for the methods that do, as each.METHOD.unlabelled_batch_size",
         )
     defaults = TrainConfig().model_dump()
-    usual = set(method.training(options)) - (_OF_VOLUMES if of_volumes else set())
+    usual = set(method.training(options, of_volumes=of_volumes)) - (_OF_VOLUMES if of_volumes else set())
     same = merged({key: defaults[key] for key in usual}, {**given, "method": chosen})
     return load(TrainConfig, options={"name": name, **same})
 
