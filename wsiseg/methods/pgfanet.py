@@ -74,7 +74,7 @@ class PgfanetLearner(TaughtLearner):
             agreement = self._agreed(images[batch.labelled :])
         losses = self._labelled(images[: batch.labelled], batch.targets)
         if agreement:
-            weight = self._options.consistency * gaussian(clock.progress)
+            weight = self._options.consistency * gaussian(clock.progress / self._options.ramp)
             losses["loss"] = losses["loss"] + weight * agreement.pop("loss")
             losses |= agreement | {"weight": losses["loss"].new_tensor(weight)}
         return losses

@@ -109,8 +109,9 @@ class PgfanetOptions(NetOptions):
     variance_weight
         Of the variance of probabilities within objects, for the head ``ternary``.
     consistency
-        Weight of the agreement with the teacher at the end of its ramp, which lasts for the whole training; 0 learns
-        from labels alone.
+        Weight of the agreement with the teacher at the end of its ramp; 0 learns from labels alone.
+    ramp
+        Part of the training that the ramp lasts; all of it as published, less where the training is short.
     noise_std
         Standard deviation of the noise on normalised images; a coin decides whether student or teacher sees it.
     ema
@@ -131,6 +132,7 @@ class PgfanetOptions(NetOptions):
     aux_weight: float = Field(default=1.0, ge=0)
     variance_weight: float = Field(default=1.0, ge=0)
     consistency: float = Field(default=0.1, ge=0)
+    ramp: float = Field(default=1.0, gt=0, le=1)
     noise_std: float = Field(default=0.5, ge=0)
     ema: float = Field(default=0.99, ge=0, lt=1)
     teacher_mode: Literal["train", "eval"] = "train"
