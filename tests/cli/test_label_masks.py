@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from tests.slide_makers import Layout, write_slide
 from wsiseg.cli import app
 from wsiseg.geometry import Region, Size
 from wsiseg.labels import IGNORE
+from wsiseg.lock import locked
 from wsiseg.rasters import write_labels
 from wsiseg.stores.patch_store import PatchStore
 from wsiseg.training.sources import Source
@@ -227,6 +229,8 @@ def test_label_images_are_taken_by_the_names_of_patches_and_images(
     write_labels(tmp_path / "whole.png", canvas)
     for name, part in (("a-100-0", canvas[:50, 50:100]), ("a-200-100", canvas[50:, 100:]), ("b-0-0", canvas[:50, :50])):
         write_labels(tmp_path / "patches" / f"{name}.png", part)
+    # Not a drawing.
+    (tmp_path / "patches" / "selection.json").write_text("{}")
     one, two = np.arange(48).reshape(6, 8), np.full((6, 8), IGNORE)
     write_labels(tmp_path / "images" / "one.png", one % 3)
     write_labels(tmp_path / "images" / "two.tif", two)
@@ -339,3 +343,25 @@ def test_images_of_one_name_are_told(
 
     assert result.code == 5
     assert "one.png: two images of the store have this name" in result.err
+
+
+def test_one_writer_at_a_time_and_what_fails_leaves_nothing(
+    tmp_path: Path, store: Path, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = write_features(tmp_path / "a.geojson", feature((0, 0, 80, 80), "nucleus"))
+    asked = ("label", store, "--from", drawn, "--as", "instances")
+    with locked(tmp_path / ".a.zarr.lock"):
+        busy = run(*asked)
+
+    def full(_: object, __: int, ___: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wsiseg.stores.shards.ShardedArray.write_shard", full)
+        failed = run(*asked)
+
+    assert busy.code == 75
+    assert failed.code == 5
+    assert "a.zarr: cannot be written: No space left on device" in failed.err
+    assert [path.name for path in (store / "labels").iterdir()] == ["zarr.json"]
+    assert run(*asked).code == 0

@@ -101,7 +101,7 @@ def label_masks(
                 write_layer(store, config.layer, info, _matched(steps, tally, drawn, source), overwrite=overwrite)
             except OSError as error:
                 raise StoreError(f"cannot be written: {error.strerror}", where=store.path) from error
-    return mask_report(store, config.layer, info, tally, drawn, was_done=was_done)
+    return mask_report(store, info, tally, drawn, was_done=was_done)
 
 
 def _drawings(store: PatchStore, places: Mapping[int, Place], config: LabelConfig) -> dict[Path, Drawing]:

@@ -53,8 +53,8 @@ class MaskReport:
 
     Parameters
     ----------
-    store, layer
-        The store and its layer.
+    store
+        The store.
     patches, labelled
         Numbers of all patches and of those with a label.
     shares
@@ -69,14 +69,13 @@ class MaskReport:
         Objects in the files that were left out.
     ignored
         Share of the pixels of labelled patches of which nothing is known.
-    has_background
-        Whether any pixel is known to be none of what was drawn.
+    lacks_background
+        Whether nothing tells which pixels are none of what was drawn.
     was_done
         Whether the store had these labels already.
     """
 
     store: Path
-    layer: str
     patches: int
     labelled: int
     shares: dict[str, float]
@@ -85,7 +84,7 @@ class MaskReport:
     covered: int
     skipped: int
     ignored: float
-    has_background: bool
+    lacks_background: bool
     was_done: bool
 
     def __str__(self) -> str:
@@ -102,20 +101,20 @@ class MaskReport:
             notes.append(f"{self.skipped:,} objects left out, without area or of no class")
         if self.objects == 0:
             notes.append("no object was drawn in any of them")
-        if not self.has_background:
+        if self.lacks_background:
             notes.append("nothing is background, for want of boxes of the class Region* or --undrawn background")
         return "; ".join(notes) + (", already done" if self.was_done else "")
 
 
 def mask_report(
-    store: PatchStore, layer: str, info: LayerInfo, tally: Tally, drawn: Sequence[DrawnSheet], *, was_done: bool
+    store: PatchStore, info: LayerInfo, tally: Tally, drawn: Sequence[DrawnSheet], *, was_done: bool
 ) -> MaskReport:
     """Return what was labelled, and what was drawn and did not become a label.
 
     Parameters
     ----------
-    store, layer, info
-        The store, its layer, and what that holds.
+    store, info
+        The store, and what its layer holds.
     tally
         The labels of its patches.
     drawn
@@ -131,7 +130,6 @@ def mask_report(
     labels = info.labels.labels if is_classes else ()
     return MaskReport(
         store=store.path,
-        layer=layer,
         patches=len(store),
         labelled=tally.labelled,
         shares={label.name: int(tally.pixels[label.index]) / max(total - ignored, 1) for label in labels},
@@ -140,6 +138,6 @@ def mask_report(
         covered=sum(len(sheet.covered) for sheet in drawn),
         skipped=sum(sheet.drawing.skipped for sheet in drawn) + unclassed,
         ignored=ignored / max(total, 1),
-        has_background=bool(tally.pixels[0]) or (is_classes and info.labels.no_class != 0),
+        lacks_background=bool(drawn) and not tally.pixels[0] and (not is_classes or info.labels.no_class == 0),
         was_done=was_done,
     )

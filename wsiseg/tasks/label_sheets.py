@@ -15,7 +15,7 @@ from wsiseg.rasters import READABLE
 from wsiseg.stores.patches import patch_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -173,11 +173,12 @@ def find_places(source: Path, store: PatchStore) -> dict[int, Place]:
         return {
             index: Place(path=source, size=sizes[parents[index]], window=window) for index, window in enumerate(windows)
         }
-    files, names = _files(source), patch_names(store)
+    stems = [parent.rpartition("/")[2] for parent in parents]
+    files, names = _files(source, set(stems)), patch_names(store)
     places: dict[int, Place] = {}
     owners: dict[Path, str] = {}
-    for index, (name, parent, window) in enumerate(zip(names, parents, windows, strict=True)):
-        path = files.get(parent.rpartition("/")[2])
+    for index, (name, stem, parent, window) in enumerate(zip(names, stems, parents, windows, strict=True)):
+        path = files.get(stem)
         place = None if path is None else Place(path=path, size=sizes[parent], window=window)
         owner = parent
         if place is None and (path := files.get(name)) is not None and not is_geojson(path):
@@ -215,15 +216,23 @@ def _sizes(store: PatchStore) -> Mapping[str, Size]:
     }
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """Return the files in a folder by their names without ending: GeoJSON if there is any, else label images."""
-    found = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    chosen = [path for path in found if is_geojson(path)]
-    chosen = chosen or [path for path in found if path.suffix.lower() in READABLE]
+def _files(folder: Path, images: Collection[str]) -> dict[str, Path]:
+    """Return the files in a folder by their names without ending: GeoJSON if there is any, else label images.
+
+    What ends in .json may be anything, and is GeoJSON only if it has the name of one of the `images`.
+    """
+    drawings: list[tuple[str, Path]] = []
+    masks: list[tuple[str, Path]] = []
+    for path in sorted(folder.iterdir()):
+        stem = path.name.removesuffix(".gz").rpartition(".")[0]
+        if path.name.startswith("."):
+            continue
+        if is_geojson(path) and (".geojson" in path.name.lower() or stem in images):
+            drawings.append((stem, path))
+        elif path.suffix.lower() in READABLE:
+            masks.append((stem, path))
     files: dict[str, Path] = {}
-    for path in chosen:
-        ending = next(one for one in (*reversed(_GEOJSON), *READABLE) if path.name.lower().endswith(one))
-        stem = path.name[: -len(ending)]
+    for stem, path in drawings or masks:
         if stem in files:
             raise DataError(f"the same name as {files[stem].name}", where=path, mend="Rename one of them")
         files[stem] = path
