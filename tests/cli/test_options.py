@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typer.main
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from wsiseg.cli import app
 
@@ -17,6 +17,9 @@ OPTIONS = {
         --patch-size --set --split --white -o source""",
     "label": """--as --classes --config --from --layer --overwrite --qupath-origin --set --undrawn --white
         store""",
+    "synth fit": """--config --device --layer --output --overwrite --patch --preset --seed --selection --set
+        --time-limit -o store""",
+    "synth sample": "--config --count --device --noise --output --overwrite --seed --set --time-limit -n -o gans",
     "train": """--accumulate --amp --arch --backbone --batch-size --config --crop-px --device --ema --encoder --epochs
         --head --init --labelled --layer --lr --method --mpp --num-workers --output --overwrite --seed --set --stages
         --steps --time-limit --val-fraction -o stores""",
@@ -41,10 +44,21 @@ def group() -> TyperGroup:
     return command
 
 
+def commands() -> dict[str, TyperCommand]:
+    """Return the commands by name, those of groups by both names."""
+    found: dict[str, TyperCommand] = {}
+    for name, command in group().commands.items():
+        inner = command.commands if isinstance(command, TyperGroup) else {"": command}
+        for own, one in inner.items():
+            assert isinstance(one, TyperCommand)
+            found[f"{name} {own}".strip()] = one
+    return found
+
+
 def test_the_options_are_these() -> None:
     found = {
         name: " ".join(sorted(option for parameter in command.params for option in parameter.opts))
-        for name, command in group().commands.items()
+        for name, command in commands().items()
     }
 
     assert found == {name: " ".join(options.split()) for name, options in OPTIONS.items()}
@@ -59,7 +73,7 @@ def test_the_options_before_the_command_are_these() -> None:
 def test_every_option_has_a_help_text() -> None:
     silent = [
         f"{name} {parameter.name}"
-        for name, command in group().commands.items()
+        for name, command in commands().items()
         for parameter in command.params
         if parameter.name != "help" and not getattr(parameter, "help", None)
     ]

@@ -29,8 +29,10 @@ LINES = sorted(
 @pytest.mark.parametrize("line", LINES)
 def test_commands_and_their_options_exist(line: str) -> None:
     _, name, *words = line.split()
-    command = typer.main.get_command(app)
-    options = {option for parameter in command.commands[name].params for option in parameter.opts}  # type: ignore[attr-defined] # a group
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined] # a group
+    if hasattr(command, "commands"):
+        command = command.commands[words[0]]
+    options = {option for parameter in command.params for option in parameter.opts}
 
     assert {word for word in words if word.startswith("-")} <= options
 

@@ -13,13 +13,14 @@ from wsiseg import __version__
 from wsiseg.cli import console
 from wsiseg.errors import StoreError, WsisegError
 
-# One module wsiseg/cli/<name>.py for each, with a function of the same name.
+# One module wsiseg/cli/<name>.py for each, with a function of the same name, or a group of them.
 COMMANDS: tuple[str, ...] = (
     "info",
     "doctor",
     "tile",
     "ingest",
     "label",
+    "synth",
     "train",
     "budget",
     "pseudo-label",
@@ -67,7 +68,11 @@ def _main(
 
 for _name in COMMANDS:
     _module = importlib.import_module(f"wsiseg.cli.{_name.replace('-', '_')}")
-    app.command(_name)(getattr(_module, _name.replace("-", "_")))
+    _command = getattr(_module, _name.replace("-", "_"))
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command, name=_name)
+    else:
+        app.command(_name)(_command)
 
 
 def main() -> None:

@@ -1,0 +1,215 @@
+"""`wsiseg synth fit` trains GANs of patches, and `wsiseg synth sample` makes pairs that only training uses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from tests.nuclei_makers import ellipses
+from tests.synthesis_makers import stained
+from wsiseg.cli import app
+from wsiseg.stores.patch_store import PatchStore
+from wsiseg.stores.zarr_files import write_array
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.conftest import MakePatchStore
+
+TINY = [
+    part
+    for setting in ("smallest_px=16", "largest_px=32", "widths=[4,4]", "steps=3", "critic_steps=1", "masks=3")
+    for part in ("--set", setting)
+]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run of the command gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Return a function that runs the command in this process."""
+
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["wsiseg", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            app.main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Result(int(exit_info.value.code or 0), captured.out, " ".join(captured.err.split()))
+
+    return call
+
+
+@pytest.fixture
+def store(tmp_path: Path, make_patch_store: MakePatchStore) -> Path:
+    """Return a store of four patches with nuclei: two of slide s, and one each of a and b."""
+    labels = np.stack([ellipses(9, 40, seed=seed, radii=(3.2, 4.5)) for seed in range(4)])
+    images = np.stack([stained(one, seed=at) for at, one in enumerate(labels)])
+    path = tmp_path / "real.zarr"
+    made = make_patch_store(
+        path,
+        images,
+        labels,
+        layer="labels",
+        kind="instances",
+        names=("background", "nucleus"),
+        parents=["s", "s", "a", "b"],
+    )
+    positions = made.positions.copy()
+    positions[1] = (40, 0)
+    write_array(path / "positions", positions)
+    return path
+
+
+def test_from_patches_to_pairs_to_train_on(tmp_path: Path, run: Callable[..., Result], store: Path) -> None:
+    fitted = run("synth", "fit", store, "--patch", "a", "--patch", "s-40-0", "-o", tmp_path / "gan", *TINY)
+
+    assert fitted.code == 0, fitted.err
+    assert "2 GANs" in fitted.out
+    figures = json.loads((tmp_path / "gan" / "quality.json").read_text())
+    assert set(figures) == {"a", "s-40-0"}
+    assert {"colour_error_nuclei", "adherence", "diversity", "copies", "ssim"} <= set(figures["a"])
+    page = (tmp_path / "gan" / "quality.html").read_text()
+    assert page.count("data:image/png") == 20
+    for name in figures:
+        assert {path.name for path in (tmp_path / "gan" / name).iterdir()} >= {
+            "gan.json",
+            "pairs.png",
+            "sheets",
+            "log.csv",
+        }
+
+    sampled = run("synth", "sample", tmp_path / "gan", "-n", 3, "-o", tmp_path / "made.zarr")
+
+    assert sampled.code == 0, sampled.err
+    assert "6 synthetic patches" in sampled.out
+    made = PatchStore.open(tmp_path / "made.zarr")
+    real = PatchStore.open(store)
+    assert made.meta.origin == "synthetic"
+    assert set(made.splits) == {"synthetic"}
+    assert made.layers == real.layers
+    assert made.mpp == real.mpp
+    assert made.parents.tolist() == ["a"] * 3 + ["s"] * 3
+    labels = made.read_labels("labels", range(6))
+    assert all(labels[at].max() > 0 for at in range(6))
+    assert made.read_images(range(6)).shape == (6, 32, 32, 3)
+    assert len({image.tobytes() for image in made.read_images(range(6))}) == 6
+
+    trained = run(
+        "train", "--method", "supervised", store, tmp_path / "made.zarr", "-o", tmp_path / "run",
+        "--steps", 2, "--batch-size", 2, "--crop-px", 32, "--device", "cpu", "--set", "options.arch=unet-gn",
+    )  # fmt: skip
+
+    assert trained.code == 0, trained.err
+
+
+def test_samples_depend_on_seed_and_number_alone(tmp_path: Path, run: Callable[..., Result], store: Path) -> None:
+    run("synth", "fit", store, "--patch", "a", "-o", tmp_path / "gan", *TINY)
+    stores = []
+    for name, count, seed in (("one", 2, 0), ("two", 4, 0), ("three", 2, 5)):
+        assert run("synth", "sample", tmp_path / "gan", "-n", count, "--seed", seed, "-o", tmp_path / name).code == 0
+        stores.append(PatchStore.open(tmp_path / name))
+
+    one, two, three = (store.read_images([0, 1]) for store in stores)
+    np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(one, three)
+    assert stores[0].fingerprint != stores[2].fingerprint
+
+
+def test_a_selection_names_patches_by_their_places(tmp_path: Path, run: Callable[..., Result], store: Path) -> None:
+    table = tmp_path / "selection.csv"
+    table.write_text("patch,slide,x,y,cluster,rank\nwhatever,s,40,0,0,1\nb,b,0,0,1,1\na,a,0,0,1,2\n")
+
+    result = run("synth", "fit", store, "--selection", table, "-o", tmp_path / "gan", *TINY)
+
+    assert result.code == 0, result.err
+    assert set(json.loads((tmp_path / "gan" / "quality.json").read_text())) == {"s-40-0", "b"}
+
+
+def test_a_second_run_does_nothing_and_other_settings_are_refused(
+    tmp_path: Path, run: Callable[..., Result], store: Path
+) -> None:
+    command = ["synth", "fit", store, "--patch", "a", "-o", tmp_path / "gan", *TINY]
+    run(*command)
+    file = tmp_path / "gan" / "a" / "scale-1.safetensors"
+    before = file.stat().st_mtime_ns
+
+    again = run(*command)
+    other = run(*command, "--seed", 3)
+    anew = run(*command, "--seed", 3, "--overwrite")
+
+    assert (again.code, other.code, anew.code) == (0, 5, 0)
+    assert "--overwrite" in other.err
+    assert file.stat().st_mtime_ns > before
+
+
+def test_a_time_limit_ends_it_with_its_state_saved(tmp_path: Path, run: Callable[..., Result], store: Path) -> None:
+    command = ["synth", "fit", store, "--patch", "a", "-o", tmp_path / "gan", *TINY]
+
+    stopped = run(*command, "--time-limit", 0)
+    finished = run(*command)
+
+    assert (stopped.code, finished.code) == (75, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code_and_words"),
+    [
+        ([], (2, "--patch")),
+        (["--patch", "a", "--selection", "x.csv"], (2, "--patch")),
+        (["--selection", "missing.csv"], (5, "cannot be read")),
+        (["--patch", "s"], (5, "s-0-0")),
+        (["--patch", "a", "--layer", "none"], (5, "none")),
+        (["--patch", "a", "--set", "smallest_px=500"], (2, "smallest_px")),
+        (["--patch", "a", "--preset", "huge"], (2, "huge")),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    tmp_path: Path, run: Callable[..., Result], store: Path, arguments: list[str], code_and_words: tuple[int, str]
+) -> None:
+    result = run("synth", "fit", store, "-o", tmp_path / "gan", *arguments)
+
+    code, words = code_and_words
+    assert result.code == code
+    assert words in result.err
+
+
+def test_patches_must_be_real_annotated_and_known_to_their_border(
+    tmp_path: Path, run: Callable[..., Result], make_patch_store: MakePatchStore
+) -> None:
+    labels = np.stack([ellipses(9, 40, seed=seed, radii=(3.2, 4.5)) for seed in range(2)])
+    images = np.stack([stained(one) for one in labels])
+    labels[0, :10] = -1
+    unsure = make_patch_store(tmp_path / "u.zarr", images, labels, kind="instances", names=("background", "nucleus"))
+    made = make_patch_store(
+        tmp_path / "m.zarr", images, labels, kind="instances", names=("background", "nucleus"), origin="synthetic"
+    )
+    classes = make_patch_store(tmp_path / "c.zarr", images, np.maximum(labels, 0).clip(0, 1))
+
+    for path, told in ((unsure.path, "unknown"), (made.path, "synthetic"), (classes.path, "classes")):
+        result = run("synth", "fit", path, "--patch", "image0", "-o", tmp_path / "gan", *TINY)
+        assert result.code == 5
+        assert told in result.err
+
+
+def test_stores_and_gans_that_are_not_there_are_told(tmp_path: Path, run: Callable[..., Result], store: Path) -> None:
+    nothing = run("synth", "sample", tmp_path, "-o", tmp_path / "made.zarr")
+    there = run("synth", "sample", tmp_path, "-o", store)
+
+    assert (nothing.code, there.code) == (5, 5)
+    assert "no GAN" in nothing.err
+    assert "--overwrite" in there.err
+    assert not (tmp_path / "made.zarr").exists()

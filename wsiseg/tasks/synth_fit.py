@@ -1,0 +1,150 @@
+"""The job behind ``wsiseg synth fit``: a GAN for each of some annotated patches."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from wsiseg.config import save
+from wsiseg.errors import DataError
+from wsiseg.lock import locked
+from wsiseg.nets.devices import choose_device
+from wsiseg.progress import SILENT
+from wsiseg.stopping import Stop
+from wsiseg.synthesis.gan_files import GanCard, begin, read_gan
+from wsiseg.synthesis.gan_fit import fit
+from wsiseg.synthesis.layouts import layouts
+from wsiseg.tasks.synth_patches import chosen_patches, densities_of
+from wsiseg.tasks.synth_report import PAGE, write_quality
+from wsiseg.tasks.train_data import common_layer
+from wsiseg.tiling.reading import open_patches
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from wsiseg.progress import Progress
+    from wsiseg.synthesis.settings import GanSettings
+
+CONFIG: Final = "config.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthFitJob:
+    """What to do.
+
+    Parameters
+    ----------
+    store
+        Patch store, or a folder of them, with instances.
+    output
+        Gets a folder for the GAN of each patch.
+    patches
+        Names of patches.
+    selection
+        Table of wsiseg select, whose first choices are taken, in the place of names.
+    layer
+        Layer of instances; may be left out where there is only one.
+    settings
+        How GANs are trained.
+    device
+        ``auto``, ``cpu``, ``cuda:N`` or ``mps``.
+    overwrite
+        Train from the start.
+    """
+
+    store: Path
+    output: Path
+    patches: tuple[str, ...] = ()
+    selection: Path | None = None
+    layer: str | None = None
+    settings: GanSettings
+    device: str = "auto"
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthFitReport:
+    """What was trained.
+
+    Parameters
+    ----------
+    output
+        Folder of the GANs.
+    patches
+        Names of the patches.
+    page
+        What says how good they are.
+    """
+
+    output: Path
+    patches: tuple[str, ...]
+    page: Path
+
+    def __str__(self) -> str:
+        count = len(self.patches)
+        return f"{count} GAN{'s' * (count > 1)} in {self.output}: {', '.join(self.patches)}\nquality: {self.page}"
+
+
+def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None = None) -> SynthFitReport:
+    """Train a GAN for each patch, and write how good they are; goes on where an earlier run stopped.
+
+    Raises
+    ------
+    ConfigError, DataError
+        If a patch is not there or cannot be learnt from, or the folder holds GANs of something else.
+    StoreError
+        If the store cannot be read.
+    BusyError
+        If another process trains the GAN of the same patch.
+    StoppedError
+        If `stop` was requested; what is done is saved.
+    """
+    stop = stop or Stop()
+    device = choose_device(job.device)
+    store = open_patches([job.store])
+    layer, info = common_layer([store], job.layer)
+    if info.kind != "instances":
+        raise DataError(
+            f"the layer {layer!r} holds classes, and nuclei are to be told apart",
+            where=job.store,
+            mend="Pass --layer with a layer of instances, or label with --as instances",
+        )
+    chosen = chosen_patches(store, layer, job.patches, job.selection, side_px=job.settings.largest_px)
+    densities = densities_of(chosen, job.settings.layout)
+    job.output.mkdir(parents=True, exist_ok=True)
+    save(job.settings, job.output / CONFIG)
+    for one, density in zip(chosen, densities, strict=True):
+        card = GanCard(
+            patch=one.name,
+            parent=str(store.parents[one.index]),
+            group=str(store.groups[one.index]),
+            position=(int(store.positions[one.index, 0]), int(store.positions[one.index, 1])),
+            offset_px=one.offset_px,
+            mpp=store.mpp,
+            layer=layer,
+            labels=info.labels,
+            density=density,
+            source=one.example.fingerprint,
+            settings=job.settings,
+        )
+        folder = job.output / one.name
+        with locked(job.output / f".{one.name}.lock"):
+            if job.overwrite:
+                shutil.rmtree(folder, ignore_errors=True)
+            begin(folder, card, one.example)
+            masks = layouts(
+                one.bank,
+                job.settings.layout,
+                density,
+                range(job.settings.masks),
+                patch=one.name,
+                seed=job.settings.seed,
+            )
+            fit(folder, one.example, np.stack(masks), job.settings, device=device, progress=progress, stop=stop)
+    gans = [read_gan(job.output / one.name, device) for one in chosen]
+    with locked(job.output / f".{PAGE}.lock"):
+        page = write_quality(job.output, gans, progress=progress)
+    return SynthFitReport(output=job.output, patches=tuple(one.name for one in chosen), page=page)

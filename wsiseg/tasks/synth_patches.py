@@ -1,0 +1,163 @@
+"""Which patches GANs learn from, and what of them."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from wsiseg.errors import ConfigError, DataError
+from wsiseg.stores.patch_meta import SYNTHETIC
+from wsiseg.stores.patches import patch_names
+from wsiseg.synthesis.gan_files import Example
+from wsiseg.synthesis.nucleus_bank import NucleusBank, bank_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from wsiseg.stores.patch_set import PatchSet
+    from wsiseg.synthesis.layouts import Density, LayoutSettings
+
+logger = logging.getLogger(__name__)
+
+# More than this of unknown pixels, and masks of the patch would say too often that nothing is where nuclei are.
+MOST_IGNORED: Final = 0.05
+_SHOWN: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Chosen:
+    """A patch to learn from.
+
+    Parameters
+    ----------
+    name, index
+        What it is called, and its place in the stores.
+    example
+        What is learnt from: the patch, or the square of it with most nuclei.
+    offset_px
+        x, y of that square in the patch.
+    bank
+        Its nuclei.
+    """
+
+    name: str
+    index: int
+    example: Example
+    offset_px: tuple[int, int]
+    bank: NucleusBank
+
+
+def chosen_patches(
+    store: PatchSet, layer: str, names: Sequence[str], selection: Path | None, *, side_px: int
+) -> list[Chosen]:
+    """Return the patches that were named, or those of a selection.
+
+    Parameters
+    ----------
+    store
+        All stores.
+    layer
+        A layer of instances.
+    names
+        Names of patches, as `patch_names` gives them.
+    selection
+        Table of wsiseg select, whose rows of rank 1 are taken.
+    side_px
+        Largest side of what is learnt from.
+
+    Raises
+    ------
+    ConfigError
+        If both are given, or neither.
+    DataError
+        If a patch is not there, is synthetic, or cannot be learnt from.
+    """
+    if bool(names) == (selection is not None):
+        raise ConfigError(
+            "either patches or a selection must be named", where="--patch", mend="Pass --patch ID, or --selection FILE"
+        )
+    known = patch_names(store)
+    indices = [_named(known, name) for name in names] if selection is None else _selected(store, known, selection)
+    labelled = store.is_labelled(layer)
+    chosen = []
+    for index in dict.fromkeys(indices):
+        if store.splits[index] == SYNTHETIC:
+            raise DataError("the patch is synthetic itself", where=known[index], mend="Choose a real one")
+        if not labelled[index]:
+            raise DataError(
+                f"the patch has no labels in the layer {layer!r}", where=known[index], mend="Label it with wsiseg label"
+            )
+        chosen.append(_chosen(store, layer, index, known[index], side_px))
+    return chosen
+
+
+def densities_of(chosen: Sequence[Chosen], settings: LayoutSettings) -> list[Density]:
+    """Return how densely new nuclei of each patch lie: by how much nuclei cover of it, compared with the others."""
+    if settings.density != "auto":
+        return [settings.density] * len(chosen)
+    median = float(np.median([one.bank.coverage for one in chosen]))
+    return ["dense" if one.bank.coverage > median else "normal" for one in chosen]
+
+
+def _named(known: Sequence[str], name: str) -> int:
+    places = [at for at, one in enumerate(known) if one == name]
+    if len(places) != 1:
+        what = f"{len(places)} patches are named {name!r}" if places else f"no patch is named {name!r}"
+        some = ", ".join(dict.fromkeys(known[:_SHOWN]))
+        raise DataError(what, where="--patch", mend=f"Name one as {some}" if not places else "Pass its store alone")
+    return places[0]
+
+
+def _selected(store: PatchSet, known: Sequence[str], selection: Path) -> list[int]:
+    """Return the first choices of a selection, found by slide and place, else by name."""
+    try:
+        with selection.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("rank", "1") == "1"]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError("the selection cannot be read", where=selection) from error
+    if not rows or "patch" not in rows[0]:
+        raise DataError("the selection names no patch", where=selection, mend="Pass the selection.csv of wsiseg select")
+    corners = store.positions.tolist()
+    places = {(str(parent), str(x), str(y)): at for at, (parent, (x, y)) in enumerate(zip(store.parents, corners, strict=True))}  # fmt: skip # noqa: E501
+    found = []
+    for row in rows:
+        place = places.get((row.get("slide", ""), row.get("x", ""), row.get("y", "")))
+        found.append(_named(known, row["patch"]) if place is None else place)
+    return found
+
+
+def _chosen(store: PatchSet, layer: str, index: int, name: str, side_px: int) -> Chosen:
+    width, height = store.extents[index].tolist()
+    image = store.read_images([index])[0, :height, :width]
+    labels = store.read_labels(layer, [index])[0, :height, :width].astype(np.int32)
+    ignored = float((labels < 0).mean())
+    if ignored > MOST_IGNORED:
+        raise DataError(
+            f"{ignored:.0%} of the patch are marked as unknown",
+            where=name,
+            mend="Annotate all nuclei of the patch, to its border",
+        )
+    labels = np.maximum(labels, 0)
+    side = min(side_px, width, height)
+    x, y = _busiest(labels > 0, side)
+    part = np.s_[y : y + side, x : x + side]
+    if (width, height) != (side, side):
+        logger.info("%s: of %d × %d px the square of %d px at %d, %d is learnt from", name, width, height, side, x, y)
+    example = Example(image=np.ascontiguousarray(image[part]), labels=np.ascontiguousarray(labels[part]))
+    return Chosen(name=name, index=index, example=example, offset_px=(x, y), bank=bank_of(example.labels, where=name))
+
+
+def _busiest(mask: NDArray[np.bool_], side: int) -> tuple[int, int]:
+    """Return x, y of the square that holds most of a mask; of equal ones that nearest to the corner."""
+    sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), dtype=np.int64)
+    sums[1:, 1:] = mask.cumsum(axis=0).cumsum(axis=1)
+    held = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    y, x = np.unravel_index(int(held.argmax()), held.shape)
+    return int(x), int(y)

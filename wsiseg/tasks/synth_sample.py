@@ -1,0 +1,204 @@
+"""The job behind ``wsiseg synth sample``: images and their labels, made by GANs, as a patch store."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+import numpy as np
+from pydantic import Field
+
+from wsiseg import __version__
+from wsiseg.config import Config
+from wsiseg.errors import DataError, StoreError
+from wsiseg.lock import locked
+from wsiseg.nets.devices import choose_device
+from wsiseg.progress import SILENT
+from wsiseg.stopping import Stop
+from wsiseg.stores.patch_meta import PatchMeta
+from wsiseg.stores.patch_writer import PatchTable, PatchWriter, new_folder
+from wsiseg.stores.patches import LayerInfo
+from wsiseg.stores.shard_writer import ShardWriter
+from wsiseg.synthesis.gan_files import CARD, read_gan
+from wsiseg.synthesis.layouts import layouts
+from wsiseg.synthesis.nucleus_bank import bank_of
+from wsiseg.synthesis.sampling import sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from wsiseg.progress import Progress
+    from wsiseg.synthesis.gan_files import Gan
+
+_BACKGROUND: Final = (255, 255, 255)
+
+
+class SampleSettings(Config):
+    """What is sampled.
+
+    Parameters
+    ----------
+    count
+        Pairs of image and labels from each GAN. (Published: 50.)
+    seed
+        Decides masks and noise; a pair depends on it, its number and its GAN alone.
+    noise
+        Scales that get noise; see `sample`.
+    """
+
+    count: int = Field(default=50, ge=1)
+    seed: int = Field(default=0, ge=0)
+    noise: Literal["ends", "all"] = "ends"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthSampleJob:
+    """What to do.
+
+    Parameters
+    ----------
+    gans
+        Folder of wsiseg synth fit.
+    output
+        Store to make.
+    settings
+        What is sampled.
+    device
+        ``auto``, ``cpu``, ``cuda:N`` or ``mps``.
+    overwrite
+        Replace a store that is there.
+    """
+
+    gans: Path
+    output: Path
+    settings: SampleSettings
+    device: str = "auto"
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthSampleReport:
+    """What was sampled.
+
+    Parameters
+    ----------
+    output
+        The store.
+    patches, nuclei
+        Numbers of images, and of nuclei on them.
+    gans
+        Number of GANs.
+    """
+
+    output: Path
+    patches: int
+    nuclei: int
+    gans: int
+
+    def __str__(self) -> str:
+        return f"{self.patches:,} synthetic patches with {self.nuclei:,} nuclei of {self.gans} GANs in {self.output}"
+
+
+def synth_sample(job: SynthSampleJob, progress: Progress = SILENT, stop: Stop | None = None) -> SynthSampleReport:
+    """Make a store of synthetic patches, which only training may use.
+
+    Its patches belong to the slides or images, and to the patients, of the patches that GANs learnt from, so that none
+    of them is trained on where these are held out.
+
+    Raises
+    ------
+    DataError
+        If there is no trained GAN, or GANs differ in layer, classes or resolution.
+    StoreError
+        If there is a store already.
+    StoppedError
+        If `stop` was requested; the store is not made.
+    """
+    stop, device = stop or Stop(), choose_device(job.device)
+    if job.output.exists() and not job.overwrite:
+        raise StoreError("the store is there already", where=job.output, mend="Choose another name, or --overwrite")
+    folders = sorted(card.parent for card in job.gans.glob(f"*/{CARD}"))
+    if not folders:
+        raise DataError("there is no GAN", where=job.gans, mend="Make one with wsiseg synth fit")
+    gans = [read_gan(folder, device) for folder in folders]
+    first = gans[0].card
+    for gan in gans:
+        if (gan.card.layer, gan.card.labels, gan.card.mpp) != (first.layer, first.labels, first.mpp):
+            raise DataError(
+                "the GANs learnt from other layers, classes or resolutions", where=job.gans, mend="Sample them apart"
+            )
+    nuclei = 0
+    with locked(job.output.with_name(f".{job.output.name}.lock")), new_folder(job.output) as folder:
+        side = max(gan.sides[-1] for gan in gans)
+        writer = PatchWriter(folder, _meta(job, gans), _table(gans, job.settings.count), (side, side))
+        info = LayerInfo(kind="instances", labels=first.labels)
+        known = writer.layer(first.layer, info)
+        images, labels = ShardWriter(writer.images), ShardWriter(known)
+        with progress.task("sample", total=len(gans) * job.settings.count, unit="patches") as advance:
+            for image, mask in _pairs(gans, job.settings):
+                if stop.is_requested:
+                    raise stop.error()
+                images.add([writer.codec.encode(_padded(image, side, _BACKGROUND[0]))])
+                labels.add([known.codec.encode(_padded(mask, side, info.fill))])
+                nuclei += int(mask.max())
+                advance()
+        images.close()
+        labels.close()
+    return SynthSampleReport(output=job.output, patches=len(gans) * job.settings.count, nuclei=nuclei, gans=len(gans))
+
+
+def _pairs(gans: Sequence[Gan], settings: SampleSettings) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32]]]:
+    """Yield images and their nuclei, GAN by GAN."""
+    for gan in gans:
+        bank = bank_of(gan.example.labels)
+        for index in range(settings.count):
+            (mask,) = layouts(
+                bank,
+                gan.card.settings.layout,
+                gan.card.density,
+                [index],
+                patch=gan.card.patch,
+                seed=settings.seed,
+            )
+            yield sample(gan, mask, seed=settings.seed, index=index, noise=settings.noise), mask
+
+
+def _padded(array: NDArray[np.generic], side: int, fill: int) -> NDArray[np.generic]:
+    missing = side - array.shape[0]
+    if not missing:
+        return array
+    return np.pad(array, [(0, missing), (0, missing), *[(0, 0)] * (array.ndim - 2)], constant_values=fill)
+
+
+def _table(gans: Sequence[Gan], count: int) -> PatchTable:
+    owner = np.repeat(np.arange(len(gans)), count)
+    positions = np.array([gan.card.position for gan in gans], dtype=np.int64)[owner]
+    sides = np.array([gan.sides[-1] for gan in gans], dtype=np.int32)[owner]
+    return PatchTable(
+        positions=positions,
+        windows=positions,
+        extents=np.stack((sides, sides), axis=1),
+        tissue=np.ones(len(owner), dtype=np.float32),
+        parent=owner.astype(np.int32),
+        split=np.zeros(len(owner), dtype=np.uint8),
+    )
+
+
+def _meta(job: SynthSampleJob, gans: Sequence[Gan]) -> PatchMeta:
+    made_from = {gan.card.patch: gan.fingerprint for gan in gans}
+    digest = hashlib.blake2b(repr((sorted(made_from.items()), job.settings)).encode(), digest_size=16)
+    return PatchMeta(
+        codec="zstd",
+        mpp=gans[0].card.mpp,
+        background=_BACKGROUND,
+        parents=tuple(gan.card.parent for gan in gans),
+        groups=tuple(gan.card.group for gan in gans),
+        fingerprint=digest.hexdigest(),
+        origin="synthetic",
+        config={**job.settings.model_dump(mode="json"), "gans": made_from},
+        provenance={"tool": "wsiseg synth sample", "version": __version__},
+    )
