@@ -28,8 +28,9 @@ from wsiseg.labels import Label, LabelMap
 from wsiseg.methods.base import TrainingFacts
 from wsiseg.methods.predictor import NetPredictor, load_predictor
 from wsiseg.methods.supervised import SupervisedOptions, SupervisedStage
-from wsiseg.training.fit import LAST, fit
+from wsiseg.training.fit import fit
 from wsiseg.training.settings import FitSettings
+from wsiseg.training.training_run import LAST
 from wsiseg.training.validation import dense_maps
 
 SEED = 0

@@ -33,8 +33,8 @@ from wsiseg.tasks.stage_options import OPTIONS
 from wsiseg.tasks.train import train
 from wsiseg.tasks.train_job import CONFIG, TrainConfig, TrainJob
 from wsiseg.tiling.reading import open_patches
-from wsiseg.training.fit import LAST
 from wsiseg.training.log import read_table
+from wsiseg.training.training_run import LAST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -133,7 +133,6 @@ def test_heavy_libraries_stay_at_home(member: str, path: str, tree: ast.Module) 
 LONG = {
     "checkpoint.py": 325,
     "inference/polygons.py": 370,
-    "training/fit.py": 350,
 }
 
 

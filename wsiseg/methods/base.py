@@ -226,10 +226,8 @@ class TrainingFacts:
         Side of the crops.
     training_data
         Fingerprint of each store, by name.
-    patches
-        Patches of all stores, by whose numbers batches know them; 0 where batches hold crops.
-    held_out
-        Numbers of those by which models are judged.
+    patches, held_out
+        Patches of all stores, by whose numbers batches know them; 0 where batches hold crops. Those that judge models.
     white, volume
         What of an image is white and has no label, and what a network of volumes gets; else None.
     """
@@ -297,8 +295,5 @@ class Method(Protocol):
         ...
 
     def training(self, options: Config, *, of_volumes: bool = False) -> Mapping[str, Any]:
-        """Return settings of a training that are the method's own, such as ``{"fit": {"lr": 0.01}}``.
-
-        Those of a training on volumes may be others. They take the place of the usual ones where the user gives none.
-        """
+        """Return the method's own settings of a training, such as ``{"fit": {"lr": 0.01}}``; the user's come first."""
         ...

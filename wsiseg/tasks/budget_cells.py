@@ -14,7 +14,7 @@ from wsiseg.checkpoint import CARD, read_card
 from wsiseg.config import flattened
 from wsiseg.nets.factory import OURS
 from wsiseg.tasks.train_job import CONFIG
-from wsiseg.training.fit import BEST, LAST
+from wsiseg.training.training_run import BEST, LAST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,10 +12,11 @@ from wsiseg.errors import ConfigError, DataError
 from wsiseg.methods.stages import LabelStage, Probed
 from wsiseg.tasks.patch_masks import BALANCE, balance, check_masks, layer_names, write_balance, write_masks
 from wsiseg.tasks.stage_options import plan_of, remedy, up_to_last
-from wsiseg.training.fit import BEST, LAST, STATE, FitReport, fit
+from wsiseg.training.fit import FitReport, fit
 from wsiseg.training.patch_batches import Known, PatchBatches
 from wsiseg.training.probe import Probe
 from wsiseg.training.state import check_plan, read_begun, seed_all
+from wsiseg.training.training_run import BEST, LAST, STATE
 from wsiseg.training.validation import CLASS_SCORES, Validation
 
 if TYPE_CHECKING:
@@ -94,9 +95,7 @@ class PatchRun:
         stop: Stop,
     ) -> None:
         self._method, self._stages = method, stages
-        self._data = data
-        self._settings = settings
-        self._folder = folder
+        self._data, self._settings, self._folder = data, settings, folder
         self._ranks, self._progress, self._stop = ranks, progress, stop
         self._done: dict[str, Path] = {}
         # Name in the stores of each layer that was labelled.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from wsiseg.config import flattened, load, merged, save
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.methods.stages import LabelStage
-from wsiseg.training.fit import STATE
 from wsiseg.training.state import Remedy, read_begun
+from wsiseg.training.training_run import STATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

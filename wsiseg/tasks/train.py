@@ -22,11 +22,11 @@ from wsiseg.tasks.train_patches import train_on_patches
 from wsiseg.tasks.train_volumes import train_on_volumes
 from wsiseg.tiling.reading import open_patches
 from wsiseg.training.batches import Batches
-from wsiseg.training.fit import STATE
 from wsiseg.training.head_check import check_head
 from wsiseg.training.ranks import joined
 from wsiseg.training.state import seed_all
 from wsiseg.training.streams import TwoStreams, unlabelled_batches
+from wsiseg.training.training_run import STATE
 from wsiseg.training.validation import Validation
 
 if TYPE_CHECKING:

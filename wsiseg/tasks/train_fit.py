@@ -11,8 +11,9 @@ from wsiseg.checkpoint import read
 from wsiseg.config import save
 from wsiseg.errors import ConfigError
 from wsiseg.tasks.train_job import CONFIG, LABELLED, ROLES, TrainReport, clear, plan_of, with_steps
-from wsiseg.training.fit import BEST, LAST, STATE, fit
+from wsiseg.training.fit import fit
 from wsiseg.training.teacher_check import Taught, TeacherCheck
+from wsiseg.training.training_run import BEST, LAST, STATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,9 +12,9 @@ from pydantic import Field
 
 from wsiseg.config import Config, load, merged
 from wsiseg.training.augmentation import Augmentation
-from wsiseg.training.fit import BEST, LAST, STATE
 from wsiseg.training.log import CURVES, TRAINING, VALIDATION
 from wsiseg.training.settings import FitSettings
+from wsiseg.training.training_run import BEST, LAST, STATE
 from wsiseg.volumes import Shape  # noqa: TC001 - pydantic reads the annotations
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from wsiseg.tasks.train_data import fingerprints
 from wsiseg.tasks.train_job import CONFIG, PAGE, TrainReport, clear
 from wsiseg.tasks.train_report import write_report
 from wsiseg.tiling.reading import open_patches
-from wsiseg.training.fit import BEST
+from wsiseg.training.training_run import BEST
 
 if TYPE_CHECKING:
     from pathlib import Path
