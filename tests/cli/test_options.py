@@ -15,6 +15,9 @@ OPTIONS = {
         --slide-mpp --tissue -o slides""",
     "ingest": """--classes --config --labels --labels-as --layout --mpp --num-workers --output --overlap --overwrite
         --patch-size --set --split --white -o source""",
+    "select": """--amp --batch-size --config --count --device --download --encoder --exclude --features --init
+        --min-nuclei --min-tissue --no-overlap --num-workers --output --overwrite --preproc --runners-up --seed --set
+        --strategy --time-limit -k -o stores""",
     "label": """--as --classes --config --from --layer --overwrite --qupath-origin --set --undrawn --white
         store""",
     "synth fit": """--config --device --layer --output --overwrite --patch --preset --seed --selection --set

@@ -19,6 +19,7 @@ COMMANDS: tuple[str, ...] = (
     "doctor",
     "tile",
     "ingest",
+    "select",
     "label",
     "synth",
     "train",

@@ -1,0 +1,174 @@
+"""`wsiseg select`: patches to annotate, as a table, pictures, and boxes that lie where the patches do."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.slide_makers import Layout, write_slide
+from wsiseg.annotations.features import read_features
+from wsiseg.cli import app
+from wsiseg.geometry import Size
+from wsiseg.labels import LabelMap
+from wsiseg.stores.patch_store import PatchStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.conftest import MakePatchStore
+
+    Run = Callable[..., tuple[int, str, str]]
+
+ENCODER = ("--encoder", "test_resnet", "--init", "none", "--num-workers", 1)
+ANYTHING = ("--min-tissue", 0, "--min-nuclei", 0)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs the command in this process."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["wsiseg", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            app.main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return int(exit_info.value.code or 0), captured.out, " ".join(captured.err.split())
+
+    return call
+
+
+@pytest.fixture
+def tiles(tmp_path: Path, run: Run) -> Path:
+    """Return a store of 5 × 4 patches of 32 px that are 64 level-0 pixels wide, the last column cut off."""
+    write_slide(tmp_path / "a.tiff", Layout(size=Size(300, 256), mpp=0.5))
+    cut = ("--tissue", "none", "--mpp", 1, "--patch-size", 32, "--codec", "zstd")
+    assert run("tile", tmp_path / "a.tiff", "-o", tmp_path, *cut)[0] == 0
+    return tmp_path / "a.zarr"
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "selection.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_everything_that_an_annotator_needs_is_written(tmp_path: Path, tiles: Path, run: Run) -> None:
+    out = tmp_path / "s"
+    code, told, _ = run("select", tiles, "-k", 3, "-o", out, "--runners-up", 2, *ENCODER, *ANYTHING)
+
+    assert code == 0
+    assert told.startswith("3 of 16 patches chosen")
+    assert "left out of 20 before: 4 cut off by the edge" in told
+    rows = table(out)
+    assert list(rows[0])[:4] == ["patch", "slide", "x", "y"]
+    assert [row["rank"] for row in rows[:3]] == ["1", "1", "1"]
+    assert [row["cluster"] for row in rows[:3]] == ["1", "2", "3"]
+    assert all(row["rank"] > "1" for row in rows[3:])
+    store = PatchStore.open(tiles)
+    path = out / "rois.geojson"
+    features = read_features(path).features
+    assert len(features) == 3
+    for row, feature in zip(rows, features, strict=False):
+        place = store.positions.tolist().index([int(row["x"]), int(row["y"])])
+        assert row["patch"] == f"a-{row['x']}-{row['y']}"
+        picture = np.asarray(Image.open(out / "patches" / f"{row['patch']}.png"))
+        np.testing.assert_array_equal(picture, store.read_images([place])[0])
+        assert feature.is_region
+        assert feature.area is not None
+        x, y = int(row["x"]), int(row["y"])
+        assert feature.area.bounds == (x, y, x + 64, y + 64)
+    properties = [feature["properties"] for feature in json.loads(path.read_text())["features"]]
+    assert all(one["isLocked"] and one["name"] and one["objectType"] == "annotation" for one in properties)
+    assert (out / "contact_sheet.png").exists()
+    assert (out / "cluster_map" / "a.png").exists()
+    page = (out / "selection.html").read_text()
+    assert rows[0]["patch"] in page
+    assert "http" not in page
+
+
+def test_a_second_run_does_nothing_and_another_selection_is_refused(tmp_path: Path, tiles: Path, run: Run) -> None:
+    out = tmp_path / "s"
+    asked = ("select", tiles, "-k", 3, "-o", out, *ENCODER, *ANYTHING)
+    assert run(*asked)[0] == 0
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+
+    code, told, _ = run(*asked)
+
+    assert code == 0
+    assert "already done" in told
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+    code, _, err = run(*asked, "--seed", 1)
+    assert code == 5
+    assert "another selection" in err
+    # Features are found again where they are.
+    features = ("--features", out / "features.zarr")
+    assert run("select", tiles, "-k", 2, "-o", tmp_path / "t", *ENCODER, *ANYTHING, *features)[0] == 0
+    assert not (tmp_path / "t" / "features.zarr").exists()
+    assert run("select", tiles, "-k", 2, "-o", out, *ENCODER, *ANYTHING, "--overwrite")[0] == 0
+    assert len([row for row in table(out) if row["rank"] == "1"]) == 2
+    assert len(list((out / "patches").iterdir())) == 2
+
+
+def test_random_patches_need_no_encoder_and_annotated_ones_are_left_out(tmp_path: Path, tiles: Path, run: Run) -> None:
+    first = ("select", tiles, "-k", 4, "--strategy", "random", *ANYTHING)
+    assert run(*first, "-o", tmp_path / "one")[0] == 0
+    store = PatchStore.open(tiles)
+    store.add_layer("drawn", "instances", LabelMap.from_names(("background", "nucleus")))
+    store.write_labels("drawn", [0, 1], [np.ones((32, 32), np.int32)] * 2)
+
+    exclude = ("--exclude", tmp_path / "one" / "selection.csv", "--exclude", "drawn")
+    code, told, _ = run(*first, "-o", tmp_path / "two", *exclude)
+
+    assert code == 0
+    assert "annotated" in told
+    annotated = {row["patch"] for row in table(tmp_path / "one") if row["rank"] == "1"} | {"a-0-0", "a-64-0"}
+    assert not annotated.intersection(row["patch"] for row in table(tmp_path / "two"))
+    assert not (tmp_path / "two" / "features.zarr").exists()
+    assert not (tmp_path / "two" / "cluster_map").exists()
+
+
+def test_blank_patches_are_chosen_only_where_the_filter_is_off(
+    tmp_path: Path, make_patch_store: MakePatchStore, run: Run
+) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(60, 150, size=(12, 32, 32, 3)).astype(np.uint8)
+    images[:6] = 245
+    images[6:9, :, :, 1] //= 3
+    make_patch_store(tmp_path / "p.zarr", images)
+    asked = ("select", tmp_path / "p.zarr", "-k", 2, *ENCODER)
+
+    assert run(*asked, "-o", tmp_path / "on")[0] == 0
+    assert run(*asked, "-o", tmp_path / "off", *ANYTHING)[0] == 0
+
+    blank = {f"image{number}" for number in range(6)}
+    assert not blank.intersection(row["patch"] for row in table(tmp_path / "on"))
+    assert blank.intersection(row["patch"] for row in table(tmp_path / "off") if row["rank"] == "1")
+    # Images of a folder keep no thumbnail, and each has a file of boxes.
+    assert not (tmp_path / "on" / "cluster_map").exists()
+    assert len(list((tmp_path / "on" / "rois").glob("*.geojson"))) == 2
+
+
+def test_bad_input_is_one_clear_line(tmp_path: Path, tiles: Path, run: Run) -> None:
+    cases = [
+        (("--strategy", "best"), 2, "no strategy 'best'"),
+        (("-k", 17, "--strategy", "random"), 4, "16 patches are left to choose 17 from"),
+        (("--min-tissue", 0, "--min-nuclei", 1, "--strategy", "random"), 4, "without nuclei"),
+        (("--exclude", "gone"), 2, "neither a layer of labels nor a table"),
+        (("--encoder", "resnet5000"), 2, "no encoder 'resnet5000'"),
+        (("--set", "cps.sub_clusters=9"), 2, "cps.sub_clusters"),
+    ]
+    for arguments, code, told in cases:
+        given = ("select", tiles, "-o", tmp_path / "s", *ENCODER, *ANYTHING, *arguments)
+        found = run(*given)
+
+        assert found[0] == code, arguments
+        assert told in found[2]
+        assert found[1] == ""
+    assert not (tmp_path / "s" / "selection.csv").exists()

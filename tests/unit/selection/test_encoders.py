@@ -1,0 +1,127 @@
+"""Encoders are built with the weights that were asked for, and nothing is fetched unasked."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from wsiseg.errors import DataError, MethodError
+from wsiseg.selection.encoders import EncoderSpec, ImageEncoder, build_encoder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SMALL = "test_resnet.r160_in1k"
+FIXED = "test_vit.r160_in1k"
+
+
+@pytest.fixture(autouse=True)
+def no_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give tests caches of their own, which are empty."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+
+
+def images(side: int = 64) -> torch.Tensor:
+    return torch.randint(256, (2, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", [SMALL, FIXED, "torchvision/resnet18"])
+def test_any_encoder_makes_one_vector_of_an_image(name: str) -> None:
+    encoder = build_encoder(EncoderSpec(encoder=name, init="none"))
+
+    for side in (64, 128):
+        found = encoder(images(side))
+        assert found.shape == (2, encoder.dimensions)
+        assert not found.requires_grad
+
+
+def test_random_weights_are_always_the_same_and_leave_the_random_state_alone() -> None:
+    before = torch.random.get_rng_state()
+
+    one, other = (build_encoder(EncoderSpec(encoder=SMALL, init="none")) for _ in range(2))
+
+    assert one.fingerprint() == other.fingerprint()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_colours_are_prepared_as_asked() -> None:
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    white = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
+
+    torch.testing.assert_close(ImageEncoder(net)(white), torch.ones(1, 3))
+    torch.testing.assert_close(
+        ImageEncoder(net, mean=(0.5, 0.5, 0.0), std=(0.5, 0.25, 2.0))(white), torch.tensor([[1.0, 2.0, 0.5]])
+    )
+    unit = build_encoder(EncoderSpec(encoder=SMALL, init="none", preproc="unit"))
+    trained = build_encoder(EncoderSpec(encoder=SMALL, init="none"))
+    assert unit.get_buffer("mean").flatten().tolist() == [0, 0, 0]
+    about: Any = timm.create_model(SMALL).pretrained_cfg  # as timm leaves it
+    assert trained.get_buffer("mean").flatten().tolist() == pytest.approx(list(about["mean"]))
+
+
+def test_weights_of_a_file_and_of_the_cache_are_taken(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    net = timm.create_model(SMALL)
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    net.reset_classifier(0)  # type: ignore[operator] # timm's
+    expected = ImageEncoder(net).fingerprint()
+
+    assert build_encoder(EncoderSpec(encoder=SMALL, init=str(tmp_path / "w.safetensors"))).fingerprint() == expected
+    with pytest.raises(DataError, match="no such file"):
+        build_encoder(EncoderSpec(encoder=SMALL, init=str(tmp_path / "gone.safetensors")))
+
+
+def test_published_weights_come_from_the_cache_of_torch(tmp_path: Path) -> None:
+    from torchvision.models import resnet18
+
+    torch.manual_seed(4)
+    net = resnet18()
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(net.state_dict(), folder / "resnet18-f37072fd.pth")
+
+    found = build_encoder(EncoderSpec(encoder="torchvision/resnet18"))
+
+    net.fc = nn.Identity()
+    assert found.fingerprint() == ImageEncoder(nn.Sequential(net, nn.Flatten())).fingerprint()
+
+
+@pytest.mark.parametrize("name", ["torchvision/resnet18", SMALL, "hf-hub:timm/some_model"])
+def test_weights_that_are_not_here_are_one_clear_error(name: str) -> None:
+    with pytest.raises(MethodError, match=r"not on this machine.*--download.*--init FILE.*--init none"):
+        build_encoder(EncoderSpec(encoder=name))
+
+
+def test_a_folder_with_a_description_and_weights_is_an_encoder(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    net = timm.create_model(SMALL, num_classes=0)
+    about = {
+        "architecture": "test_resnet",
+        "num_classes": 0,
+        "pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5], "input_size": [3, 160, 160]},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    save_file(net.state_dict(), tmp_path / "model.safetensors")
+
+    found = build_encoder(EncoderSpec(encoder=str(tmp_path)))
+
+    assert found.fingerprint() == ImageEncoder(net).fingerprint()
+    assert found.get_buffer("mean").flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize("name", ["resnet5000", "torchvision/resnet51"])
+def test_unknown_encoders_are_told_with_what_was_meant(name: str) -> None:
+    with pytest.raises(MethodError, match=r"no encoder.*Did you mean"):
+        build_encoder(EncoderSpec(encoder=name, init="none"))
+
+
+def test_networks_that_give_maps_are_refused() -> None:
+    with pytest.raises(MethodError, match="one vector"):
+        ImageEncoder(nn.Conv2d(3, 4, 3))

@@ -1,0 +1,1 @@
+"""Choosing which patches a person should annotate."""

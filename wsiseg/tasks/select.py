@@ -1,0 +1,259 @@
+"""The job behind ``wsiseg select``: which patches of a pool are worth a person's annotation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from wsiseg.atomic import write_bytes
+from wsiseg.errors import ConfigError, DataError, NothingMatchedError, StoreError
+from wsiseg.lock import locked
+from wsiseg.progress import SILENT
+from wsiseg.selection.encoders import EncoderSpec, build_encoder
+from wsiseg.selection.features import PoolFeatures, encode, fingerprint_of, look_at
+from wsiseg.selection.groups import pick
+from wsiseg.selection.pool import PoolReport, boxes_of, filter_pool, tissue_px
+from wsiseg.selection.strategies import Pool, get_strategy
+from wsiseg.stopping import Stop
+from wsiseg.stores.feature_store import FeatureMeta, FeatureStore
+from wsiseg.stores.patches import patch_names
+from wsiseg.tasks.select_files import TABLE, Row, read_patches, write_table
+from wsiseg.tasks.select_job import SelectReport
+from wsiseg.tasks.select_report import Selection, write_report
+from wsiseg.tiling.reading import open_patches
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from wsiseg.nets.devices import Amp
+    from wsiseg.progress import Progress
+    from wsiseg.selection.groups import Choice
+    from wsiseg.stores.patch_set import PatchSet
+    from wsiseg.tasks.select_job import SelectConfig, SelectJob
+
+logger = logging.getLogger(__name__)
+
+RECORD: Final = "selection.json"
+FEATURES: Final = "features.zarr"
+
+
+def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None) -> SelectReport:
+    """Choose patches and write everything that is needed to annotate them.
+
+    Labels are never looked at, but for which patches have some where these are to be left out.
+
+    Raises
+    ------
+    ConfigError, MethodError
+        If a setting is wrong, or the encoder's weights cannot be had.
+    DataError
+        If weights do not fit, or the encoder gives no numbers.
+    NothingMatchedError
+        If fewer patches are left than are to be chosen.
+    StoreError
+        If a store cannot be used, or the folder holds another selection or other features.
+    StoppedError
+        If `stop` was requested; features so far stay.
+    """
+    stop, config = stop or Stop(), job.config
+    strategy = get_strategy(config.strategy)
+    with open_patches(job.stores) as patches, locked(job.output / ".select.lock"):
+        is_taken = _annotated(patches, config)
+        asked = _asked(patches, config, is_taken)
+        if not job.overwrite and (before := _read_report(job.output, asked)) is not None:
+            return before
+        if strategy.needs_features:
+            store = _features(job, patches, progress, stop)
+            looks = store.read("appearance", np.arange(len(patches)))
+        else:
+            store = None
+            looks = look_at(patches, workers=job.num_workers, progress=progress, stop=stop)
+        pool = filter_pool(patches, looks, config, is_taken=is_taken)
+        _log(pool, len(patches))
+        if len(pool.indices) < config.count:
+            raise _too_few(pool, config)
+        features = None if store is None else PoolFeatures(store, pool.indices)
+        progress.say(f"choosing {config.count} of {len(pool.indices):,} patches")
+        choice = strategy.choose(
+            Pool(size=len(pool.indices), features=features), config.count, config.cps, seed=config.seed
+        )
+        rows = _rows(patches, pool, choice, config, is_taken)
+        area = tissue_px(patches)
+        chosen = [row for row in rows if row.rank == 1]
+        height, width = patches.image_shape
+        report = SelectReport(
+            output=job.output,
+            chosen=len(chosen),
+            pool=len(pool.indices),
+            patches=len(patches),
+            removed=pool.removed,
+            labelled_fraction=len(chosen) * height * width / max(1, area),
+        )
+        cluster = np.zeros(len(patches), dtype=np.int32)
+        cluster[pool.indices] = choice.cluster + 1
+        (job.output / RECORD).unlink(missing_ok=True)
+        write_table(job.output / TABLE, rows)
+        selection = Selection(
+            rows=tuple(rows),
+            cluster=cluster,
+            strategy=config.strategy,
+            encoder=config.encoder if strategy.needs_features else "",
+            removed=pool.removed,
+            pool=len(pool.indices),
+            labelled_fraction=report.labelled_fraction,
+            tissue_px=area,
+            origin=config.qupath_origin,
+        )
+        write_report(job.output, patches, selection, progress)
+        # Last, since it says that all else is there.
+        found = {"chosen": report.chosen, "pool": report.pool, "patches": report.patches, "removed": report.removed}
+        record = {"asked": asked, **found, "tissue_px": area, "labelled_fraction": report.labelled_fraction}
+        write_bytes(job.output / RECORD, json.dumps(record, indent=1).encode() + b"\n")
+        return report
+
+
+def _features(job: SelectJob, patches: PatchSet, progress: Progress, stop: Stop) -> FeatureStore:
+    """Return the features of all patches, made if they are not there."""
+    from wsiseg.nets.devices import choose_device, choose_dtype
+
+    config = job.config
+    spec = EncoderSpec(**{name: getattr(config, name) for name in EncoderSpec.model_fields})
+    device = choose_device(job.device)
+    amp: Amp = config.amp
+    encoder = build_encoder(spec)
+    if spec.init == "none":
+        progress.say("features of random weights tell colours and coarse texture, but little of tissue")
+    meta = FeatureMeta(
+        count=len(patches),
+        dimensions=encoder.dimensions,
+        encoder=spec.encoder,
+        preproc=spec.preproc,
+        weights=encoder.fingerprint(),
+        patches=fingerprint_of(patches),
+    )
+    path = job.features or job.output / FEATURES
+    with locked(path.with_name(f".{path.name}.lock")):
+        store = FeatureStore.prepare(path, meta, overwrite=job.overwrite and not _is_of(path, meta))
+        encode(
+            patches,
+            encoder,
+            store,
+            device=device,
+            dtype=choose_dtype(amp, device),
+            batch_size=config.batch_size,
+            workers=job.num_workers,
+            progress=progress,
+            stop=stop,
+        )
+    return store
+
+
+def _is_of(path: Path, meta: FeatureMeta) -> bool:
+    """Tell whether features that are there are those that are asked for."""
+    try:
+        return FeatureStore(path).meta == meta
+    except StoreError:
+        return False
+
+
+def _annotated(patches: PatchSet, config: SelectConfig) -> NDArray[np.bool_]:
+    """Return which patches are annotated already, by layers and tables."""
+    is_taken = np.zeros(len(patches), dtype=np.bool_)
+    for one in config.exclude:
+        if one in patches.layers:
+            is_taken |= patches.is_labelled(one)
+            continue
+        path = Path(one)
+        try:
+            names = read_patches(path)
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            raise ConfigError(
+                f"{one!r} is neither a layer of labels nor a table with a column patch",
+                where="--exclude",
+                mend=f"Layers are: {', '.join(patches.layers) or 'none'}",
+            ) from error
+        known = patch_names(patches)
+        if unknown := sorted(set(names).difference(known)):
+            raise DataError(
+                f"{len(unknown)} of {len(names)} patches are in none of the stores, such as {unknown[0]}", where=path
+            )
+        is_taken |= np.isin(known, names)
+    return is_taken
+
+
+def _rows(
+    patches: PatchSet, pool: PoolReport, choice: Choice, config: SelectConfig, is_taken: NDArray[np.bool_]
+) -> list[Row]:
+    boxes = boxes_of(patches)
+    taken = boxes[is_taken] if config.no_overlap else None
+    picks = pick(choice, boxes[pool.indices], runners_up=config.runners_up, taken=taken)
+    names = patch_names(patches)
+    # Clusters may be missing where patches are alike, but people count from one.
+    numbers = {one.group: number for number, one in enumerate((one for one in picks if one.rank == 1), start=1)}
+    if len(numbers) < config.count:
+        logger.warning("%d patches are chosen, not %d: no other is left", len(numbers), config.count)
+    indices = [int(pool.indices[one.place]) for one in picks]
+    if doubles := len(indices) - len({names[index] for index in indices}):
+        raise DataError(
+            f"{doubles} patches have the name of another one",
+            where=names[indices[0]],
+            mend="Choose from stores of different slides, or rename them",
+        )
+    return [
+        Row(
+            index=index,
+            patch=names[index],
+            slide=str(patches.parents[index]),
+            x=int(patches.positions[index, 0]),
+            y=int(patches.positions[index, 1]),
+            cluster=numbers[one.group],
+            members=one.members,
+            rank=one.rank,
+            scores=one.scores,
+        )
+        for index, one in zip(indices, picks, strict=True)
+    ]
+
+
+def _asked(patches: PatchSet, config: SelectConfig, is_taken: NDArray[np.bool_]) -> dict[str, Any]:  # Any: JSON
+    """Return all that a selection depends on."""
+    return {
+        "config": config.model_dump(mode="json", exclude={"batch_size", "download", "exclude"}),
+        "patches": fingerprint_of(patches),
+        "annotated": hashlib.blake2b(np.packbits(is_taken).tobytes(), digest_size=16).hexdigest(),
+    }
+
+
+def _read_report(output: Path, asked: dict[str, Any]) -> SelectReport | None:
+    """Return the report of a selection that is there; None if there is none."""
+    path = output / RECORD
+    if not path.exists():
+        return None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record.pop("asked") != asked:
+        raise StoreError(
+            "the folder holds another selection, which may be in use",
+            where=output,
+            mend="Choose another --output (--features takes the features along), or --overwrite",
+        )
+    del record["tissue_px"]
+    return SelectReport(output=output, was_done=True, **record)
+
+
+def _log(pool: PoolReport, count: int) -> None:
+    for rule, removed in pool.removed.items():
+        logger.info("%d of %d patches are left out: %s", removed, count, rule)
+
+
+def _too_few(pool: PoolReport, config: SelectConfig) -> NothingMatchedError:
+    told = ", ".join(f"{count:,} {rule}" for rule, count in pool.removed.items() if count)
+    return NothingMatchedError(
+        f"{len(pool.indices)} patches are left to choose {config.count} from"
+        + (f" (left out: {told})" if told else ""),
+        mend="Give more stores, lower --min-tissue or --min-nuclei, or cut images with --patch-size",
+    )

@@ -1,0 +1,178 @@
+"""The files of a selection: the table, the boxes to annotate in QuPath, and the patches as pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import orjson
+
+from wsiseg import __version__
+from wsiseg.atomic import write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from wsiseg.stores.patch_set import PatchSet
+
+TABLE: Final = "selection.csv"
+PATCHES: Final = "patches"
+ROIS: Final = "rois"
+GEOJSON: Final = "rois.geojson"
+SCORES: Final = ("representativeness", "dominance", "spread", "score")
+_NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/wsiseg/wsiseg/select")
+# QuPath's own class of regions, in which `wsiseg label` takes everything to be drawn, and its colour.
+_REGION: Final = "Region*"
+_BLUE: Final = (0, 0, 180)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A patch that is chosen, or stands by.
+
+    Parameters
+    ----------
+    index
+        Of the patch in all stores.
+    patch
+        Its name.
+    slide
+        The slide or image that it was cut from.
+    x, y
+        Level-0 pixels of its upper left corner.
+    cluster, members
+        The group that it stands for, from 1, and how many patches that has.
+    rank
+        1 if it is chosen; those that follow may take the place of the first.
+    scores
+        By name; lower is better.
+    """
+
+    index: int
+    patch: str
+    slide: str
+    x: int
+    y: int
+    cluster: int
+    members: int
+    rank: int
+    scores: Mapping[str, float]
+
+
+def write_table(path: Path, rows: Sequence[Row]) -> None:
+    """Write the rows as CSV; scores that a strategy does not have stay empty."""
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("patch", "slide", "x", "y", "cluster", "members", *SCORES, "rank"))
+    for row in rows:
+        scores = [f"{row.scores[name]:.6g}" if name in row.scores else "" for name in SCORES]
+        writer.writerow((row.patch, row.slide, row.x, row.y, row.cluster, row.members, *scores, row.rank))
+    write_bytes(path, file.getvalue().encode())
+
+
+def write_rois(folder: Path, patches: PatchSet, rows: Sequence[Row], *, origin: str) -> list[Path]:
+    """Write boxes around the chosen patches as GeoJSON that QuPath opens, a file for each slide, and return these.
+
+    Boxes are locked annotations of the class ``Region*``, named after their patches, in level-0 pixels.
+
+    Parameters
+    ----------
+    folder
+        Gets ``rois.geojson``, or ``rois/<slide>.geojson`` where there are several slides.
+    patches
+        All stores.
+    rows
+        Chosen patches.
+    origin
+        ``bounds`` to count from the scanned part of slides that name one, as QuPath does, or ``level0``.
+    """
+    slides = dict.fromkeys(row.slide for row in rows)
+    written = []
+    for slide in slides:
+        path = folder / GEOJSON if len(slides) == 1 else folder / ROIS / f"{file_name(slide)}.geojson"
+        features = [
+            _feature(row, box_of(patches, row.index, origin=origin), origin) for row in rows if row.slide == slide
+        ]
+        content = {
+            "type": "FeatureCollection",
+            "metadata": {"tool": f"wsiseg {__version__}", "origin": origin},
+            "features": features,
+        }
+        write_bytes(path, orjson.dumps(content) + b"\n")
+        written.append(path)
+    return written
+
+
+def box_of(patches: PatchSet, index: int, *, origin: str) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of what a patch has of its slide or image, in level-0 pixels."""
+    starts = np.cumsum([0, *(len(store) for store in patches.stores)])
+    owner = int(np.searchsorted(starts, index, side="right")) - 1
+    store, local = patches.stores[owner], index - int(starts[owner])
+    downsample = 1.0 if store.meta.grid is None else store.meta.grid.downsample
+    corner = np.zeros(2)
+    if origin == "bounds" and store.meta.slide is not None and store.meta.slide.bounds is not None:
+        corner = np.array(store.meta.slide.bounds[:2])
+    left, top = (store.windows[local] * downsample - corner).tolist()
+    right, bottom = ((store.windows[local] + store.extents[local]) * downsample - corner).tolist()
+    return left, top, right, bottom
+
+
+def write_pictures(folder: Path, rows: Sequence[Row], images: Sequence[NDArray[np.uint8]]) -> None:
+    """Write each patch as ``patches/<patch>.png``."""
+    from PIL import Image
+
+    for row, image in zip(rows, images, strict=True):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, format="PNG")
+        write_bytes(folder / PATCHES / f"{file_name(row.patch)}.png", buffer.getvalue())
+
+
+def file_name(name: str) -> str:
+    """Return a name without what may not stand in the name of a file."""
+    return re.sub(r'[\\/:*?"<>|]', "_", name)
+
+
+def read_patches(path: Path) -> list[str]:
+    """Return the names of the chosen patches in a table of selections, or of all in one without ranks.
+
+    Raises
+    ------
+    ValueError
+        If it has no column ``patch``.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if "patch" not in (rows.fieldnames or ()):
+            raise ValueError("it has no column patch")
+        return [row["patch"] for row in rows if row.get("rank", "1") == "1"]
+
+
+def _feature(row: Row, box: tuple[float, float, float, float], origin: str) -> dict[str, Any]:  # Any: JSON
+    # QuPath keeps hundredths of a pixel.
+    left, top, right, bottom = (round(edge, 2) for edge in box)
+    ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(_NAMESPACE, f"{row.slide}/{row.patch}")),
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {
+            "objectType": "annotation",
+            "name": f"{row.cluster}: {row.patch}",
+            "classification": {"name": _REGION, "color": list(_BLUE)},
+            "isLocked": True,
+            "metadata": {
+                "tool": f"wsiseg {__version__}",
+                "origin": origin,
+                "patch": row.patch,
+                "cluster": str(row.cluster),
+            },
+        },
+    }

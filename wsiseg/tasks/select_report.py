@@ -1,0 +1,173 @@
+"""The page and the pictures of a selection."""
+
+from __future__ import annotations
+
+import shutil
+from base64 import b64decode
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from wsiseg.atomic import write_bytes
+from wsiseg.tasks.pictures import png, render
+from wsiseg.tasks.select_files import GEOJSON, PATCHES, ROIS, file_name, write_pictures, write_rois
+from wsiseg.tasks.select_pictures import cluster_map, colours, contact_sheet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from wsiseg.progress import Progress
+    from wsiseg.stores.patch_set import PatchSet
+    from wsiseg.tasks.select_files import Row
+
+PAGE: Final = "selection.html"
+SHEET: Final = "contact_sheet.png"
+MAP: Final = "cluster_map"
+# Pages are mailed about, and pixels of patches that stand by need not be counted.
+_MOST_MAPS: Final = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Selection:
+    """What there is to show.
+
+    Parameters
+    ----------
+    rows
+        Chosen patches, then those that stand by.
+    cluster
+        Of each patch of the stores, from 1; 0 for those that could not be chosen.
+    strategy, encoder
+        Names; no encoder where none was needed.
+    removed
+        How many patches each rule left out.
+    pool
+        Patches that could be chosen.
+    labelled_fraction
+        Pixels of the chosen patches, over `tissue_px`.
+    tissue_px
+        Pixels of tissue.
+    origin
+        What boxes are counted from.
+    """
+
+    rows: tuple[Row, ...]
+    cluster: NDArray[np.int32]
+    strategy: str
+    encoder: str
+    removed: dict[str, int]
+    pool: int
+    labelled_fraction: float
+    tissue_px: int
+    origin: str
+
+
+def write_report(folder: Path, patches: PatchSet, selection: Selection, progress: Progress) -> None:
+    """Write the page, the contact sheet, the maps, the chosen patches as PNG, and the boxes for QuPath."""
+    chosen = [row for row in selection.rows if row.rank == 1]
+    images = _images(patches, chosen)
+    _clear(folder)
+    write_pictures(folder, chosen, images)
+    write_bytes(folder / SHEET, contact_sheet(chosen, images))
+    boxes = write_rois(folder, patches, chosen, origin=selection.origin)
+    maps = _maps(folder, patches, selection, chosen, progress)
+    shades = colours(max(row.cluster for row in chosen))
+    groups = []
+    for row, image in zip(chosen, images, strict=True):
+        rest = [one for one in selection.rows if one.cluster == row.cluster and one.rank > 1]
+        pictures = [(_caption(row), png(image))]
+        pictures += [(_caption(one), png(other)) for one, other in zip(rest, _images(patches, rest), strict=True)]
+        title = f"{row.patch}" + (f", for {row.members:,} patches" if row.scores else "")
+        colour = "#" + bytes(shades[row.cluster - 1]).hex()
+        groups.append({"number": row.cluster, "colour": colour, "title": title, "pictures": pictures})
+    height, width = patches.image_shape
+    mpp = patches.mpp
+    facts = [
+        {"value": f"{len(chosen)}", "label": f"patches of {width} × {height} px"},
+        {"value": f"{selection.labelled_fraction:.2%}", "label": "of the tissue's pixels"},
+        {"value": f"{selection.pool:,}", "label": "patches to choose from"},
+    ]
+    if mpp is not None:
+        facts.insert(1, {"value": f"{len(chosen) * width * height * mpp**2 / 1e6:.3g} mm²", "label": "to annotate"})
+    page = render(
+        "select.html.j2",
+        groups=groups,
+        strategy=selection.strategy,
+        encoder=selection.encoder,
+        is_scored=any(row.scores for row in chosen),
+        facts=facts,
+        maps=maps,
+        map_note="each patch in the colour of its cluster, the chosen ones in boxes.",
+        total=len(patches),
+        removed=[(rule, count) for rule, count in selection.removed.items() if count],
+        pool=selection.pool,
+        **_next(patches, boxes, folder),
+    )
+    write_bytes(folder / PAGE, page)
+
+
+def _clear(folder: Path) -> None:
+    """Remove the files of another selection that have names of their own."""
+    for name in (PATCHES, ROIS, MAP):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / GEOJSON).unlink(missing_ok=True)
+
+
+def _next(patches: PatchSet, boxes: list[Path], folder: Path) -> dict[str, str]:
+    """Return what to do with the selection, in words and as a command."""
+    store = patches.stores[0]
+    if store.meta.grid is None:
+        words = (
+            f"Draw label images of the pictures in {PATCHES}/, each a PNG of the same name in which an object has a "
+        )
+        return {"next_step": f"{words}number of its own. Then", "commands": _command(store.path, "labels/")}
+    where = boxes[0].relative_to(folder) if len(boxes) == 1 else f"each file in {boxes[0].parent.name}/"
+    words = f"Drag {where} onto its slide in QuPath, outline everything in the boxes, and export as GeoJSON. Then"
+    return {"next_step": words, "commands": _command(store.path, "annotations.geojson")}
+
+
+def _command(store: Path, drawn: str) -> str:
+    return f"wsiseg label {store.name} --from {drawn} --as instances"
+
+
+def _maps(
+    folder: Path, patches: PatchSet, selection: Selection, chosen: list[Row], progress: Progress
+) -> list[tuple[str, str]]:
+    """Write a map of each slide with chosen patches, and return name and picture of each for the page."""
+    maps, without, first = [], 0, 0
+    if not (selection.cluster > 0).any():
+        return []
+    for store in patches.stores:
+        rows = [(row.index - first, row) for row in chosen if first <= row.index < first + len(store)]
+        cluster = selection.cluster[first : first + len(store)]
+        first += len(store)
+        if not rows:
+            continue
+        picture = cluster_map(store, cluster, rows)
+        if picture is None:
+            without += 1
+            continue
+        name = rows[0][1].slide
+        data = png(picture)
+        write_bytes(folder / MAP / f"{file_name(name)}.png", b64decode(data))
+        maps.append((name, data))
+    if without:
+        progress.say("no map of clusters: the patches are of images, not of a slide")
+    return maps[:_MOST_MAPS]
+
+
+def _images(patches: PatchSet, rows: list[Row]) -> list[NDArray[np.uint8]]:
+    """Return what each patch has of its slide."""
+    if not rows:
+        return []
+    found = patches.read_images(np.array([row.index for row in rows]))
+    extents = patches.extents[[row.index for row in rows]].tolist()
+    return [image[:height, :width] for image, (width, height) in zip(found, extents, strict=True)]
+
+
+def _caption(row: Row) -> str:
+    score = f"score {row.scores['score']:.4g}" if "score" in row.scores else row.patch
+    return f"{row.rank}: {score}"
