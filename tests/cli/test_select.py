@@ -155,6 +155,33 @@ def test_blank_patches_are_chosen_only_where_the_filter_is_off(
     assert len(list((tmp_path / "on" / "rois").glob("*.geojson"))) == 2
 
 
+def test_where_every_patch_overlaps_annotated_ones_none_is_chosen(
+    tmp_path: Path, make_patch_store: MakePatchStore, run: Run
+) -> None:
+    store = make_patch_store(tmp_path / "p.zarr", np.full((4, 32, 32, 3), 90, np.uint8), parents=["one image"] * 4)
+    store.add_layer("drawn", "instances", LabelMap.from_names(("background", "nucleus")))
+    store.write_labels("drawn", [0], [np.ones((32, 32), np.int32)])
+    asked = (
+        "select",
+        store.path,
+        "-k",
+        1,
+        "-o",
+        tmp_path / "s",
+        "--strategy",
+        "random",
+        "--exclude",
+        "drawn",
+        *ANYTHING,
+    )
+
+    code, _, err = run(*asked, "--no-overlap")
+
+    assert code == 4
+    assert "every patch overlaps annotated ones" in err
+    assert not (tmp_path / "s" / "selection.csv").exists()
+
+
 def test_bad_input_is_one_clear_line(tmp_path: Path, tiles: Path, run: Run) -> None:
     cases = [
         (("--strategy", "best"), 2, "no strategy 'best'"),

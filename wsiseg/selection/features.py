@@ -16,7 +16,7 @@ from wsiseg.selection.appearance import appearance
 from wsiseg.stores.feature_store import QUADRANTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -86,7 +86,7 @@ def encode(
     progress
         Told about patches.
     stop
-        Looked at after each chunk.
+        Looked at after each batch.
 
     Raises
     ------
@@ -123,22 +123,27 @@ def encode(
             quarters = features(quadrants.reshape(-1, *quadrants.shape[2:]))
             parts.append((whole, quarters.reshape(len(whole), QUADRANTS, -1), looks))
             advance(len(run))
-            if run.stop < rows.stop:
-                continue
-            of_patches, of_quadrants, of_looks = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-            try:
-                store.write(rows, patches=of_patches, quadrants=of_quadrants, appearance=of_looks)
-            except ValueError as error:
-                raise DataError(
-                    f"the encoder gives no usable features ({error})",
-                    where=store.path,
-                    mend="Choose another --encoder, or --init",
-                ) from error
-            parts = []
+            if run.stop == rows.stop:
+                _write(store, rows, parts)
+                parts = []
+            # The rest of a chunk may take longer than there is time.
             if stop.is_requested:
                 found.close()
                 raise stop.error()
     return sum(map(len, missing))
+
+
+def _write(store: FeatureStore, rows: range, parts: Sequence[tuple[NDArray[Any], ...]]) -> None:
+    """Write a chunk whose batches are complete."""
+    patches, quadrants, looks = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    try:
+        store.write(rows, patches=patches, quadrants=quadrants, appearance=looks)
+    except ValueError as error:
+        raise DataError(
+            f"the encoder gives no usable features ({error})",
+            where=store.path,
+            mend="Choose another --encoder, or --init",
+        ) from error
 
 
 def look_at(patches: PatchSet, *, workers: int, progress: Progress, stop: Stop) -> NDArray[np.float32]:

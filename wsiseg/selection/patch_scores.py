@@ -80,7 +80,7 @@ class Clustering:
         (n,), whether a quadrant of the patch belongs to that sub-cluster.
     """
 
-    cluster: NDArray[np.intp]
+    cluster: NDArray[np.int32]
     centres: NDArray[np.float32]
     dominant: NDArray[np.float32]
     is_candidate: NDArray[np.bool_]
@@ -113,11 +113,11 @@ def by_consistency(features: PoolFeatures, count: int, options: ConsistencyOptio
         candidates = members[clustering.is_candidate[members]]
         # Of equal scores the first patch.
         best = candidates[np.lexsort((candidates, score[candidates]))]
-        scores = {name: values[best] for name, values in (*parts.items(), ("score", score))}
+        scores = {name: values[best].astype(np.float64) for name, values in (*parts.items(), ("score", score))}
         groups.append(Group(number=number, members=len(members), places=best, scores=scores))
     if len(groups) < count:
         logger.warning("the pool has only %d different kinds of patches, not %d", len(groups), count)
-    return Choice(groups=tuple(groups), cluster=clustering.cluster.astype(np.int32))
+    return Choice(groups=tuple(groups), cluster=clustering.cluster)
 
 
 def cluster_twice(features: PoolFeatures, count: int, options: ConsistencyOptions, *, seed: int) -> Clustering:
@@ -135,7 +135,7 @@ def cluster_twice(features: PoolFeatures, count: int, options: ConsistencyOption
 
     centres = compete(points, count, restarts=options.restarts, rng=rng)
     (centres,) = refine(patches, centres[None])
-    cluster = np.concatenate([nearest(block, centres)[0] for block, _ in patches()])
+    cluster = np.concatenate([nearest(block, centres)[0].astype(np.int32) for block, _ in patches()])
 
     def quadrants() -> Iterator[Block]:
         for places, block in features.blocks("quadrants"):
@@ -144,15 +144,15 @@ def cluster_twice(features: PoolFeatures, count: int, options: ConsistencyOption
     members = [np.flatnonzero(cluster == number) for number in range(count)]
     subs = refine(quadrants, _sub_centres(features, members, origin, options, rng))
     owner = np.empty((len(features), QUADRANTS), dtype=np.int8)
-    flat = owner.reshape(-1)
-    first = 0
+    sizes = np.zeros((count, options.sub_clusters), dtype=np.int64)
+    flat, first = owner.reshape(-1), 0
     for block, sets in quadrants():
         for number in np.unique(sets).tolist():
             own = np.flatnonzero(sets == number)
-            flat[first + own] = nearest(block[own], subs[number])[0]
+            found = nearest(block[own], subs[number])[0]
+            flat[first + own] = found
+            sizes[number] += np.bincount(found, minlength=options.sub_clusters)
         first += len(block)
-    sizes = np.zeros((count, options.sub_clusters), dtype=np.int64)
-    np.add.at(sizes, (np.repeat(cluster, QUADRANTS), flat), 1)
     largest = sizes.argmax(axis=1)
     return Clustering(
         cluster=cluster,
@@ -162,20 +162,20 @@ def cluster_twice(features: PoolFeatures, count: int, options: ConsistencyOption
     )
 
 
-def score_parts(features: PoolFeatures, clustering: Clustering) -> dict[str, NDArray[np.float64]]:
-    """Return the parts of each patch's score, float64 (n,), lower being better.
+def score_parts(features: PoolFeatures, clustering: Clustering) -> dict[str, NDArray[np.float32]]:
+    """Return the parts of each patch's score, float32 (n,), lower being better.
 
     ``representativeness`` is the distance of the patch from the centre of its cluster, ``dominance`` the mean distance
     of its quadrants from the centre of the cluster's largest sub-cluster, ``spread`` the largest distance between two
     of its quadrants.
     """
-    parts = {name: np.empty(len(features)) for name in ("representativeness", "dominance", "spread")}
+    parts = {name: np.empty(len(features), dtype=np.float32) for name in ("representativeness", "dominance", "spread")}
     for places, block in features.blocks("patches"):
         centres = clustering.centres[clustering.cluster[places]]
         parts["representativeness"][places] = np.linalg.norm(block - centres, axis=1)
     for places, block in features.blocks("quadrants"):
         dominant = clustering.dominant[clustering.cluster[places]]
-        parts["dominance"][places] = np.linalg.norm(block - dominant[:, None], axis=2).mean(axis=1, dtype=np.float64)
+        parts["dominance"][places] = np.linalg.norm(block - dominant[:, None], axis=2).mean(axis=1)
         pairs = combinations(range(QUADRANTS), 2)
         spreads = [np.linalg.norm(block[:, one] - block[:, other], axis=1) for one, other in pairs]
         parts["spread"][places] = np.max(spreads, axis=0)

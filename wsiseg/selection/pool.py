@@ -91,11 +91,14 @@ def filter_pool(
 
 def boxes_of(patches: PatchSet) -> NDArray[np.int64]:
     """Return number of the image, left, top, right and bottom of each patch, (N, 5), in canvas pixels of its image."""
+    numbers: dict[tuple[int, str], int] = {}
+    images = [
+        numbers.setdefault((at, str(parent)), len(numbers))
+        for at, store in enumerate(patches.stores)
+        for parent in store.parents
+    ]
     windows = np.concatenate([store.windows for store in patches.stores])
-    owner = np.concatenate([np.full(len(store), number) for number, store in enumerate(patches.stores)])
-    names = np.array([f"{store}/{parent}" for store, parent in zip(owner, patches.parents, strict=True)], dtype=str)
-    _, image = np.unique(names, return_inverse=True)
-    return np.concatenate((image[:, None], windows, windows + patches.extents), axis=1).astype(np.int64)
+    return np.column_stack((images, windows, windows + patches.extents)).astype(np.int64)
 
 
 def tissue_px(patches: PatchSet) -> int:

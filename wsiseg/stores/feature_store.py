@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 SCHEMA: Final = 1
 QUADRANTS: Final = 4
 # Some MB of quadrants: little to do again after an interruption, and few files for a million patches.
-CHUNK: Final = 512
+CHUNK: Final = 256
 _KEY: Final = "wsiseg"
 
 Kind = Literal["patches", "quadrants", "appearance"]

@@ -193,10 +193,13 @@ def _rows(
     taken = boxes[is_taken] if config.no_overlap else None
     picks = pick(choice, boxes[pool.indices], runners_up=config.runners_up, taken=taken)
     names = patch_names(patches)
-    # Clusters may be missing where patches are alike, but people count from one.
-    numbers = {one.group: number for number, one in enumerate((one for one in picks if one.rank == 1), start=1)}
-    if len(numbers) < config.count:
-        logger.warning("%d patches are chosen, not %d: no other is left", len(numbers), config.count)
+    chosen = sum(one.rank == 1 for one in picks)
+    if chosen == 0:
+        raise NothingMatchedError(
+            "every patch overlaps annotated ones", mend="Give more stores, or leave --no-overlap out"
+        )
+    if chosen < config.count:
+        logger.warning("%d patches are chosen, not %d: no other is left", chosen, config.count)
     indices = [int(pool.indices[one.place]) for one in picks]
     if doubles := len(indices) - len({names[index] for index in indices}):
         raise DataError(
@@ -211,7 +214,7 @@ def _rows(
             slide=str(patches.parents[index]),
             x=int(patches.positions[index, 0]),
             y=int(patches.positions[index, 1]),
-            cluster=numbers[one.group],
+            cluster=one.group + 1,
             members=one.members,
             rank=one.rank,
             scores=one.scores,

@@ -116,8 +116,9 @@ class SelectReport:
     def __str__(self) -> str:
         left_out = ", ".join(f"{count:,} {rule}" for rule, count in self.removed.items() if count)
         done = ", already done" if self.was_done else ""
+        share = f"{self.labelled_fraction:.3%} of the pixels of tissue"
         lines = [
-            f"{self.chosen} of {self.pool:,} patches chosen, {self.labelled_fraction:.3%} of all pixels{done}",
+            f"{self.chosen} of {self.pool:,} patches chosen, {share}{done}",
             f"{self.output / TABLE}",
             f"{self.output / PAGE}",
         ]

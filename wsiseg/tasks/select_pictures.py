@@ -112,12 +112,10 @@ def cluster_map(
 
 
 def _caption(row: Row) -> list[tuple[str, tuple[int, int, int]]]:
-    score = f" · score {row.scores['score']:.4g}" if "score" in row.scores else ""
-    return [
-        (f"{row.cluster}", _INK) if not score else (f"{row.cluster}{score}", _INK),
-        (row.patch, _INK),
-        (f"stands for {row.members:,} patches", _DIM),
-    ]
+    if "score" not in row.scores:
+        return [(f"{row.cluster}", _INK), (row.patch, _INK)]
+    number = f"{row.cluster} · score {row.scores['score']:.4g}"
+    return [(number, _INK), (row.patch, _INK), (f"stands for {row.members:,} patches", _DIM)]
 
 
 def _shortened(text: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

@@ -34,14 +34,16 @@ class Means(nn.Module):
 
 
 class Counting(Means):
-    """Counts the images that it gets."""
+    """Counts the images that it gets, and asks for a stop when it has had enough."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stop: Stop | None = None, enough: int = 0) -> None:
         super().__init__()
-        self.seen = 0
+        self.seen, self.stop, self.enough = 0, stop, enough
 
     def forward(self, images: Tensor) -> Tensor:
         self.seen += len(images)
+        if self.stop is not None and self.seen > self.enough:
+            self.stop.request("a test wants it")
         return super().forward(images)
 
 
@@ -108,10 +110,10 @@ def test_zarr_reads_what_is_written(tmp_path: Path, patches: PatchSet) -> None:
 def test_work_goes_on_with_the_chunks_that_are_missing(tmp_path: Path, patches: PatchSet) -> None:
     about = meta(ImageEncoder(Means()), patches)
     stop = Stop()
-    stop.request("a test wants it")
     store = FeatureStore.prepare(tmp_path / "f.zarr", about)
     with pytest.raises(StoppedError):
-        run(patches, Means(), store, stop=stop)
+        # In the middle of the second chunk.
+        run(patches, Counting(stop=stop, enough=5 * 4 + 5), store, stop=stop)
     counting = Counting()
 
     again = FeatureStore.prepare(tmp_path / "f.zarr", about)
