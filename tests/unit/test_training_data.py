@@ -62,7 +62,7 @@ def test_stores_without_labels_are_left_out_where_they_are_of_no_use(
 ) -> None:
     both = stores(tmp_path, make_patch_store)
 
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="wsiseg"):
         data = training_data(both, 0.5, TrainConfig(weights=(1, 2)), takes_unlabelled=False)
 
     assert "1 of 2 stores have no layer 'truth' and are left out, as supervised learns from labels" in caplog.text
