@@ -100,7 +100,8 @@ class SynthSampleReport:
     gans: int
 
     def __str__(self) -> str:
-        return f"{self.patches:,} synthetic patches with {self.nuclei:,} nuclei of {self.gans} GANs in {self.output}"
+        gans = f"{self.gans} GAN{'s' * (self.gans > 1)}"
+        return f"{self.patches:,} synthetic patches with {self.nuclei:,} nuclei of {gans} in {self.output}"
 
 
 def synth_sample(job: SynthSampleJob, progress: Progress = SILENT, stop: Stop | None = None) -> SynthSampleReport:
