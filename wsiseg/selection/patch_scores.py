@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Patches among which beginnings compete; whole pools of the published size do.
+# Patches among which beginnings compete; of larger pools a random part.
 SAMPLE: Final = 16_384
 # Of one cluster, whose quadrants are four times as many.
-_SUB_SAMPLE: Final = 2048
+_SUB_SAMPLE: Final = 1024
 
 
 class ConsistencyOptions(Config):
