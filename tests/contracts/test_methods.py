@@ -47,6 +47,8 @@ SEVERAL = {"arch": "hce", "net": {"encoder": "resnet18", "width": 8, "features":
 CASES = [
     Case("hce", "classes", SEVERAL),
     Case("hce", "instances", SEVERAL),
+    Case("label-efficient", "instances", {**SMALL, "head": "flow"}),
+    Case("label-efficient", "instances", {**SMALL, "head": "star"}),
     Case("supervised", "classes", SMALL),
     Case("supervised", "instances", {**SMALL, "head": "flow"}),
     Case("supervised", "instances", {**SMALL, "head": "hv"}),
@@ -83,7 +85,8 @@ def build(case: Case, seed: int = 0) -> DenseLearner:
         crop_px=SIDE if case.options["arch"] == "unet-gn" else 64,
         training_data={"toy.zarr": "1234"},
     )
-    (stage,) = method.stages(load(method.options, options=case.options))
+    # The last stage is the one that is kept.
+    *_, stage = method.stages(load(method.options, options=case.options))
     torch.manual_seed(seed)
     return stage.build(facts)
 

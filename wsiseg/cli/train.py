@@ -30,8 +30,9 @@ def train(
         str | None,
         typer.Option(
             "--method",
-            help="How to learn: supervised; from few labels mean-teacher, pgfanet, ugmcl, or hce (reconstructed); from "
-            "patch labels mlps, or craanet (reconstructed). Default supervised.",
+            help="How to learn: supervised; from few labels mean-teacher, pgfanet, ugmcl, or hce (reconstructed); "
+            "objects from a few annotated patches label-efficient; from patch labels mlps, or craanet (reconstructed). "
+            "Default supervised.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -189,8 +190,8 @@ def train(
     """Train a model on labelled patches, or go on with a training that was interrupted.
 
     The run holds the models best and last, log.csv, validation.csv, curves.png, and what each image was (split.csv);
-    `wsiseg predict --model RUN` uses the best. Methods that learn from patch labels keep models and tables for each
-    stage, and write report.html.
+    `wsiseg predict --model RUN` uses the best. Methods that learn from patch labels, and label-efficient, keep models
+    and tables for each stage; the former write report.html.
     Several GPUs: torchrun --nproc-per-node N -m wsiseg.cli.app train …
     """
     from wsiseg.config import load

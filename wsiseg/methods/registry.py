@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # name → module that holds METHOD
 METHODS: Final = {
     "hce": "wsiseg.methods.hce",
+    "label-efficient": "wsiseg.methods.label_efficient",
     "mean-teacher": "wsiseg.methods.mean_teacher",
     "pgfanet": "wsiseg.methods.pgfanet",
     "supervised": "wsiseg.methods.supervised",

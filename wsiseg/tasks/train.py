@@ -10,6 +10,7 @@ from wsiseg.config import load
 from wsiseg.errors import ConfigError
 from wsiseg.lock import locked
 from wsiseg.methods.base import TrainingFacts
+from wsiseg.methods.label_efficient import NAME as LABEL_EFFICIENT
 from wsiseg.methods.predictor import NetPredictor, head_of
 from wsiseg.methods.registry import get_method, get_patch_method
 from wsiseg.progress import SILENT
@@ -19,6 +20,7 @@ from wsiseg.tasks.train_data import fingerprints, roles, training_data
 from wsiseg.tasks.train_fit import Work, carry_out
 from wsiseg.tasks.train_job import with_usual
 from wsiseg.tasks.train_patches import train_on_patches
+from wsiseg.tasks.train_rounds import train_in_rounds
 from wsiseg.tasks.train_volumes import train_on_volumes
 from wsiseg.tiling.reading import open_patches
 from wsiseg.training.batches import Batches
@@ -62,6 +64,8 @@ def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> Train
     patch_method = get_patch_method(job.config.method)
     if patch_method is not None:
         return train_on_patches(patch_method, job, ranks, progress, stop)
+    if job.config.method == LABEL_EFFICIENT:
+        return train_in_rounds(job, ranks, progress, stop)
     if any(is_volume_store(path) for path in job.stores):
         if (job.config.labelled_by, job.config.val_from) != ("patient", "all"):
             raise ConfigError("volumes are drawn by patients, and held out before", where="labelled_by, val_from")

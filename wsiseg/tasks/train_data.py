@@ -128,7 +128,7 @@ def training_data(
     ConfigError, DataError
         If the stores do not go together, or nothing is left to train on.
     """
-    with_layer = [store for store in stores if (config.layer in store.layers if config.layer else store.layers)]
+    with_layer = [store for store in stores if _has_labels(store, config.layer)]
     layer, info = common_layer(with_layer or stores, config.layer)
     if not takes_unlabelled and 0 < len(with_layer) < len(stores):
         logger.info(
@@ -153,6 +153,11 @@ def training_data(
         if takes_unlabelled and len(rest):
             data.unlabelled.append(UnlabelledSource(patches=store, layer="", indices=rest, mpp=mpp, weight=weight))
     return data
+
+
+def _has_labels(store: PatchSet, layer: str | None) -> bool:
+    """Tell whether a store has a layer of labels; pseudo-labels count only if they are asked for."""
+    return layer in store.layers if layer else any(not info.made_by for info in store.layers.values())
 
 
 def _divided(

@@ -16,7 +16,8 @@ from wsiseg.training.teacher_check import Taught, TeacherCheck
 from wsiseg.training.training_run import BEST, LAST, STATE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from wsiseg.methods.base import DenseLearner, PredictorSpec, TrainingFacts
     from wsiseg.progress import Progress
@@ -83,12 +84,8 @@ def carry_out(work: Work, job: TrainJob, ranks: Ranks, progress: Progress, stop:
             clear(job.output)
         if not (job.output / STATE).exists():
             save(resolved, job.output / CONFIG)
-            chosen = "".join(f"{name}\n" for name in work.chosen or ())
-            for name, text in ((LABELLED, chosen), (ROLES, work.roles)):
-                # What is left of a call that was killed before its first state says nothing of this one.
-                (job.output / name).unlink(missing_ok=True)
-                if text:
-                    write_bytes(job.output / name, text.encode())
+            # What is left of a call that was killed before its first state says nothing of this one.
+            write_choice(job.output, work.chosen, work.roles)
         progress.say(_summary(work, ranks, work.batches.images_per_batch * settings.accumulate))
     ranks.wait()
     validation = None if work.judge is None else work.judge(learner.predictor(learner.module).spec)
@@ -119,6 +116,14 @@ def carry_out(work: Work, job: TrainJob, ranks: Ranks, progress: Progress, stop:
     is_best = not math.isnan(report.best)
     folder = job.output / (BEST if is_best else LAST)
     return TrainReport(fit=report, checkpoint=folder, is_first=ranks.is_first, is_best=is_best)
+
+
+def write_choice(folder: Path, chosen: Sequence[str] | None, roles: str) -> None:
+    """Write into the folder of a run what is learnt from; see `Work`. Older such files go."""
+    for name, text in ((LABELLED, "".join(f"{image}\n" for image in chosen or ())), (ROLES, roles)):
+        (folder / name).unlink(missing_ok=True)
+        if text:
+            write_bytes(folder / name, text.encode())
 
 
 def _teacher_check(learner: Taught, validation: Validator, config: TrainConfig) -> TeacherCheck:

@@ -80,7 +80,7 @@ def train_on_patches(method: PatchMethod, job: TrainJob, ranks: Ranks, progress:
         # Only now is it certain that all stages had these settings.
         save(resolved, job.output / CONFIG)
         note_options(chosen, job.output, config.stages, is_certain=True)
-        _share(model, job.output / BEST)
+        share_model(model, job.output / BEST)
         if report.is_new or not (job.output / PAGE).exists():
             # If this is stopped, the next call must not take an older page for the new one.
             (job.output / PAGE).unlink(missing_ok=True)
@@ -131,7 +131,7 @@ def check_settings(method: PatchMethod, config: TrainConfig) -> None:
         )
 
 
-def _share(model: Path, folder: Path) -> None:
+def share_model(model: Path, folder: Path) -> None:
     """Give a model another place without using twice the space."""
     with atomic_path(folder) as temporary:
         temporary.mkdir()

@@ -1,0 +1,189 @@
+"""``wsiseg train --method label-efficient``: a teacher, pseudo-labels and students, each done once."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import pytest
+
+from wsiseg.cli import app
+from wsiseg.errors import ConfigError, StoppedError
+from wsiseg.methods.predictor import load_predictor
+from wsiseg.methods.pseudo_objects import PseudoObjects
+from wsiseg.stores.patch_store import PatchStore
+from wsiseg.tasks import train_rounds
+from wsiseg.tasks.train_job import TrainConfig, TrainJob
+from wsiseg.training.log import read_table
+from wsiseg.training.pseudo_labels import PseudoLabeller
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from tests.conftest import MakePatchStore
+
+SIDE = 32
+SMALL = (
+    "--method=label-efficient",
+    "--head=ternary",
+    "--crop-px=32",
+    "--batch-size=5",
+    "--steps=30",
+    "--lr=0.02",
+    "--device=cpu",
+    "--num-workers=1",
+    "--set=options.net.widths=[8, 16]",
+    "--set=fit.log_every=10",
+    "--set=fit.validate_every=15",
+)
+
+
+def discs(count: int, *, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Return dark discs on a light ground."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    labels = np.zeros((count, SIDE, SIDE), np.int32)
+    for image in labels:
+        for number, (row, column) in enumerate([(8, 8), (8, 24), (23, 9), (24, 23)], start=1):
+            image[np.hypot(y - row - rng.integers(-1, 2), x - column) < 5 + rng.random()] = number
+    images = np.where(labels[..., None] > 0, (110, 70, 140), (225, 190, 215))
+    return (images + rng.integers(-10, 10, images.shape)).astype(np.uint8), labels
+
+
+def run(*arguments: str | Path) -> None:
+    app.app([str(argument) for argument in arguments], standalone_mode=False)
+
+
+def times(folder: Path) -> dict[str, int]:
+    """Return when each model and layer was written."""
+    files = [*folder.glob("run/*/last/model.safetensors"), *folder.glob("*.zarr/labels/*/zarr.json")]
+    return {str(file.relative_to(folder)): file.stat().st_mtime_ns for file in files}
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory, make_patch_store: MakePatchStore) -> list[Path]:
+    """Return stores of annotated patches of three images, of synthetic ones, and of patches without labels."""
+    folder = tmp_path_factory.mktemp("nuclei")
+    paths = [folder / name for name in ("real.zarr", "made.zarr", "free.zarr")]
+    images, labels = discs(3, seed=0)
+    splits = ["train", "train", "val"]
+    make_patch_store(paths[0], images, labels, kind="instances", parents=["a", "b", "c"], splits=splits)
+    images, labels = discs(4, seed=1)
+    make_patch_store(paths[1], images, labels, kind="instances", parents=["a", "a", "b", "b"], origin="synthetic")
+    images, _ = discs(5, seed=2)
+    make_patch_store(paths[2], images, parents=["a", "d", "e", "f", "g"])
+    return paths
+
+
+@pytest.fixture(scope="module")
+def done(stores: list[Path]) -> Path:
+    """Return a run that was stopped once when its teacher was about to label."""
+    output = stores[0].parent / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_rounds, "PseudoLabeller", Stopped)
+        with pytest.raises(StoppedError):
+            run("train", *stores, "-o", output, *SMALL)
+    before = times(output.parent)
+    assert not [name for name in before if "run-" in name or "student" in name]
+
+    run("train", *stores, "-o", output, *SMALL)
+
+    assert times(output.parent).items() >= before.items()
+    return output
+
+
+class Stopped:
+    """A labeller that never comes to anything."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        raise StoppedError("stopped")
+
+
+def test_a_teacher_labels_what_its_student_learns(done: Path, stores: list[Path]) -> None:
+    health = json.loads((done / "student-1" / "pseudo-labels.json").read_bytes())
+    free = PatchStore.open(stores[2])
+    # The first patch without labels lies on an image that is annotated there.
+    assert free.is_labelled(health["layer"]).tolist() == [False, True, True, True, True]
+    assert free.layers[health["layer"]].made_by
+    assert health["patches"] == 4
+    assert health["kept"] == 16
+    assert health["mean_score"] > 0.5
+    assert 0.1 < health["coverage"] < 0.5
+    labels = free.read_labels(health["layer"], range(1, 5))
+    assert labels.min() >= -1
+    assert [len(np.unique(own[own > 0])) for own in labels] == [4] * 4
+    log = read_table(done / "student-1" / "log.csv")
+    assert {"pseudo", "weight"} <= set(log[0])
+    assert log[0]["weight"] < log[-1]["weight"] == 1
+    assert "pseudo" not in read_table(done / "teacher" / "log.csv")[0]
+    student = (done / "student-1" / "best" / "model.safetensors").read_bytes()
+    assert (done / "best" / "model.safetensors").read_bytes() == student
+    assert load_predictor(done).spec.task == "instance"
+    roles = (done / "split.csv").read_text().splitlines()
+    assert {"a,a,unused,1", "d,d,train-unlabelled,1", "c,c,val,1"} <= set(roles)
+
+
+def test_more_rounds_repeat_nothing(done: Path, stores: list[Path]) -> None:
+    before = times(done.parent)
+
+    run("train", *stores, "-o", done, *SMALL, "--set=options.rounds=2")
+
+    after = times(done.parent)
+    assert after.items() >= before.items()
+    more = sorted(after.keys() - before.keys())
+    assert [name.rpartition("-")[2] for name in more if ".zarr" in name] == ["2/zarr.json"]
+    assert "run/student-2/last/model.safetensors" in more
+
+
+class Knowing(PseudoLabeller):
+    """A labeller that knows the truth."""
+
+    truth: ClassVar[dict[bytes, NDArray[np.int32]]] = {}
+
+    def label(self, image: NDArray[np.uint8]) -> PseudoObjects:
+        labels = self.truth[image.tobytes()]
+        return PseudoObjects(labels=labels, scores=np.ones(labels.max(), np.float32), rejected=0)
+
+
+@pytest.mark.slow
+def test_a_student_of_perfect_labels_is_as_good_as_its_teacher(
+    tmp_path: Path, make_patch_store: MakePatchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = discs(6, seed=3)
+    make_patch_store(
+        tmp_path / "real.zarr", images, labels, kind="instances", splits=["train", *["val"] * 5],
+        parents=[f"real{n}" for n in range(6)],
+    )  # fmt: skip
+    images, labels = discs(8, seed=4)
+    make_patch_store(tmp_path / "free.zarr", images, parents=[f"free{n}" for n in range(8)])
+    monkeypatch.setattr(Knowing, "truth", {image.tobytes(): own for image, own in zip(images, labels, strict=True)})
+    monkeypatch.setattr(train_rounds, "PseudoLabeller", Knowing)
+
+    run("train", tmp_path / "real.zarr", tmp_path / "free.zarr", "-o", tmp_path / "run", *SMALL, "--steps=60")
+
+    teacher, student = (
+        max(row["aji"] for row in read_table(tmp_path / "run" / name / "validation.csv"))
+        for name in ("teacher", "student-1")
+    )
+    assert student >= teacher > 0.3
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"stages": ["teacher"]}, "--stages: label-efficient runs all of its stages"),
+        ({"weights": [1.0]}, "weights: label-efficient has shares of its own"),
+        ({"unlabelled_batch_size": 4}, "unlabelled_batch_size: label-efficient has shares of its own"),
+        ({"batch_size": 1}, "--batch-size: a batch holds given labels and pseudo-labels"),
+    ],
+)
+def test_what_means_nothing_to_the_method_is_refused(tmp_path: Path, given: dict[str, object], told: str) -> None:
+    config = TrainConfig.model_validate({"method": "label-efficient", **given})
+
+    with pytest.raises(ConfigError) as caught:
+        train_rounds.check_settings(TrainJob(stores=(tmp_path,), output=tmp_path, config=config))
+
+    assert told in str(caught.value)

@@ -1,0 +1,109 @@
+"""Objects that a teacher has found, as labels for its student: what it is sure of, and zones that say nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from pydantic import Field
+from scipy.ndimage import distance_transform_edt
+
+from wsiseg.config import Config
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from wsiseg.heads.base import Instances
+
+# In layers of instances, negative ids mark what nothing may be learnt from.
+IGNORED: Final = -1
+
+
+class PseudoRules(Config):
+    """Which objects of a teacher are believed. The areas and margins are in pixels of the training.
+
+    Parameters
+    ----------
+    min_score
+        Lowest score of an object that the first teacher found.
+    later_min_score
+        The same of later teachers, which have learnt from pseudo-labels themselves.
+    min_area_px
+        Smaller objects are not believed.
+    max_area_share
+        Nor are objects that cover more of their patch, 0 … 1.
+    margin_px
+        Around objects that are not believed, so far nothing is learnt.
+    unsure
+        Outside of objects that are believed, nothing is learnt where the probability of any object lies between these.
+    """
+
+    min_score: float = Field(default=0.5, ge=0, le=1)
+    later_min_score: float = Field(default=0.7, ge=0, le=1)
+    min_area_px: int = Field(default=20, ge=1)
+    max_area_share: float = Field(default=0.4, gt=0, le=1)
+    margin_px: float = Field(default=2.0, ge=0)
+    unsure: tuple[float, float] = (0.3, 0.7)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PseudoObjects:
+    """What a student is told of one patch.
+
+    Parameters
+    ----------
+    labels
+        int32 (H, W): objects 1 … n, 0 background, -1 where nothing is learnt.
+    scores
+        float32 (n,): of the objects.
+    rejected
+        Number of objects that were not believed.
+    """
+
+    labels: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    rejected: int
+
+
+def believed(
+    found: Instances, foreground: NDArray[np.float32], rules: PseudoRules, *, min_score: float
+) -> PseudoObjects:
+    """Return the objects to learn from, and where to learn nothing.
+
+    An object that is believed keeps all of its pixels, also those within the margin of one that is not.
+
+    Parameters
+    ----------
+    found
+        What a teacher has found in a patch.
+    foreground
+        float32 (H, W): the probability of any object.
+    rules
+        What is believed.
+    min_score
+        Lowest score in this round.
+
+    Notes
+    -----
+    In the published procedure all that is not found with a score of 0.5 is background. That zones are ignored, and
+    that scores must be higher later, is a recommendation for networks whose maps are dense.
+
+    References
+    ----------
+    .. [1] Lou et al., "Which Pixel to Annotate: a Label-Efficient Nuclei Segmentation Framework", IEEE TMI 42(4), 2023.
+    """
+    is_kept = (
+        (found.scores >= min_score)
+        & (found.area_px >= rules.min_area_px)
+        & (found.area_px <= rules.max_area_share * found.labels.size)
+    )
+    number = np.concatenate(([0], np.cumsum(is_kept) * is_kept)).astype(np.int32)
+    labels = number[found.labels]
+    low, high = rules.unsure
+    is_ignored = (low < foreground) & (foreground < high)
+    is_rejected = (found.labels > 0) & (labels == 0)
+    if is_rejected.any():
+        is_ignored |= distance_transform_edt(~is_rejected) <= rules.margin_px
+    labels[is_ignored & (labels == 0)] = IGNORED
+    return PseudoObjects(labels=labels, scores=found.scores[is_kept], rejected=int((~is_kept).sum()))

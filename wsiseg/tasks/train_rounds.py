@@ -1,0 +1,254 @@
+"""Training of a teacher, and of students on its pseudo-labels, as ``wsiseg train`` asks for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import shutil
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from wsiseg import checkpoint
+from wsiseg.atomic import write_bytes
+from wsiseg.config import load, save
+from wsiseg.errors import ConfigError
+from wsiseg.lock import locked
+from wsiseg.methods.base import TrainingFacts
+from wsiseg.methods.label_efficient import METHOD, PSEUDO, LabelEfficientOptions, StudentStage, TeacherStage
+from wsiseg.methods.predictor import head_of, load_predictor
+from wsiseg.stores.volume_store import is_volume_store
+from wsiseg.tasks.train_data import fingerprints, roles, training_data
+from wsiseg.tasks.train_fit import Work, carry_out, write_choice
+from wsiseg.tasks.train_job import CONFIG, TrainReport, clear
+from wsiseg.tasks.train_patches import share_model
+from wsiseg.tasks.train_pool import kinds_of, weighted
+from wsiseg.tiling.reading import open_patches
+from wsiseg.training.batches import Batches
+from wsiseg.training.head_check import check_head
+from wsiseg.training.pseudo_labels import PseudoLabeller, write_pseudo_labels
+from wsiseg.training.sources import Source
+from wsiseg.training.state import seed_all
+from wsiseg.training.streams import PseudoStreams, other_seed
+from wsiseg.training.training_run import BEST, STATE
+from wsiseg.training.validation import Validation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from wsiseg.methods.base import Encode
+    from wsiseg.progress import Progress
+    from wsiseg.stopping import Stop
+    from wsiseg.tasks.train_data import TrainingData
+    from wsiseg.tasks.train_job import TrainJob
+    from wsiseg.tasks.train_pool import Kinds
+    from wsiseg.training.batches import BatchStream
+    from wsiseg.training.ranks import Ranks
+
+# What the pseudo-labels of a student were like; lies in its folder.
+HEALTH: Final = "pseudo-labels.json"
+
+
+def train_in_rounds(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> TrainReport:
+    """Train the teacher and each student, in folders of their own; see `train`.
+
+    What is finished is not done again, so that a run goes on where it was interrupted, or with more rounds.
+
+    Raises
+    ------
+    ConfigError
+        If settings make no sense for the method.
+    """
+    config = job.config
+    check_settings(job)
+    options = load(LabelEfficientOptions, options=config.options)
+    stores = [open_patches([path]) for path in job.stores]
+    mpp = config.mpp or next((store.mpp for store in stores if store.mpp is not None), None)
+    data = training_data(stores, mpp, config, takes_unlabelled=True)
+    kinds = kinds_of(stores, data)
+    data = replace(data, unlabelled=[source for _, source in kinds.pool])
+    facts = TrainingFacts(
+        name=config.name or job.output.resolve().name,
+        kind="instances" if data.info.kind == "instances" else "classes",
+        labels=data.info.labels,
+        mpp=mpp,
+        crop_px=config.crop_px,
+        training_data=fingerprints(job.stores, stores),
+    )
+    resolved = config.model_copy(update={"layer": data.layer, "mpp": mpp})
+    stages = METHOD.stages(options)
+    if ranks.is_first:
+        if job.overwrite:
+            clear(job.output)
+            for folder in (job.output / "teacher", *job.output.glob("student-*")):
+                shutil.rmtree(folder, ignore_errors=True)
+        save(resolved.model_copy(update={"options": options.model_dump(mode="json")}), job.output / CONFIG)
+        write_choice(job.output, data.chosen, roles(stores, data))
+    ranks.wait()
+    begun = replace(job, config=resolved, overwrite=False)
+    rounds = _Rounds(begun, data, kinds, facts, ranks=ranks, progress=progress, stop=stop)
+    for stage in stages:
+        report = rounds.run(stage)
+    if ranks.is_first:
+        share_model(report.checkpoint, job.output / BEST)
+    ranks.wait()
+    return replace(report, checkpoint=job.output / BEST)
+
+
+def check_settings(job: TrainJob) -> None:
+    """See that nothing is asked for that means nothing to the method.
+
+    Raises
+    ------
+    ConfigError
+        If something is.
+    """
+    config = job.config
+    if any(is_volume_store(path) for path in job.stores):
+        raise ConfigError(f"{config.method} learns from images, not from volumes", where="--method")
+    if config.stages is not None:
+        raise ConfigError(
+            f"{config.method} runs all of its stages",
+            where="--stages",
+            mend="Leave it out: stages that are finished are not run again",
+        )
+    given = [name for name in ("weights", "unlabelled_batch_size", "patch") if name in config.model_fields_set]
+    if given:
+        raise ConfigError(
+            f"{config.method} has shares of its own for each kind of patches",
+            where=", ".join(given),
+            mend="Set options.teacher_real or options.student_shares",
+        )
+    if config.batch_size < 2:  # noqa: PLR2004 - one image of each kind
+        raise ConfigError("a batch holds given labels and pseudo-labels", where="--batch-size", mend="Pass 2 or more")
+
+
+class _Rounds:
+    """The stages of one training."""
+
+    def __init__(
+        self,
+        job: TrainJob,
+        data: TrainingData,
+        kinds: Kinds,
+        facts: TrainingFacts,
+        *,
+        ranks: Ranks,
+        progress: Progress,
+        stop: Stop,
+    ) -> None:
+        self._job, self._data, self._kinds, self._facts = job, data, kinds, facts
+        self._ranks, self._progress, self._stop = ranks, progress, stop
+        # Of the stage before.
+        self._model: Path | None = None
+
+    def run(self, stage: TeacherStage | StudentStage) -> TrainReport:
+        """Train one stage, its pseudo-labels first if it learns from any."""
+        config, facts, pseudo = self._job.config, self._facts, list[Source]()
+        if isinstance(stage, StudentStage) and self._model is not None:
+            name = self._label(stage, self._model)
+            pseudo = [
+                Source(patches=one.patches, layer=name, indices=one.indices, mpp=one.mpp) for _, one in self._kinds.pool
+            ]
+            facts = replace(facts, training_data={**facts.training_data, "pseudo-labels": name})
+        seed_all(config.fit.seed)
+        learner = stage.build(facts)
+        folder = self._job.output / stage.name
+        head = head_of(learner.card)
+        if isinstance(stage, TeacherStage) and self._ranks.is_first and head is not None:
+            told = "" if (folder / STATE).exists() else check_head(head, self._kinds.real)
+            if told:
+                self._progress.say(told)
+        work = Work(
+            learner=learner,
+            batches=self._batches(stage, learner.encode, pseudo),
+            config=config.model_copy(update={"options": stage.depends_on}),
+            facts=facts,
+            chosen=self._data.chosen,
+            data=f"{stage.name} on {self._kinds}, {sum(len(one.indices) for one in self._data.held_out)} held out",
+            judge=partial(Validation, self._data.held_out) if self._data.held_out else None,
+        )
+        report = carry_out(work, replace(self._job, output=folder), self._ranks, self._progress, self._stop)
+        self._model = report.checkpoint
+        return report
+
+    def _batches(self, stage: TeacherStage | StudentStage, encode: Encode, pseudo: Sequence[Source]) -> BatchStream:
+        config, kinds, options = self._job.config, self._kinds, stage.options
+        shared: dict[str, Any] = {
+            "crop_px": config.crop_px,
+            "augmentation": config.augmentation,
+            "rank": self._ranks.rank,
+            "world": self._ranks.world,
+        }
+        if not pseudo:
+            real = options.teacher_real
+            given = weighted((kinds.real, real), (kinds.synthetic, 1 - real))
+            return Batches(given, encode, batch_size=config.batch_size, seed=config.fit.seed, **shared)
+        real, synthetic, rest = options.student_shares
+        given = weighted((kinds.real, real), (kinds.synthetic, synthetic))
+        share = rest / (real + rest + (synthetic if kinds.synthetic else 0))
+        count = min(max(1, round(share * config.batch_size)), config.batch_size - 1)
+        return PseudoStreams(
+            Batches(given, encode, batch_size=config.batch_size - count, seed=config.fit.seed, **shared),
+            Batches(pseudo, encode, batch_size=count, seed=other_seed(config.fit.seed), **shared),
+            mark=PSEUDO,
+        )
+
+    def _label(self, stage: StudentStage, teacher: Path) -> str:
+        """Write the pseudo-labels of a student, unless that was done, and return the name of their layer."""
+        made_by = self._mark(stage, teacher)
+        name, file = f"{made_by}-{stage.name}", self._job.output / stage.name / HEALTH
+        if self._ranks.is_first and not self._is_labelled(name, file):
+            rules, count = stage.options.pseudo, sum(len(source.indices) for _, source in self._kinds.pool)
+            device = self._ranks.device
+            labeller = PseudoLabeller(
+                load_predictor(teacher, device=device), rules, min_score=stage.min_score, device=device
+            )
+            with ExitStack() as held:
+                for path in sorted({store.path for patches, _ in self._kinds.pool for store in patches.stores}):
+                    held.enter_context(locked(path.with_name(f".{path.name}.{name}.lock")))
+                advance = held.enter_context(self._progress.task("pseudo-labels", total=count, unit="patches"))
+                health = write_pseudo_labels(
+                    self._kinds.pool,
+                    labeller,
+                    name,
+                    self._facts.labels,
+                    made_by=made_by,
+                    advance=advance,
+                    stop=self._stop,
+                )
+            told = {key: None if math.isnan(value) else value for key, value in asdict(health).items()}
+            write_bytes(file, json.dumps({"layer": name, **told}, indent=1).encode() + b"\n")
+            self._progress.say(f"pseudo-labels of {stage.name}: {health}")
+            if not health.kept:
+                self._progress.say(
+                    "warning: not one object was believed; train the teacher longer, or lower options.pseudo.min_score"
+                )
+        self._ranks.wait()
+        for patches, _ in self._kinds.pool:
+            for store in patches.stores:
+                patches.layers.update(store.layers)
+        return name
+
+    def _mark(self, stage: StudentStage, teacher: Path) -> str:
+        """Return a name that tells labels of other teachers, rules or patches apart."""
+        pool = [(source.patches.fingerprint, source.indices.tolist(), source.scale) for _, source in self._kinds.pool]
+        rules = stage.options.pseudo.model_dump(mode="json")
+        made_of = json.dumps([checkpoint.fingerprint(teacher), rules, stage.min_score, pool])
+        mark = hashlib.blake2b(made_of.encode(), digest_size=4).hexdigest()
+        # Models may have names that no layer can have.
+        name = re.sub(r"[^\w.-]+", "-", self._facts.name).lstrip(".-")
+        return f"{name or 'model'}-{mark}"
+
+    def _is_labelled(self, name: str, file: Path) -> bool:
+        """Tell whether all patches have the labels, and it was noted what they are like."""
+        if not file.exists() or json.loads(file.read_bytes())["layer"] != name:
+            return False
+        return all(
+            name in patches.layers and patches.is_labelled(name)[source.indices].all()
+            for patches, source in self._kinds.pool
+        )
