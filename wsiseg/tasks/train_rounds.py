@@ -43,8 +43,9 @@ if TYPE_CHECKING:
     from wsiseg.methods.base import Encode
     from wsiseg.progress import Progress
     from wsiseg.stopping import Stop
+    from wsiseg.stores.patch_set import PatchSet
     from wsiseg.tasks.train_data import TrainingData
-    from wsiseg.tasks.train_job import TrainJob
+    from wsiseg.tasks.train_job import TrainConfig, TrainJob
     from wsiseg.tasks.train_pool import Kinds
     from wsiseg.training.batches import BatchStream
     from wsiseg.training.ranks import Ranks
@@ -86,14 +87,16 @@ def train_in_rounds(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop)
             clear(job.output)
             for folder in (job.output / "teacher", *job.output.glob("student-*")):
                 shutil.rmtree(folder, ignore_errors=True)
-        save(resolved.model_copy(update={"options": options.model_dump(mode="json")}), job.output / CONFIG)
-        write_choice(job.output, data.chosen, roles(stores, data))
+        if not (job.output / CONFIG).exists():
+            _note(job, resolved, options, data, stores)
     ranks.wait()
     begun = replace(job, config=resolved, overwrite=False)
     rounds = _Rounds(begun, data, kinds, facts, ranks=ranks, progress=progress, stop=stop)
     for stage in stages:
         report = rounds.run(stage)
     if ranks.is_first:
+        # Only now is it certain that all stages had these settings.
+        _note(job, resolved, options, data, stores)
         share_model(report.checkpoint, job.output / BEST)
     ranks.wait()
     return replace(report, checkpoint=job.output / BEST)
@@ -125,6 +128,14 @@ def check_settings(job: TrainJob) -> None:
         )
     if config.batch_size < 2:  # noqa: PLR2004 - one image of each kind
         raise ConfigError("a batch holds given labels and pseudo-labels", where="--batch-size", mend="Pass 2 or more")
+
+
+def _note(
+    job: TrainJob, config: TrainConfig, options: LabelEfficientOptions, data: TrainingData, stores: Sequence[PatchSet]
+) -> None:
+    """Write down the settings of a run, and what each image is to it."""
+    save(config.model_copy(update={"options": options.model_dump(mode="json")}), job.output / CONFIG)
+    write_choice(job.output, data.chosen, roles(stores, data))
 
 
 class _Rounds:
