@@ -11,8 +11,8 @@ import numpy as np
 
 from wsiseg.atomic import atomic_path
 from wsiseg.geometry import Window
-from wsiseg.inference.polygons import NOT_ANALYSED, Frame, label_of
-from wsiseg.labels import IGNORE
+from wsiseg.inference.polygons import Frame, label_of
+from wsiseg.labels import IGNORE, NOT_ANALYSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

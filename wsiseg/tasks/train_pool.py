@@ -52,7 +52,8 @@ def kinds_of(stores: Sequence[PatchSet], data: TrainingData) -> Kinds:
     DataError
         If no patch is annotated, or all of them are.
     """
-    real, synthetic = [], []
+    real: list[Source] = []
+    synthetic: list[Source] = []
     for source in data.labelled:
         is_synthetic = source.patches.splits[source.indices] == SYNTHETIC
         for part, own in ((real, ~is_synthetic), (synthetic, is_synthetic)):
