@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as hnp
 from wsiseg.annotations import place_drawing, read_features
 from wsiseg.geometry import Canvas, Scale, Size, Window
 from wsiseg.inference.geojson import geojson_writer
-from wsiseg.inference.polygons import Frame, object_shapes, region_shapes
+from wsiseg.inference.placing import Frame
+from wsiseg.inference.polygons import object_shapes, region_shapes
 from wsiseg.labels import IGNORE, LabelMap
 from wsiseg.objects import Objects
 

@@ -16,9 +16,10 @@ import shapely
 
 from wsiseg.errors import ConfigError, StoreError
 from wsiseg.geometry import Canvas, Region, Scale, Size, Window
-from wsiseg.inference import polygons as polygons_module
+from wsiseg.inference import placing
 from wsiseg.inference.export import check_polygon_format, export_shapes
-from wsiseg.inference.polygons import Frame, object_shapes, region_shapes
+from wsiseg.inference.placing import Frame
+from wsiseg.inference.polygons import object_shapes, region_shapes
 from wsiseg.labels import LabelMap
 from wsiseg.objects import Objects
 
@@ -159,7 +160,7 @@ def test_what_was_not_analysed_has_its_own_layer() -> None:
 
 
 def test_a_region_too_large_for_viewers_is_cut_without_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(polygons_module, "_MAX_CORNERS", 40)
+    monkeypatch.setattr(placing, "_MAX_CORNERS", 40)
     classes = np.ones((50, 80), dtype=np.uint8)
     classes[np.random.default_rng(3).random((50, 80)) < 0.1] = 0
 

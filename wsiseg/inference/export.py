@@ -10,10 +10,10 @@ from wsiseg.errors import ConfigError
 from wsiseg.inference.geojson import geojson_writer
 from wsiseg.inference.measurements import object_table
 from wsiseg.inference.parquet import parquet_writer
+from wsiseg.inference.placing import Frame
 from wsiseg.inference.polygons import (
     OBJECT_TOLERANCE_PX,
     REGION_TOLERANCE_PX,
-    Frame,
     object_shapes,
     region_shapes,
 )

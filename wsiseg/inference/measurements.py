@@ -11,7 +11,8 @@ import numpy as np
 
 from wsiseg.atomic import atomic_path
 from wsiseg.geometry import Window
-from wsiseg.inference.polygons import Frame, label_of
+from wsiseg.inference.placing import Frame
+from wsiseg.inference.polygons import label_of
 from wsiseg.labels import IGNORE, NOT_ANALYSED
 
 if TYPE_CHECKING:

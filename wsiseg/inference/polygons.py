@@ -1,9 +1,4 @@
-"""From label canvases to polygons on the slide, in batches of bounded size.
-
-Coordinates are level-0 pixels by the corner convention: a canvas pixel (x, y) becomes the
-square from (x, y) to (x + 1, y + 1) times the downsample, not rounded to whole pixels. They
-are rounded to two decimals, on which QuPath snaps what it reads, and valid after that.
-"""
+"""From label canvases to polygons on the slide and what is known about them, in batches of bounded size."""
 
 from __future__ import annotations
 
@@ -15,7 +10,8 @@ import shapely
 
 from wsiseg.errors import StoreError
 from wsiseg.inference.contours import trace
-from wsiseg.inference.outlines import exact, measure, smooth
+from wsiseg.inference.outlines import measure
+from wsiseg.inference.placing import in_pieces, joined, mended, placed
 from wsiseg.labels import IGNORE, NOT_ANALYSED, Label
 
 if TYPE_CHECKING:
@@ -23,8 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wsiseg.geometry import Canvas, Window
-    from wsiseg.inference.outlines import Outline
+    from wsiseg.geometry import Window
+    from wsiseg.inference.placing import Frame
     from wsiseg.inference.rings import Rings
     from wsiseg.labels import LabelMap
     from wsiseg.objects import Objects
@@ -35,48 +31,6 @@ GREY: Final = (128, 128, 128)
 REGION_TOLERANCE_PX: Final = 1.0
 # The largest that changes the area of no nucleus of 4 px radius by more than 3 %.
 OBJECT_TOLERANCE_PX: Final = 0.4
-
-_MAX_CORNERS: Final = 100_000
-_SLIVER_PX: Final = 0.1  # square canvas pixels
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
-    """Where the polygons of a canvas lie.
-
-    Parameters
-    ----------
-    canvas
-        The grid of the labels.
-    origin
-        Level-0 pixel that is (0, 0) in the output: the corner of the scanned bounds for viewers that
-        crop to them, else (0, 0).
-    """
-
-    canvas: Canvas
-    origin: tuple[int, int] = (0, 0)
-
-    @property
-    def unit(self) -> str:
-        """Return the unit of lengths: µm, or level-0 px where the slide has no physical scale."""
-        return "px" if self.canvas.mpp is None else "µm"
-
-    @property
-    def unit_per_px(self) -> float:
-        """Return the length of a canvas pixel in `unit`."""
-        return self.canvas.scale.downsample if self.canvas.mpp is None else self.canvas.mpp
-
-    @property
-    def sliver(self) -> float:
-        """Return the area below which a piece is left over from mending, square level-0 px."""
-        return _SLIVER_PX * self.canvas.scale.downsample**2
-
-    def on_slide(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return canvas points (N, 2) as level-0 points, two decimals, counted from the origin."""
-        placed = points * self.canvas.scale.downsample - np.asarray(self.origin, dtype=np.float64)
-        # Adding zero turns -0.0 into 0.0.
-        rounded: NDArray[np.float64] = np.round(placed, 2) + 0.0
-        return rounded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -158,10 +112,10 @@ def region_shapes(
     for rings in trace(
         lambda window: values[read(window)], frame.canvas.size, shares_borders=smoothing > 0, band_rows=band_rows
     ):
-        polygons = _polygons(rings, frame, tolerance=smoothing)
+        polygons = placed(rings, frame, tolerance=smoothing)
         measures = measure(rings)
         label = rings.value - 1
-        parts, of = _in_pieces(polygons, frame)
+        parts, of = in_pieces(polygons, frame)
         is_whole = np.bincount(of, minlength=len(rings))[of] == 1
         scale = frame.unit_per_px
         area = np.where(
@@ -241,7 +195,7 @@ def _disagreement() -> StoreError:
 
 
 def _objects(rings: Rings, row: NDArray[np.intp], objects: Objects, frame: Frame, tolerance: float) -> Shapes:
-    polygons = _polygons(rings, frame, tolerance=tolerance)
+    polygons = placed(rings, frame, tolerance=tolerance)
     measures = measure(rings)
     # Objects come in the order in which their last part was seen; shape is that of the largest part.
     by_object = np.lexsort((np.arange(len(row)), measures.area_px, row))
@@ -253,9 +207,9 @@ def _objects(rings: Rings, row: NDArray[np.intp], objects: Objects, frame: Frame
     merged = polygons[main]
     parts = np.bincount(row, minlength=len(last))
     for several in np.flatnonzero(parts[row[main]] > 1):
-        merged[several] = _multi(polygons[row == row[main[several]]], frame)
+        merged[several] = joined(polygons[row == row[main[several]]], frame)
         if not shapely.is_valid(merged[several]):
-            (merged[several],) = _mended(merged[several : several + 1], frame)
+            (merged[several],) = mended(merged[several : several + 1], frame)
     table = objects[row[main]]
     scale = frame.unit_per_px
     perimeter = np.bincount(row, weights=measures.perimeter_px, minlength=len(last))[row[main]]
@@ -273,84 +227,6 @@ def _objects(rings: Rings, row: NDArray[np.intp], objects: Objects, frame: Frame
             "Probability": table.score.astype(np.float64),
         },
     )
-
-
-def _polygons(rings: Rings, frame: Frame, *, tolerance: float) -> NDArray[np.object_]:
-    """Return a valid polygon on the slide for each region."""
-    if tolerance <= 0:
-        return _assembled(rings, exact(rings), frame)
-    polygons = _assembled(rings, smooth(rings, tolerance=tolerance), frame)
-    broken = np.flatnonzero(~shapely.is_valid(polygons) | (shapely.area(polygons) <= frame.sliver))
-    for region, mended in zip(broken, _mended(polygons[broken], frame), strict=True):
-        polygons[region] = mended
-    lost = np.flatnonzero(shapely.is_empty(polygons))
-    if len(lost):
-        some = rings.take(lost)
-        polygons[lost] = _assembled(some, exact(some), frame)
-    return polygons
-
-
-def _assembled(rings: Rings, outline: Outline, frame: Frame) -> NDArray[np.object_]:
-    first = outline.first
-    points = frame.on_slide(outline.points)
-    closed = np.insert(points, first[1:], points[first[:-1]], axis=0)
-    polygons: NDArray[np.object_] = shapely.from_ragged_array(
-        shapely.GeometryType.POLYGON, closed, (first + np.arange(len(first)), rings.region)
-    )
-    return polygons
-
-
-def _mended(polygons: NDArray[np.object_], frame: Frame) -> list[shapely.Geometry]:
-    """Return polygons that no longer cross themselves, two decimals, without slivers; empty if nothing is left."""
-    made = shapely.make_valid(polygons, method="structure", keep_collapsed=False)
-    snapped = shapely.set_precision(made, 0.01)
-    # The grid of the library is a multiple of 0.01 only up to the last digit.
-    clean = shapely.transform(snapped, lambda points: np.round(points, 2) + 0.0)
-    return [_multi(np.asarray(shapely.get_parts(geometry)), frame) for geometry in clean]
-
-
-def _multi(parts: NDArray[np.object_], frame: Frame) -> shapely.Geometry:
-    """Return polygons as one geometry without nested or tiny ones."""
-    flat = np.asarray(shapely.get_parts(parts))
-    kept = flat[(shapely.get_type_id(flat) == shapely.GeometryType.POLYGON) & (shapely.area(flat) > frame.sliver)]
-    if len(kept) == 1:
-        only: shapely.Geometry = kept[0]
-        return only
-    return shapely.MultiPolygon(list(kept))
-
-
-def _in_pieces(polygons: NDArray[np.object_], frame: Frame) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
-    """Cut polygons that are too large for viewers; return the pieces and which polygon each belongs to."""
-    single, of = shapely.get_parts(polygons, return_index=True)
-    if (shapely.get_num_coordinates(single) <= _MAX_CORNERS).all():
-        return single, of
-    pieces: list[shapely.Geometry] = []
-    owner: list[int] = []
-    for polygon, index in zip(single, of, strict=True):
-        for piece in _halved(polygon, frame):
-            pieces.append(piece)
-            owner.append(int(index))
-    return np.asarray(pieces, dtype=np.object_), np.asarray(owner, dtype=np.int64)
-
-
-def _halved(polygon: shapely.Polygon, frame: Frame) -> list[shapely.Polygon]:
-    if shapely.get_num_coordinates(polygon) <= _MAX_CORNERS:
-        return [polygon]
-    left, top, right, bottom = polygon.bounds
-    middle = np.array([[left + right, top + bottom]]) / 2
-    # Cut along sides of canvas pixels: corners stay where they are.
-    ((x, y),) = frame.on_slide(np.round((middle + np.asarray(frame.origin)) / frame.canvas.scale.downsample))
-    halves = (
-        [(left, top, x, bottom), (x, top, right, bottom)]
-        if right - left > bottom - top
-        else [(left, top, right, y), (left, y, right, bottom)]
-    )
-    pieces: list[shapely.Polygon] = []
-    for half in halves:
-        for part in _mended(np.asarray([shapely.intersection(polygon, shapely.box(*half))]), frame):
-            for piece in np.atleast_1d(shapely.get_parts(part)):
-                pieces += _halved(piece, frame)
-    return pieces
 
 
 def _counted(of: NDArray[np.int64]) -> NDArray[np.int64]:
