@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 from wsiseg.config import load
 from wsiseg.errors import BusyError, ConfigError, PredictionError, SomeFailedError, StoppedError, WsisegError
-from wsiseg.manifest import shard
 from wsiseg.nets.devices import choose_device
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
 from wsiseg.stores.volume_store import VolumeStore, is_volume_store
 from wsiseg.tasks.budget_cells import SCORES, Cell, cell_folder, write_cell
-from wsiseg.tasks.budget_draws import is_of_volumes, plans_of
+from wsiseg.tasks.budget_draws import dealt, is_of_volumes, plans_of
 from wsiseg.tasks.budget_page import PAGE, write_study
 from wsiseg.tasks.budget_scores import judged
 from wsiseg.tasks.budget_settings import begin, read_begun, training_of
@@ -50,7 +49,7 @@ class BudgetJob:
     device
         What they compute on.
     num_shards, shard_index
-        The part of the trainings that is ours; see `shard`.
+        The part of the trainings that is ours; see `dealt`.
     """
 
     stores: tuple[Path, ...]
@@ -121,7 +120,7 @@ def budget(job: BudgetJob, progress: Progress = SILENT, stop: Stop | None = None
     plans = plans_of(job.stores, config, trainings, progress)
     begin(job.output, config, _fingerprints(job.stores))
     outcomes: Counter[Outcome] = Counter()
-    mine = shard(plans, job.num_shards, job.shard_index)
+    mine = dealt(plans, job.num_shards, job.shard_index)
     try:
         for number, plan in enumerate(mine, start=1):
             if _is_made(job, plan):

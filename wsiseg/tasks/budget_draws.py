@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from wsiseg.errors import DataError
+from wsiseg.manifest import shard
 from wsiseg.methods.registry import get_method
 from wsiseg.stores.volume_store import LAYER, is_volume_store
 from wsiseg.tasks.train_data import training_data
@@ -99,6 +100,17 @@ def plans_of(
     for (size, known), count in repeated.items():
         progress.say(f"{size} labelled and {known} are the same here, {count} images: trained as {known} only")
     return plans
+
+
+def dealt(plans: Sequence[Plan], num_shards: int | None = None, shard_index: int | None = None) -> list[Plan]:
+    """Return the trainings that fall to one job of several, in their order; see `which_shard`.
+
+    They are dealt out method by method: one method may cost ten times what another does, and in the order in which
+    they are made one job could get all of it.
+    """
+    by_method = sorted(plans, key=lambda plan: plan.method)
+    mine = set(shard(by_method, num_shards, shard_index))
+    return [plan for plan in plans if plan in mine]
 
 
 def _pool(stores: Sequence[Path], config: TrainConfig, seed: int) -> _Pool:
