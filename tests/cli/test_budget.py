@@ -293,6 +293,17 @@ def test_variants_of_a_method_stand_beside_it(store: Path, tmp_path: Path) -> No
     assert "<td>network</td>" not in page
 
 
+def test_the_network_inside_one_of_two_tasks_is_told(store: Path, tmp_path: Path) -> None:
+    run(
+        "budget", store, "-o", tmp_path / "study", *SMALL, "--methods=ugmcl,supervised", "--counts=1", "--arch=unet-gn",
+        "--set=each.ugmcl.options.net.dropout=0.2",
+    )  # fmt: skip
+
+    page = (tmp_path / "study/budget.html").read_text()
+    assert "options.net.dropout" in page
+    assert "<td>network</td>" not in page
+
+
 def test_volumes_are_judged_by_overlap_and_surface(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_cases(tmp_path / "src", 6)
     names = sorted(file.name.removesuffix(".nii.gz") for file in (tmp_path / "src" / "images").iterdir())

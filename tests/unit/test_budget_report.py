@@ -142,6 +142,16 @@ def test_where_draws_disagree_no_price_can_be_told() -> None:
     assert sentence.endswith("may change the Dice by -0.020 to +0.030 (90 % interval, 2 draws)")
 
 
+def test_a_study_half_done_gives_no_numbers_that_it_does_not_have() -> None:
+    apart = Study(cells=(cell("toy", 5, 0, 0.6), cell("toy", 10, 1, 0.7))).sentences()
+    falling = Study(cells=(*cells([0.5], -0.1, (5, 10)), cell("toy", 20, 1, 0.7))).sentences()
+
+    assert apart == (
+        "toy: Dice 0.700 with 10 labelled images; no price of more can be told yet, as no draw has two sizes",
+    )
+    assert falling[0].endswith("no price of more is in sight, as fewer did as well")
+
+
 def test_a_plateau_is_told() -> None:
     (sentence,) = Study(cells=(*cells([0.5, 0.6], 0.1, (5, 10)), *cells([0.6, 0.7], 0.0, (20,)))).sentences()
 

@@ -141,7 +141,10 @@ def _network(folder: Path, arch: str, encoder: str | None) -> str:
     for kind in (BEST, LAST):
         if (folder / kind / CARD).exists():
             net = read_card(folder / kind).net
-            arch, encoder = str(net["arch"]), str(net.get("encoder") or "")
+            inner = net.get("net")
+            # A network that was taught a second task has the one that a user chose inside.
+            described = inner if isinstance(inner, dict) else net
+            arch, encoder = str(described["arch"]), str(described.get("encoder") or "")
             break
     return f"{arch} ({encoder})" if encoder and arch != OURS else arch
 

@@ -225,8 +225,11 @@ def _price(curve: Curve, name: str) -> str:
             f" {name} by {doubled[0]} to {doubled[1]} ({draws})"
         )
     price = curve.price(curve.slope)
+    if math.isnan(price):
+        return "no price of more can be told yet, as no draw has two sizes"
     if curve.is_flat or not math.isfinite(price):
-        return f"no price of more is in sight, as from {before} to {last} images it changed by {curve.last_gain:+.3f}"
+        pace = f"from {before} to {last} images it changed by {curve.last_gain:+.3f}"
+        return f"no price of more is in sight, as {'fewer did as well' if math.isnan(curve.last_gain) else pace}"
     costs = f"from there the next +{POINT} costs about {math.ceil(price)} more images"
     if math.isnan(low):
         return f"{costs}, which rests on one draw"
