@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 
 from tests.slide_makers import Layout, write_slide
+from tests.tiny_models import save_tiny_model
 from wsiseg.annotations.features import read_features
 from wsiseg.cli import app
-from wsiseg.geometry import Size
+from wsiseg.geometry import Region, Size
 from wsiseg.labels import LabelMap
+from wsiseg.stores.mask_store import MaskStore
 from wsiseg.stores.patch_store import PatchStore
 
 if TYPE_CHECKING:
@@ -180,6 +182,68 @@ def test_where_every_patch_overlaps_annotated_ones_none_is_chosen(
     assert code == 4
     assert "every patch overlaps annotated ones" in err
     assert not (tmp_path / "s" / "selection.csv").exists()
+
+
+def test_what_a_prediction_is_least_sure_of_is_proposed_next(tmp_path: Path, tiles: Path, run: Run) -> None:
+    model, predictions = save_tiny_model(tmp_path / "model"), tmp_path / "predictions"
+    everywhere = ("--set", "tissue.method=none")
+    assert run("predict", tmp_path / "a.tiff", "--model", model, "-o", predictions, *everywhere)[0] == 0
+    patches = PatchStore.open(tiles)
+    nuclei, truth = LabelMap.from_names(("background", "nucleus")), [np.ones((32, 32), np.int32)] * 2
+    patches.add_layer("drawn", "instances", nuclei)
+    patches.write_labels("drawn", [0, 1], truth)
+    patches.add_layer("guessed", "instances", nuclei, made_by="a model")
+    patches.write_labels("guessed", [2, 3], truth)
+    asked = ("select", tiles, "-k", 3, "--strategy", "uncertainty", *ANYTHING)
+
+    code, told, err = run(*asked, "--prediction", predictions, "-o", tmp_path / "s")
+
+    assert code == 0, err
+    # A row is cut off, and two are annotated by hand.
+    assert told.startswith("3 of 14 patches chosen")
+    rows = table(tmp_path / "s")
+    prediction = MaskStore.open(predictions / "a" / "prediction.zarr")
+    for row in rows:
+        window = prediction.canvas.scale.window(Region(int(row["x"]), int(row["y"]), 64, 64))
+        mean = prediction.read("uncertainty", window).mean() / 255
+        assert float(row["uncertainty"]) == pytest.approx(mean, rel=1e-4)
+        assert row["score"] == ""
+    most = max(rows, key=lambda row: float(row["uncertainty"]))
+    assert (most["rank"], most["cluster"]) == ("1", "1")
+    assert not {"a-0-0", "a-64-0"} & {row["patch"] for row in rows}
+    assert (tmp_path / "s" / "uncertainty_map" / "a.png").exists()
+    assert not (tmp_path / "s" / "features.zarr").exists()
+    page = (tmp_path / "s" / "selection.html").read_text()
+    assert "the darker a patch, the less certain" in page
+    assert len(read_features(tmp_path / "s" / "rois.geojson").features) == 3
+    assert "already done" in run(*asked, "--prediction", predictions / "a", "-o", tmp_path / "s")[1]
+
+    # What is said replaces what is taken for annotated.
+    table_alone = ("--exclude", tmp_path / "s" / "selection.csv", "-o", tmp_path / "t")
+    code, told, _ = run(*asked, "--prediction", predictions, *table_alone)
+    assert told.startswith("3 of 13 patches chosen")
+    chosen = {row["patch"] for row in rows if row["rank"] == "1"}
+    assert not chosen & {row["patch"] for row in table(tmp_path / "t")}
+
+
+def test_a_prediction_must_be_there_and_of_the_same_slide(tmp_path: Path, tiles: Path, run: Run) -> None:
+    folder = tmp_path / "predictions" / "a"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps({"plan": {"slide": "another", "settings": {}}}))
+    asked = ("select", tiles, "-k", 1, "-o", tmp_path / "s")
+    cases = [
+        (("--strategy", "uncertainty"), 2, "--prediction: the strategy uncertainty needs one"),
+        (("--strategy", "random", "--prediction", tmp_path), 2, "--prediction: the strategy random needs none"),
+        (("--strategy", "uncertainty", "--prediction", tmp_path), 5, "no finished prediction of a."),
+        (("--strategy", "uncertainty", "--prediction", folder.parent), 5, "of another slide than the patches"),
+    ]
+    for arguments, code, told in cases:
+        found = run(*asked, *arguments)
+
+        assert found[0] == code, arguments
+        assert told in found[2]
+    (folder / "summary.json").write_text("{}")
+    assert "the summary is damaged" in run(*asked, *cases[-1][0])[2]
 
 
 def test_bad_input_is_one_clear_line(tmp_path: Path, tiles: Path, run: Run) -> None:

@@ -35,8 +35,16 @@ def select(
         str | None,
         typer.Option(
             "--strategy",
-            help="cps (consistency: typical of a part of the pool, and alike all over), kcenter (far apart) or random. "
-            "Default cps.",
+            help="cps (consistency: typical of a part of the pool, and alike all over), kcenter (far apart), random, "
+            "or uncertainty (where --prediction is least sure, in different places). Default cps.",
+            rich_help_panel=CHOICE,
+        ),
+    ] = None,
+    prediction: Annotated[
+        Path | None,
+        typer.Option(
+            "--prediction",
+            help="Output of wsiseg predict on the same slides, for --strategy uncertainty.",
             rich_help_panel=CHOICE,
         ),
     ] = None,
@@ -44,7 +52,8 @@ def select(
         list[str] | None,
         typer.Option(
             "--exclude",
-            help="What is annotated already: a layer of labels, or an earlier selection.csv; may be repeated.",
+            help="What is annotated already: a layer of labels, or an earlier selection.csv; may be repeated. Default "
+            "with uncertainty: all layers that were not made by a model.",
             rich_help_panel=CHOICE,
         ),
     ] = None,
@@ -141,8 +150,8 @@ def select(
     """Choose the patches of a pool that are worth annotating, and say where they are.
 
     The folder gets selection.csv, selection.html with what speaks for each patch, contact_sheet.png, patches/ as PNG,
-    a map of the clusters on each slide, and rois.geojson (rois/ for several slides): locked boxes to drag onto the
-    slide in QuPath. wsiseg label brings back what is drawn in them. Labels are not looked at.
+    a map of clusters or uncertainty on each slide, and rois.geojson (rois/ for several slides): locked boxes to drag
+    onto the slide in QuPath. wsiseg label brings back what is drawn in them. Labels are not looked at.
     """
     from wsiseg.config import load
     from wsiseg.tasks.select import select as run
@@ -169,6 +178,7 @@ def select(
         output=output,
         config=load(SelectConfig, file=config, options=options, overrides=overrides or ()),
         features=features,
+        prediction=prediction,
         device=device,
         num_workers=num_workers,
         overwrite=overwrite,

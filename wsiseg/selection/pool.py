@@ -55,7 +55,12 @@ class PoolReport:
 
 
 def filter_pool(
-    patches: PatchSet, appearance: NDArray[np.float32], settings: PoolSettings, *, is_taken: NDArray[np.bool_]
+    patches: PatchSet,
+    appearance: NDArray[np.float32],
+    settings: PoolSettings,
+    *,
+    is_taken: NDArray[np.bool_],
+    uncertainty: NDArray[np.float32] | None = None,
 ) -> PoolReport:
     """Return the patches that may be chosen.
 
@@ -69,6 +74,8 @@ def filter_pool(
         What a patch must show.
     is_taken
         Patches that are annotated already, (N,).
+    uncertainty
+        Of what was predicted of each, (N,), 0 where nothing was; None where no prediction has a say.
     """
     height, width = patches.image_shape
     tissue = np.minimum(patches.tissue, appearance[:, 0])
@@ -81,6 +88,8 @@ def filter_pool(
         "without nuclei": appearance[:, 1] < settings.min_nuclei,
         "dark all over": appearance[:, 1] > settings.max_nuclei,
     }
+    if uncertainty is not None:
+        rules["not predicted, or certain"] = uncertainty == 0
     is_left = np.ones(len(patches), dtype=np.bool_)
     removed = {}
     for name, is_out in rules.items():

@@ -10,25 +10,36 @@ import numpy as np
 from wsiseg.errors import MethodError
 from wsiseg.selection.groups import Choice, Group
 from wsiseg.selection.patch_scores import ConsistencyOptions, by_consistency
+from wsiseg.selection.uncertainty import by_uncertainty
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from wsiseg.selection.features import PoolFeatures
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pool:
     """What is chosen from.
 
     Parameters
     ----------
-    size
-        Patches.
+    boxes
+        Number of the image, left, top, right and bottom of each patch, (n, 5); see `wsiseg.selection.pool.boxes_of`.
     features
         Of these; None for strategies that need none.
+    uncertainty
+        Of a prediction of each patch, 0 … 1, (n,); None for strategies that need none.
     """
 
-    size: int
+    boxes: NDArray[np.int64]
     features: PoolFeatures | None = None
+    uncertainty: NDArray[np.float32] | None = None
+
+    @property
+    def size(self) -> int:
+        """Return the number of patches."""
+        return len(self.boxes)
 
     def needed_features(self) -> PoolFeatures:
         """Return the features."""
@@ -47,10 +58,11 @@ class Strategy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A strategy, and whether it needs features."""
+    """A strategy, and whether it needs features or a prediction."""
 
     choose: Strategy
-    needs_features: bool
+    needs_features: bool = False
+    needs_prediction: bool = False
 
 
 def consistent(pool: Pool, count: int, options: ConsistencyOptions, *, seed: int) -> Choice:
@@ -110,10 +122,18 @@ def far_apart(pool: Pool, count: int, options: ConsistencyOptions, *, seed: int)
     return Choice(groups=tuple(groups), cluster=cluster)
 
 
+def uncertain(pool: Pool, count: int, options: ConsistencyOptions, *, seed: int) -> Choice:  # noqa: ARG001 - protocol
+    """Choose by uncertainty, in different places; see `wsiseg.selection.uncertainty`."""
+    if pool.uncertainty is None:
+        raise ValueError("the strategy needs a prediction")
+    return by_uncertainty(pool.boxes, pool.uncertainty, count)
+
+
 STRATEGIES: Final[dict[str, Entry]] = {
     "cps": Entry(consistent, needs_features=True),
-    "random": Entry(at_random, needs_features=False),
+    "random": Entry(at_random),
     "kcenter": Entry(far_apart, needs_features=True),
+    "uncertainty": Entry(uncertain, needs_prediction=True),
 }
 
 

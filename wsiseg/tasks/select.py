@@ -24,10 +24,13 @@ from wsiseg.stores.feature_store import FeatureMeta, FeatureStore
 from wsiseg.stores.patches import patch_names
 from wsiseg.tasks.select_files import TABLE, Row, read_patches, write_table
 from wsiseg.tasks.select_job import SelectReport
+from wsiseg.tasks.select_predictions import find_predictions
 from wsiseg.tasks.select_report import Selection, write_report
 from wsiseg.tiling.reading import open_patches
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from wsiseg.nets.devices import Amp
@@ -52,7 +55,7 @@ def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None
     ConfigError, MethodError
         If a setting is wrong, or the encoder's weights cannot be had.
     DataError
-        If weights do not fit, or the encoder gives no numbers.
+        If weights do not fit, the encoder gives no numbers, or predictions are missing or of other slides.
     NothingMatchedError
         If fewer patches are left than are to be chosen.
     StoreError
@@ -62,9 +65,17 @@ def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None
     """
     stop, config = stop or Stop(), job.config
     strategy = get_strategy(config.strategy)
+    if strategy.needs_prediction != (job.prediction is not None):
+        raise ConfigError(
+            f"the strategy {config.strategy} needs " + ("one" if strategy.needs_prediction else "none"),
+            where="--prediction",
+            mend="Pass what wsiseg predict made with --strategy uncertainty, and with no other",
+        )
     with open_patches(job.stores) as patches, locked(job.output / ".select.lock"):
-        is_taken = _annotated(patches, config)
-        asked = _asked(patches, config, is_taken)
+        exclude = config.exclude or (_given(patches) if strategy.needs_prediction else ())
+        is_taken = _annotated(patches, exclude)
+        predictions = None if job.prediction is None else find_predictions(patches, job.prediction)
+        asked = _asked(patches, config, is_taken, "" if predictions is None else predictions.mark)
         if not job.overwrite and (before := _read_report(job.output, asked)) is not None:
             return before
         if strategy.needs_features:
@@ -73,14 +84,21 @@ def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None
         else:
             store = None
             looks = look_at(patches, workers=job.num_workers, progress=progress, stop=stop)
-        pool = filter_pool(patches, looks, config, is_taken=is_taken)
+        uncertainty = None if predictions is None else predictions.uncertainty(patches, progress, stop)
+        pool = filter_pool(patches, looks, config, is_taken=is_taken, uncertainty=uncertainty)
         _log(pool, len(patches))
         if len(pool.indices) < config.count:
             raise _too_few(pool, config)
-        features = None if store is None else PoolFeatures(store, pool.indices)
         progress.say(f"choosing {config.count} of {len(pool.indices):,} patches")
         choice = strategy.choose(
-            Pool(size=len(pool.indices), features=features), config.count, config.cps, seed=config.seed
+            Pool(
+                boxes=boxes_of(patches)[pool.indices],
+                features=None if store is None else PoolFeatures(store, pool.indices),
+                uncertainty=None if uncertainty is None else uncertainty[pool.indices],
+            ),
+            config.count,
+            config.cps,
+            seed=config.seed,
         )
         rows = _rows(patches, pool, choice, config, is_taken)
         area = tissue_px(patches)
@@ -101,6 +119,7 @@ def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None
         selection = Selection(
             rows=tuple(rows),
             cluster=cluster,
+            uncertainty=uncertainty,
             strategy=config.strategy,
             encoder=config.encoder if strategy.needs_features else "",
             removed=pool.removed,
@@ -161,10 +180,15 @@ def _is_of(path: Path, meta: FeatureMeta) -> bool:
         return False
 
 
-def _annotated(patches: PatchSet, config: SelectConfig) -> NDArray[np.bool_]:
+def _given(patches: PatchSet) -> tuple[str, ...]:
+    """Return the layers of labels that people gave."""
+    return tuple(name for name, info in patches.layers.items() if info.kind != "confidence" and not info.made_by)
+
+
+def _annotated(patches: PatchSet, exclude: Sequence[str]) -> NDArray[np.bool_]:
     """Return which patches are annotated already, by layers and tables."""
     is_taken = np.zeros(len(patches), dtype=np.bool_)
-    for one in config.exclude:
+    for one in exclude:
         if one in patches.layers:
             is_taken |= patches.is_labelled(one)
             continue
@@ -223,13 +247,16 @@ def _rows(
     ]
 
 
-def _asked(patches: PatchSet, config: SelectConfig, is_taken: NDArray[np.bool_]) -> dict[str, Any]:  # Any: JSON
+def _asked(
+    patches: PatchSet, config: SelectConfig, is_taken: NDArray[np.bool_], prediction: str
+) -> dict[str, Any]:  # Any: JSON
     """Return all that a selection depends on."""
-    return {
+    asked = {
         "config": config.model_dump(mode="json", exclude={"batch_size", "download", "exclude"}),
         "patches": fingerprint_of(patches),
         "annotated": hashlib.blake2b(np.packbits(is_taken).tobytes(), digest_size=16).hexdigest(),
     }
+    return {**asked, "prediction": prediction} if prediction else asked
 
 
 def _read_report(output: Path, asked: dict[str, Any]) -> SelectReport | None:

@@ -27,7 +27,7 @@ TABLE: Final = "selection.csv"
 PATCHES: Final = "patches"
 ROIS: Final = "rois"
 GEOJSON: Final = "rois.geojson"
-SCORES: Final = ("representativeness", "dominance", "spread", "score")
+SCORES: Final = ("representativeness", "dominance", "spread", "score", "uncertainty")
 _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/wsiseg/wsiseg/select")
 # QuPath's own class of regions, in which `wsiseg label` takes everything to be drawn, and its colour.
 _REGION: Final = "Region*"
@@ -53,7 +53,7 @@ class Row:
     rank
         1 if it is chosen; those that follow may take the place of the first.
     scores
-        By name; lower is better.
+        By name; lower is better, but for ``uncertainty``.
     """
 
     index: int

@@ -25,13 +25,14 @@ class SelectConfig(EncoderSpec, PoolSettings):
     count
         How many, and into how many clusters the pool is parted.
     strategy
-        ``cps`` (consistency-based patch selection), ``kcenter`` or ``random``.
+        ``cps`` (consistency-based patch selection), ``kcenter``, ``random`` or ``uncertainty`` (of a prediction).
     runners_up
         At most so many patches of each cluster are named that may take the place of the chosen one.
     no_overlap
         Chosen patches share no pixel with one another, or with annotated ones.
     exclude
-        What is annotated already: layers of labels, or tables of patches as this command writes them.
+        What is annotated already: layers of labels, or tables of patches as this command writes them. Where nothing is
+        said, the strategy ``uncertainty`` leaves out what has labels that a person gave.
     seed
         Decides everything random.
     cps
@@ -70,6 +71,8 @@ class SelectJob:
         How patches are chosen.
     features
         Where features are kept, and found again; ``features.zarr`` in the output where None.
+    prediction
+        What `wsiseg predict` made of the same slides, for the strategy ``uncertainty``.
     device
         ``auto``, ``cpu``, ``cuda:N`` or ``mps``.
     num_workers
@@ -82,6 +85,7 @@ class SelectJob:
     output: Path
     config: SelectConfig
     features: Path | None = None
+    prediction: Path | None = None
     device: str = "auto"
     num_workers: int = 2
     overwrite: bool = False

@@ -23,6 +23,9 @@ _TEXT_PX: Final = 16
 _LINES: Final = 3
 _MAP_PX: Final = 1400
 _COVER: Final = 0.45
+_HEAT: Final = 0.6
+_CERTAIN: Final = np.array((250, 240, 180))
+_UNCERTAIN: Final = np.array((10, 50, 120))
 _INK: Final = (34, 38, 43)
 _DIM: Final = (100, 104, 115)
 # Far apart for eyes of all kinds, and readable on pink and violet.
@@ -64,17 +67,33 @@ def contact_sheet(rows: Sequence[Row], images: Sequence[NDArray[np.uint8]]) -> b
     return _png(sheet)
 
 
-def cluster_map(
-    store: PatchStore, cluster: NDArray[np.int32], rows: Sequence[tuple[int, Row]]
+def cluster_colours(cluster: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Return the colour of each patch by the number of its cluster from 1, RGBA (n, 4); clear where that is 0."""
+    shades = np.array([(0, 0, 0), *colours(int(cluster.max(initial=0)))], dtype=np.uint8)[cluster]
+    return np.column_stack((shades, np.where(cluster > 0, round(255 * _COVER), 0))).astype(np.uint8)
+
+
+def uncertainty_colours(uncertainty: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the colour of each patch, from light for what is certain to dark for the most uncertain, RGBA (n, 4).
+
+    It is clear where nothing is known, which is 0.
+    """
+    share = (uncertainty / max(float(uncertainty.max(initial=0)), 1e-6))[:, None]
+    shades = np.rint((1 - share) * _CERTAIN + share * _UNCERTAIN)
+    return np.column_stack((shades, np.where(uncertainty > 0, round(255 * _HEAT), 0))).astype(np.uint8)
+
+
+def patch_map(
+    store: PatchStore, shades: NDArray[np.uint8], rows: Sequence[tuple[int, Row]]
 ) -> NDArray[np.uint8] | None:
-    """Return the store's slide in small with its clusters over it and the chosen patches in boxes, RGB (h, w, 3).
+    """Return the store's slide in small with its patches coloured and the chosen ones in boxes, RGB (h, w, 3).
 
     Parameters
     ----------
     store
         Of one slide.
-    cluster
-        Number of the cluster of each patch of the store from 1, 0 for none.
+    shades
+        Colour of each patch of the store, RGBA (n, 4).
     rows
         Chosen patches of the store, each with its place in it.
 
@@ -92,13 +111,12 @@ def cluster_map(
     scale = np.array(picture.size) / grid.canvas
     cover = Image.new("RGBA", picture.size)
     draw = ImageDraw.Draw(cover)
-    shades = colours(int(cluster.max(initial=0)))
     # Where patches overlap, each paints its middle.
     margin = (grid.patch_px - grid.stride_px) / 2
-    for place in np.flatnonzero(cluster > 0).tolist():
+    for place in np.flatnonzero(shades[:, 3]).tolist():
         corner = store.windows[place] + margin
         ends = (*(corner * scale), *((corner + grid.stride_px) * scale - 1))
-        draw.rectangle(_upright(ends), fill=(*shades[cluster[place] - 1], round(255 * _COVER)))
+        draw.rectangle(_upright(ends), fill=tuple(shades[place].tolist()))
     picture = Image.alpha_composite(picture.convert("RGBA"), cover).convert("RGB")
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(2 * _TEXT_PX)
@@ -112,6 +130,8 @@ def cluster_map(
 
 
 def _caption(row: Row) -> list[tuple[str, tuple[int, int, int]]]:
+    if "uncertainty" in row.scores:
+        return [(f"{row.cluster} · uncertainty {row.scores['uncertainty']:.3f}", _INK), (row.patch, _INK)]
     if "score" not in row.scores:
         return [(f"{row.cluster}", _INK), (row.patch, _INK)]
     number = f"{row.cluster} · score {row.scores['score']:.4g}"

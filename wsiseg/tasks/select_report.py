@@ -12,7 +12,7 @@ import numpy as np
 from wsiseg.atomic import write_bytes
 from wsiseg.tasks.pictures import png, render
 from wsiseg.tasks.select_files import GEOJSON, PATCHES, ROIS, file_name, write_pictures, write_rois
-from wsiseg.tasks.select_pictures import cluster_map, colours, contact_sheet
+from wsiseg.tasks.select_pictures import cluster_colours, colours, contact_sheet, patch_map, uncertainty_colours
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 PAGE: Final = "selection.html"
 SHEET: Final = "contact_sheet.png"
-MAP: Final = "cluster_map"
+CLUSTER_MAP: Final = "cluster_map"
+UNCERTAINTY_MAP: Final = "uncertainty_map"
 # Pages are mailed about, and pixels of patches that stand by need not be counted.
 _MOST_MAPS: Final = 12
 
@@ -40,6 +41,8 @@ class Selection:
         Chosen patches, then those that stand by.
     cluster
         Of each patch of the stores, from 1; 0 for those that could not be chosen.
+    uncertainty
+        Of what was predicted of each patch of the stores, 0 … 1, by which they were chosen; None if they were not.
     strategy, encoder
         Names; no encoder where none was needed.
     removed
@@ -56,6 +59,7 @@ class Selection:
 
     rows: tuple[Row, ...]
     cluster: NDArray[np.int32]
+    uncertainty: NDArray[np.float32] | None
     strategy: str
     encoder: str
     removed: dict[str, int]
@@ -80,7 +84,7 @@ def write_report(folder: Path, patches: PatchSet, selection: Selection, progress
         rest = [one for one in selection.rows if one.cluster == row.cluster and one.rank > 1]
         pictures = [(_caption(row), png(image))]
         pictures += [(_caption(one), png(other)) for one, other in zip(rest, _images(patches, rest), strict=True)]
-        title = f"{row.patch}" + (f", for {row.members:,} patches" if row.scores else "")
+        title = f"{row.patch}" + (f", for {row.members:,} patches" if "score" in row.scores else "")
         colour = "#" + bytes(shades[row.cluster - 1]).hex()
         groups.append({"number": row.cluster, "colour": colour, "title": title, "pictures": pictures})
     height, width = patches.image_shape
@@ -97,10 +101,13 @@ def write_report(folder: Path, patches: PatchSet, selection: Selection, progress
         groups=groups,
         strategy=selection.strategy,
         encoder=selection.encoder,
-        is_scored=any(row.scores for row in chosen),
+        how=_how(chosen),
         facts=facts,
         maps=maps,
-        map_note="each patch in the colour of its cluster, the chosen ones in boxes.",
+        map_title="Where the clusters lie" if selection.uncertainty is None else "Where the prediction is uncertain",
+        map_note="each patch in the colour of its cluster, the chosen ones in boxes."
+        if selection.uncertainty is None
+        else "the darker a patch, the less certain; the chosen ones in boxes.",
         total=len(patches),
         removed=[(rule, count) for rule, count in selection.removed.items() if count],
         pool=selection.pool,
@@ -109,9 +116,24 @@ def write_report(folder: Path, patches: PatchSet, selection: Selection, progress
     write_bytes(folder / PAGE, page)
 
 
+def _how(chosen: list[Row]) -> str:
+    """Return what speaks for the chosen patches."""
+    if any("uncertainty" in row.scores for row in chosen):
+        return (
+            "In each of them the prediction is less certain than around it. Uncertainty is the mean entropy of a "
+            "patch, 0 to 1. What follows may take its place if it is of no use, such as for an artefact."
+        )
+    if any(row.scores for row in chosen):
+        return (
+            "Each stands for the patches of its cluster. What follows may take its place if it is of no use, such as "
+            "for an artefact. Scores say how far a patch is from what is typical of its cluster, so lower is better."
+        )
+    return "What follows each patch may take its place if it is of no use."
+
+
 def _clear(folder: Path) -> None:
     """Remove the files of another selection that have names of their own."""
-    for name in (PATCHES, ROIS, MAP):
+    for name in (PATCHES, ROIS, CLUSTER_MAP, UNCERTAINTY_MAP):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / GEOJSON).unlink(missing_ok=True)
 
@@ -140,22 +162,26 @@ def _maps(
     maps, without, first = [], 0, 0
     if not (selection.cluster > 0).any():
         return []
+    if selection.uncertainty is None:
+        place, shades = CLUSTER_MAP, cluster_colours(selection.cluster)
+    else:
+        place, shades = UNCERTAINTY_MAP, uncertainty_colours(selection.uncertainty)
     for store in patches.stores:
         rows = [(row.index - first, row) for row in chosen if first <= row.index < first + len(store)]
-        cluster = selection.cluster[first : first + len(store)]
+        own = shades[first : first + len(store)]
         first += len(store)
         if not rows:
             continue
-        picture = cluster_map(store, cluster, rows)
+        picture = patch_map(store, own, rows)
         if picture is None:
             without += 1
             continue
         name = rows[0][1].slide
         data = png(picture)
-        write_bytes(folder / MAP / f"{file_name(name)}.png", b64decode(data))
+        write_bytes(folder / place / f"{file_name(name)}.png", b64decode(data))
         maps.append((name, data))
     if without:
-        progress.say("no map of clusters: the patches are of images, not of a slide")
+        progress.say("no map of the patches: they are of images, not of a slide")
     return maps[:_MOST_MAPS]
 
 
@@ -169,5 +195,5 @@ def _images(patches: PatchSet, rows: list[Row]) -> list[NDArray[np.uint8]]:
 
 
 def _caption(row: Row) -> str:
-    score = f"score {row.scores['score']:.4g}" if "score" in row.scores else row.patch
-    return f"{row.rank}: {score}"
+    told = [f"{name} {row.scores[name]:.4g}" for name in ("score", "uncertainty") if name in row.scores]
+    return f"{row.rank}: {told[0] if told else row.patch}"

@@ -116,6 +116,10 @@ def test_each_rule_counts_what_those_before_it_have_left(tmp_path: Path, make_pa
     }
     everything = PoolSettings(min_tissue=0, min_nuclei=0)
     assert filter_pool(PatchSet([store]), looks, everything, is_taken=is_taken).indices.tolist() == [3, 4, 5, 6, 7]
+    sure = np.array([0.5, 0.5, 0.5, 0, 0.5, 0.5, 0, 0.1], np.float32)
+    unsure = filter_pool(PatchSet([store]), looks, everything, is_taken=is_taken, uncertainty=sure)
+    assert unsure.indices.tolist() == [4, 5, 7]
+    assert unsure.removed["not predicted, or certain"] == 2
 
 
 def test_glass_eosin_and_nuclei_are_told_apart() -> None:

@@ -16,14 +16,23 @@ from wsiseg.selection.strategies import STRATEGIES, Pool, get_strategy
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 OPTIONS = ConsistencyOptions(restarts=2)
+
+
+def boxes(count: int) -> NDArray[np.int64]:
+    """Return patches of 10 px side by side on one image."""
+    left = 10 * np.arange(count)
+    return np.column_stack((0 * left, left, 0 * left, left + 10, 0 * left + 10))
 
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Pool:
-    """Return 40 patches on a line: features 0, 1, 2, … 39, quadrants alike."""
+    """Return 40 patches on a line: features 0, 1, 2, … 39, quadrants alike, and an uncertainty that falls along it."""
     line = np.arange(40, dtype=np.float32)[:, None, None] * np.ones((1, 4, 2), np.float32)
-    return Pool(size=40, features=whole(stored(tmp_path / "f.zarr", line)))
+    uncertainty = np.linspace(1, 0, 40, dtype=np.float32)
+    return Pool(boxes=boxes(40), features=whole(stored(tmp_path / "f.zarr", line)), uncertainty=uncertainty)
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
@@ -52,7 +61,7 @@ def test_the_seed_decides_what_is_random(pool: Pool) -> None:
 
 
 def test_random_patches_need_no_features() -> None:
-    choice = get_strategy("random").choose(Pool(size=9), 3, OPTIONS, seed=0)
+    choice = get_strategy("random").choose(Pool(boxes=boxes(9)), 3, OPTIONS, seed=0)
 
     assert sorted(place for group in choice.groups for place in group.places.tolist()) == list(range(9))
 
