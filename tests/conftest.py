@@ -15,7 +15,7 @@ from tests.slide_makers import Layout, write_slide
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from wsiseg.stores.patch_store import PatchStore
     from wsiseg.stores.patches import LayerKind
@@ -51,10 +51,14 @@ class MakePatchStore(Protocol):
         parents: Sequence[str] = (),
         splits: Sequence[str] = (),
         extents: NDArray[np.int32] | None = None,
+        positions: ArrayLike | None = None,
         mpp: float | None = 0.5,
         origin: Literal["real", "synthetic"] = "real",
     ) -> PatchStore:
-        """Write images (N, H, W, 3) and labels (N, H, W); each patch is its own parent unless told otherwise."""
+        """Write images (N, H, W, 3) and labels (N, H, W).
+
+        Each patch is its own parent, and lies in its corner, unless told otherwise.
+        """
         ...
 
 
@@ -77,16 +81,18 @@ def make_patch_store() -> MakePatchStore:
         parents: Sequence[str] = (),
         splits: Sequence[str] = (),
         extents: NDArray[np.int32] | None = None,
+        positions: ArrayLike | None = None,
         mpp: float | None = 0.5,
         origin: Literal["real", "synthetic"] = "real",
     ) -> PatchStore:
         count, height, width = images.shape[:3]
         parents = parents or [f"image{n}" for n in range(count)]
+        corners = np.zeros((count, 2), np.int64) if positions is None else np.asarray(positions, np.int64)
         known_parents = tuple(dict.fromkeys(parents))
         known_splits = tuple(dict.fromkeys(("", *splits)))
         table = PatchTable(
-            positions=np.zeros((count, 2), np.int64),
-            windows=np.zeros((count, 2), np.int64),
+            positions=corners,
+            windows=corners,
             extents=np.tile(np.array([[width, height]], np.int32), (count, 1)) if extents is None else extents,
             tissue=np.ones(count, np.float32),
             parent=np.array([known_parents.index(parent) for parent in parents], np.int32),

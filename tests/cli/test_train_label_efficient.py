@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from wsiseg.training.log import read_table
 from wsiseg.training.pseudo_labels import PseudoLabeller
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -136,6 +137,32 @@ def test_more_rounds_repeat_nothing(done: Path, stores: list[Path]) -> None:
     more = sorted(after.keys() - before.keys())
     assert [name.rpartition("-")[2] for name in more if ".zarr" in name] == ["2/zarr.json"]
     assert "run/student-2/last/model.safetensors" in more
+
+
+def test_masks_of_patches_that_were_not_selected_are_never_read(
+    tmp_path: Path, make_patch_store: MakePatchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = discs(6, seed=5)
+    places = [(SIDE * column, SIDE * row) for row in range(2) for column in range(3)]
+    make_patch_store(tmp_path / "all.zarr", images, labels, kind="instances", parents=["s"] * 6, positions=places)
+    (tmp_path / "selection.csv").write_text("patch,slide,x,y,rank\ns-32-0,s,32,0,1\ns-0-32,s,0,32,1\ns-0-0,s,0,0,2\n")
+    read, seen = PatchStore.read_labels, set[int]()
+
+    def guarded(self: PatchStore, layer: str, indices: Sequence[int]) -> NDArray[Any]:
+        seen.update(np.asarray(indices).tolist() if layer == "truth" else [])
+        return read(self, layer, indices)
+
+    monkeypatch.setattr(PatchStore, "read_labels", guarded)
+    run(
+        "train", tmp_path / "all.zarr", "-o", tmp_path / "run", *SMALL, "--steps=4", "--val-fraction=0",
+        f"--labelled={tmp_path / 'selection.csv'}",
+    )  # fmt: skip
+
+    assert seen == {1, 3}
+    assert (tmp_path / "run" / "labelled.txt").read_text() == "s-0-32\ns-32-0\n"
+    store = PatchStore.open(tmp_path / "all.zarr")
+    (made,) = (name for name, info in store.layers.items() if info.made_by)
+    assert store.is_labelled(made).tolist() == [True, False, True, False, True, True]
 
 
 class Knowing(PseudoLabeller):

@@ -94,9 +94,9 @@ def train(
         typer.Option(
             "--labelled",
             help="Labels to train on: a share (0.1, 10%; 1.0 is all), a count (1 is one), or a file of names, by whole "
-            "patients, else slides or images (--set labelled_by=image for images). Methods for few labels see the "
-            "others without. --val-fraction is held out before, with labels beyond these (--set val_from=labelled: "
-            "of these). Default all.",
+            "patients, else slides or images (--set labelled_by=image, or patch); or the selection.csv of wsiseg "
+            "select. Methods for few labels see the others without. --val-fraction is held out before, with labels "
+            "beyond these (--set val_from=labelled: of these). Default all.",
             rich_help_panel=DATA,
         ),
     ] = None,

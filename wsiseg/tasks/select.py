@@ -22,7 +22,7 @@ from wsiseg.selection.strategies import Pool, get_strategy
 from wsiseg.stopping import Stop
 from wsiseg.stores.feature_store import FeatureMeta, FeatureStore
 from wsiseg.stores.patches import patch_names
-from wsiseg.tasks.select_files import TABLE, Row, read_patches, write_table
+from wsiseg.tasks.select_files import TABLE, Row, read_chosen, write_table
 from wsiseg.tasks.select_job import SelectReport
 from wsiseg.tasks.select_predictions import find_predictions
 from wsiseg.tasks.select_report import Selection, write_report
@@ -194,7 +194,7 @@ def _annotated(patches: PatchSet, exclude: Sequence[str]) -> NDArray[np.bool_]:
             continue
         path = Path(one)
         try:
-            names = read_patches(path)
+            names = [row["patch"] for row in read_chosen(path)]
         except (OSError, UnicodeDecodeError, ValueError) as error:
             raise ConfigError(
                 f"{one!r} is neither a layer of labels nor a table with a column patch",

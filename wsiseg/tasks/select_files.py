@@ -140,8 +140,8 @@ def file_name(name: str) -> str:
     return re.sub(r'[\\/:*?"<>|]', "_", name)
 
 
-def read_patches(path: Path) -> list[str]:
-    """Return the names of the chosen patches in a table of selections, or of all in one without ranks.
+def read_chosen(path: Path) -> list[dict[str, str]]:
+    """Return the rows of the chosen patches in a table of selections, or all rows of one without ranks.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def read_patches(path: Path) -> list[str]:
         rows = csv.DictReader(file)
         if "patch" not in (rows.fieldnames or ()):
             raise ValueError("it has no column patch")
-        return [row["patch"] for row in rows if row.get("rank", "1") == "1"]
+        return [row for row in rows if row.get("rank", "1") == "1"]
 
 
 def _feature(row: Row, box: tuple[float, float, float, float], origin: str) -> dict[str, Any]:  # Any: JSON

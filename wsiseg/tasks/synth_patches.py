@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -14,6 +13,7 @@ from wsiseg.stores.patch_meta import SYNTHETIC
 from wsiseg.stores.patches import patch_names
 from wsiseg.synthesis.gan_files import Example
 from wsiseg.synthesis.nucleus_bank import NucleusBank, bank_of
+from wsiseg.tasks.select_files import read_chosen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,11 +118,12 @@ def _named(known: Sequence[str], name: str) -> int:
 def _selected(store: PatchSet, known: Sequence[str], selection: Path) -> list[int]:
     """Return the first choices of a selection, found by slide and place, else by name."""
     try:
-        with selection.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("rank", "1") == "1"]
+        rows = read_chosen(selection)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError("the selection cannot be read", where=selection) from error
-    if not rows or "patch" not in rows[0]:
+    except ValueError:
+        rows = []
+    if not rows:
         raise DataError("the selection names no patch", where=selection, mend="Pass the selection.csv of wsiseg select")
     corners = store.positions.tolist()
     places = {(str(parent), str(x), str(y)): at for at, (parent, (x, y)) in enumerate(zip(store.parents, corners, strict=True))}  # fmt: skip # noqa: E501

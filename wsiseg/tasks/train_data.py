@@ -13,6 +13,7 @@ import numpy as np
 
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.stores.patch_set import are_alike
+from wsiseg.tasks.train_labelled import listed_patches, patch_units
 from wsiseg.training.labelled import part_labelled, without_labels
 from wsiseg.training.sources import Source, UnlabelledSource
 from wsiseg.training.splits import split_patches
@@ -92,7 +93,7 @@ class TrainingData:
     held_out
         What models are chosen by.
     chosen
-        The images, slides or patients whose labels are used, where not all of them are.
+        The patients, slides, images or patches whose labels are used, where not all of them are.
     has_patients
         Whether several images may be of one patient, who is never on both sides; else images stand for themselves.
     """
@@ -170,14 +171,14 @@ def _divided(
     training, held_out = [train for train, _ in splits], [val for _, val in splits]
     if config.labelled is None:
         return training, held_out, None
-    by_images = config.labelled_by == "image"
+    listed = listed_patches(config.labelled, stores, layer)
+    units, what = None, "patients" if has_patients else "images"
+    if config.labelled_by == "patch" or listed is not None:
+        units, what = patch_units(stores, layer), "patches"
+    elif config.labelled_by == "image":
+        units, what = [store.parents for store in stores], "images"
     training, chosen = part_labelled(
-        stores,
-        training,
-        config.labelled,
-        seed=seed,
-        units=[store.parents for store in stores] if by_images else None,
-        what="patients" if has_patients and not by_images else "images",
+        stores, training, config.labelled, seed=seed, units=units, what=what, listed=listed
     )
     # Where the stores mark what is held out, that has been done.
     if is_drawn_first and not any(len(val) for val in held_out):

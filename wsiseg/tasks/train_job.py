@@ -47,11 +47,12 @@ class TrainConfig(Config):
         Micrometres per pixel to train at; None takes the first store's.
     labelled
         Of what there is to train on, that whose labels may be used: a share (``0.1`` or ``10%``; ``1.0`` is all), a
-        count (``1`` is one), or a file with one name in each line. None uses all. Methods that learn from images
-        without labels see the others, too.
+        count (``1`` is one), or a file with one name in each line; or a table with a column ``patch``, such as that of
+        `wsiseg select`, whose patches of rank 1 are meant. None uses all. Methods that learn from images without labels
+        see the others, too.
     labelled_by
-        What is drawn: the ``patient`` with all images, where the store names patients (else slides or images), or each
-        ``image`` on its own.
+        What is drawn or named: the ``patient`` with all images, where the store names patients (else slides or images),
+        each ``image`` on its own, or each ``patch``. A table names patches in any case.
     split_seed
         Decides which images are held out and which labels are used; the seed of `fit` where None.
     batch_size
@@ -90,7 +91,7 @@ class TrainConfig(Config):
     name: str | None = None
     mpp: float | None = Field(default=None, gt=0)
     labelled: str | None = Field(default=None, coerce_numbers_to_str=True)
-    labelled_by: Literal["patient", "image"] = "patient"
+    labelled_by: Literal["patient", "image", "patch"] = "patient"
     split_seed: int | None = Field(default=None, ge=0)
     batch_size: int = Field(default=8, gt=0)
     unlabelled_batch_size: int | None = Field(default=None, gt=0)
@@ -189,7 +190,7 @@ def plan_of(config: TrainConfig, facts: TrainingFacts, chosen: Sequence[str] | N
     facts
         The data.
     chosen
-        The images whose labels are used, where not all of them are.
+        Those whose labels are used, where not all of them are.
     """
     without: dict[str, Any] = {
         # What is drawn is what counts, not how.

@@ -85,16 +85,20 @@ def _named(file: Path, known: Sequence[str], what: str) -> list[str]:
             where="--labelled",
             mend="Pass 0.1, 10%, 3, or a text file with one name in each line",
         ) from error
-    chosen = {line.strip() for line in lines} - {""}
+    return _checked({line.strip() for line in lines} - {""}, known, what, where=file)
+
+
+def _checked(chosen: set[str], known: Sequence[str], what: str, *, where: Path) -> list[str]:
     if unknown := sorted(chosen - set(known)):
         raise DataError(
             f"{len(unknown)} of {len(chosen)} names are none of the {len(known)} labelled {what} to train on, such as "
             f"{unknown[0]}",
-            where=file,
-            mend=f"Name {what} as the store does, such as {known[0]}",
+            where=where,
+            mend=f"Name {what} as the store does, such as {known[0]}; what is held out is not to train on "
+            "(--val-fraction 0 holds out none where stores mark no splits)",
         )
     if not chosen:
-        raise DataError("the file names nothing", where=file)
+        raise DataError("the file names nothing", where=where)
     return sorted(chosen)
 
 
@@ -106,6 +110,7 @@ def part_labelled(
     seed: int,
     units: Sequence[NDArray[np.object_]] | None = None,
     what: str = "images",
+    listed: Sequence[str] | None = None,
 ) -> tuple[list[NDArray[np.int64]], list[str]]:
     """Return the training patches of each store whose labels may be used, and what they come from.
 
@@ -121,10 +126,16 @@ def part_labelled(
         See `draw_labelled`.
     units
         The name of the unit of each patch of each store; groups, the widest there is, where None.
+    listed
+        The units in the file `wanted`, where it is not one of names alone.
     """
     units = [store.groups for store in stores] if units is None else units
     found = [own[indices].astype(str) for own, indices in zip(units, training, strict=True)]
-    chosen = draw_labelled(sorted({name for own in found for name in own.tolist()}), wanted, seed=seed, what=what)
+    known = sorted({name for own in found for name in own.tolist()})
+    if listed is None:
+        chosen = draw_labelled(known, wanted, seed=seed, what=what)
+    else:
+        chosen = _checked(set(listed), known, what, where=Path(wanted))
     return [indices[np.isin(own, chosen)] for own, indices in zip(found, training, strict=True)], chosen
 
 

@@ -1,0 +1,80 @@
+"""Which patches a training may read the labels of, where these are named or drawn patch by patch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wsiseg.stores.patch_meta import SYNTHETIC
+from wsiseg.stores.patches import patch_names
+from wsiseg.tasks.select_files import read_chosen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from wsiseg.stores.patch_set import PatchSet
+
+    Place = tuple[str, str, str]
+
+
+def patch_units(stores: Sequence[PatchSet], layer: str) -> list[NDArray[np.object_]]:
+    """Return the name of each patch of each store, (N,) of str.
+
+    Synthetic patches have the name of the patch that they were made from, so that nothing is learnt of one whose labels
+    may not be read.
+
+    Parameters
+    ----------
+    stores
+        As they were given, each of which names its patches by itself.
+    layer
+        Layer of labels.
+    """
+    units = [np.array(patch_names(store), dtype=np.object_) for store in stores]
+    known = _by_place(stores, units, layer)
+    for store, own in zip(stores, units, strict=True):
+        for index in np.flatnonzero(store.splits == SYNTHETIC).tolist():
+            own[index] = known.get(_place(store, index), own[index])
+    return units
+
+
+def listed_patches(wanted: str, stores: Sequence[PatchSet], layer: str) -> list[str] | None:
+    """Return the patches that a table lists, such as one of `wsiseg select`, by their names in the stores.
+
+    Parameters
+    ----------
+    wanted
+        Perhaps a table with a column ``patch``. Rows are found by slide and place where it tells these, else by name.
+    stores, layer
+        See `patch_units`.
+
+    Returns
+    -------
+    list[str] | None
+        None if it is no such table.
+    """
+    try:
+        rows = read_chosen(Path(wanted))
+    except (OSError, UnicodeDecodeError, ValueError):
+        return None
+    known = _by_place(stores, patch_units(stores, layer), layer)
+    return [known.get((row.get("slide") or "", row.get("x") or "", row.get("y") or ""), row["patch"]) for row in rows]
+
+
+def _by_place(stores: Sequence[PatchSet], units: Sequence[NDArray[np.object_]], layer: str) -> dict[Place, str]:
+    """Return the names of real patches that may have labels by slide or image, x and y."""
+    found: dict[Place, str] = {}
+    for store, own in zip(stores, units, strict=True):
+        if layer in store.layers:
+            for index in np.flatnonzero(store.splits != SYNTHETIC).tolist():
+                found.setdefault(_place(store, index), own[index])
+    return found
+
+
+def _place(store: PatchSet, index: int) -> Place:
+    x, y = store.positions[index].tolist()
+    return str(store.parents[index]), str(x), str(y)
