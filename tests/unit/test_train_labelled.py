@@ -105,7 +105,7 @@ def test_what_may_not_be_trained_on_is_refused(
 ) -> None:
     table = written(tmp_path / "selection.csv", HEADER, "a,a,0,0,1", "s-0-0,slides/s,0,0,1")
 
-    with pytest.raises(DataError, match=r"1 of 2 names are none of the . labelled patches .*--val-fraction 0 holds out none"):
+    with pytest.raises(DataError, match=r"1 of 2 names are none of the . labelled patches .*--val-fraction 0 holds"):
         data_of(stores, table, val_fraction=0.5)
     with pytest.raises(DataError, match=r"1 of 1 names .* such as s-1-1\. Name patches as the store does, such as a;"):
         data_of(stores, written(tmp_path / "t.csv", "patch", "s-1-1"))
