@@ -28,6 +28,7 @@ LAYERS = (
             "stopping",
             "limits",
             "executors",
+            "centroids",
             "level_sets",
             "objects",
             "volumes",

@@ -12,6 +12,7 @@ from scipy.special import expit
 from wsiseg.config import Config
 from wsiseg.heads.base import Instances, no_foreground, with_logit
 from wsiseg.heads.diffusion import centre_flows
+from wsiseg.heads.hills import HILL_RADIUS_PX, gathered
 from wsiseg.heads.symmetry import turned_back, vectors_turned_back
 from wsiseg.heads.terms import foreground_entropy, masked_mean, with_total
 from wsiseg.heads.tidying import mean_in_objects, tidied
@@ -25,8 +26,6 @@ _LENGTH: Final = 5.0
 # Positions are whole multiples of 1 / 256 pixel: sums are exact, wherever in the array an object lies.
 _FRACTION_BITS: Final = 8
 _STEPS: Final = 8
-_HILL_PX: Final = 2
-_HILL_JUMPS: Final = 2
 
 
 class FlowOptions(Config):
@@ -84,7 +83,7 @@ class FlowHead:
     @property
     def halo(self) -> int:
         """Return how many pixels around an object its decoding may look at."""
-        return self.options.reach_px + _HILL_PX * 2**_HILL_JUMPS
+        return self.options.reach_px + HILL_RADIUS_PX
 
     def targets(self, label_map: NDArray[np.int32], valid: NDArray[np.bool_]) -> dict[str, NDArray[np.float32]]:
         """Return ``maps`` (3, H, W): foreground 0 or 1 and flows times 5, and ``valid`` (H, W)."""
@@ -145,16 +144,7 @@ def _followed(foreground: NDArray[np.bool_], flow: NDArray[np.float32], *, reach
     start = (rows + 1) * padded + columns + 1
     size = (height + 2) * padded
     end = _end_points(start, flow.reshape(2, -1)[:, pixels] / np.float32(_LENGTH), padded, size, reach_px=reach_px)
-    hill = _hills(end, padded, size)[end]
-    far = np.maximum(abs(end // padded - rows - 1), abs(end % padded - columns - 1)) > reach_px
-    hill[far] = -1
-    is_summit = np.zeros(size + 1, dtype=np.bool_)
-    is_summit[hill] = True
-    is_summit[-1] = False
-    summits = np.flatnonzero(is_summit)
-    number = np.zeros(size + 1, dtype=np.int32)
-    number[summits] = np.arange(1, len(summits) + 1)
-    labels.ravel()[pixels] = number[hill]
+    labels.ravel()[pixels] = gathered(start, end, padded, size, reach_px=reach_px)
     return labels
 
 
@@ -193,31 +183,3 @@ def _end_points(
         pixel = leads_to[pixel]
         way *= 2
     return pixel
-
-
-def _hills(end: NDArray[np.int64], width: int, size: int) -> NDArray[np.int64]:
-    """Return for each pixel with end points the summit they belong to, -1 if it is too far away; (size,)."""
-    count = np.bincount(end, minlength=size)
-    used = np.flatnonzero(count)
-    margin = _HILL_PX * (width + 1)
-    # Counted in windows of 3 × 3: end points circle about the centre.
-    count = np.pad(count, margin)
-    height_at = np.zeros_like(count)
-    for step in (dy * width + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1)):
-        height_at[used + margin] += count[used + margin + step]
-    best, highest = np.zeros_like(used), np.zeros_like(used)
-    # In the order of indices and only if higher: ways up never lead in circles.
-    for dy in range(-_HILL_PX, _HILL_PX + 1):
-        for dx in range(-_HILL_PX, _HILL_PX + 1):
-            there = used + (dy * width + dx)
-            height = height_at[there + margin]
-            is_higher = height > highest
-            best = np.where(is_higher, there, best)
-            highest = np.where(is_higher, height, highest)
-    up = np.full(size, -1)
-    up[used] = best
-    for _ in range(_HILL_JUMPS):
-        up[used] = up[up[used]]
-    is_summit = up[up[used]] == up[used]
-    up[used] = np.where(is_summit, up[used], -1)
-    return up

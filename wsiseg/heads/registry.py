@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # Name, then module, head and options, imported when asked for.
 HEADS: Final = {
+    "centre": ("wsiseg.heads.centre", "CentreHead", "CentreOptions"),
     "flow": ("wsiseg.heads.flow", "FlowHead", "FlowOptions"),
     "hv": ("wsiseg.heads.hv", "HVHead", "HVOptions"),
     "level-set": ("wsiseg.heads.level_set", "LevelSetHead", "LevelSetOptions"),
