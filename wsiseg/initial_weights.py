@@ -42,6 +42,10 @@ _MXNET_VALUES: Final = {
     "moving_var": "running_var",
 }
 
+# Mask R-CNNs of torchvision, of which the published one with a ResNet-50 has names that newer ones have not.
+_DETECTOR: Final = re.compile(r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d+|rpn\.head\.conv)\.(weight|bias)")
+_DETECTOR_MASK: Final = re.compile(r"(roi_heads\.mask_head)\.mask_fcn(\d+)\.(weight|bias)")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitReport:
@@ -74,7 +78,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     path
         A model of wsiseg, a safetensors file, or a file of torch that holds tensors by name, or
         such under ``state_dict``. A leading ``module.`` is taken off, and names that MXNet gave
-        to ResNet-38 become ours.
+        to ResNet-38, and torchvision once to Mask R-CNN, become ours.
 
     Raises
     ------
@@ -86,11 +90,28 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise DataError("there is no such file of weights", where=path)
     tensors = _read_safe(path) if path.suffix == _SAFE else _read_torch(path)
-    named = {name.removeprefix("module."): value for name, value in tensors.items()}
+    named = {detector_name(name.removeprefix("module.")): value for name, value in tensors.items()}
     if not any(_MXNET.match(name) for name in named):
         return named
     ours = {name: resnet38_name(name) for name in named}
     return {new: named[old] for old, new in ours.items() if new is not None}
+
+
+def detector_name(name: str) -> str:
+    """Return the name that torchvision has today for a parameter of a Mask R-CNN; others stay as they are.
+
+    Examples
+    --------
+    >>> detector_name("backbone.fpn.inner_blocks.0.weight"), detector_name("roi_heads.mask_head.mask_fcn1.bias")
+    ('backbone.fpn.inner_blocks.0.0.weight', 'roi_heads.mask_head.0.0.bias')
+    """
+    if found := _DETECTOR.fullmatch(name):
+        block, value = found.groups()
+        return f"{block}.0.0.{value}" if block.startswith("rpn") else f"{block}.0.{value}"
+    if found := _DETECTOR_MASK.fullmatch(name):
+        head, number, value = found.groups()
+        return f"{head}.{int(number) - 1}.0.{value}"
+    return name
 
 
 def resnet38_name(name: str) -> str | None:

@@ -44,12 +44,15 @@ SMALL = {"arch": "unet-gn", "net": {"widths": [8, 16]}}
 DUAL = {"arch": "dual-unet", "net": {"widths": [8, 16], "dropouts": [0.1, 0.3]}}
 GUIDED = {"arch": "pgfanet", "net": {"encoder": "resnet18", "width": 8, "features": 8}}
 SEVERAL = {"arch": "hce", "net": {"encoder": "resnet18", "width": 8, "features": 8, "decoders": 2}}
+FINDING = {"arch": "maskrcnn", "net": {"encoder": "resnet18", "width": 16, "proposals": [60, 60], "rois": 30}}
 CASES = [
     Case("hce", "classes", SEVERAL),
     Case("hce", "instances", SEVERAL),
     Case("label-efficient", "instances", {**SMALL, "head": "flow"}),
     Case("label-efficient", "instances", {**SMALL, "head": "star"}),
+    Case("label-efficient", "instances", FINDING),
     Case("supervised", "classes", SMALL),
+    Case("supervised", "instances", FINDING),
     Case("supervised", "instances", {**SMALL, "head": "flow"}),
     Case("supervised", "instances", {**SMALL, "head": "hv"}),
     Case("supervised", "instances", {**SMALL, "head": "star"}),
@@ -334,6 +337,9 @@ def test_a_slip_of_the_pen_is_met() -> None:
         ({"arch": "unet3d"}, "unet3d is no network of images"),
         pytest.param({"arch": "unet", "encoder": "resnet35"}, r"Did you mean resnet\d+\?", marks=pytest.mark.slow),
         ({"arch": "unet-gn", "head": "floww"}, r"Did you mean flow\?"),
+        ({**FINDING, "head": "flow"}, "maskrcnn finds objects without the maps of the head 'flow'"),
+        ({**FINDING, "head": "semantic"}, "without the maps of the head 'semantic'"),
+        ({"arch": "maskrcnn", "encoder": "resnet51"}, r"Did you mean resnet\d+\?"),
         ({"arch": "unet-gn", "head_options": {"reach": 3}}, "reach"),
         ({"arch": "unet-gn", "net": {"widths": [8, 16, 32, 64, 128, 256, 256]}}, "Use multiples of 64"),
     ],

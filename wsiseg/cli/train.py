@@ -40,14 +40,14 @@ def train(
         str | None,
         typer.Option(
             "--arch",
-            help="unet-gn, dual-unet, pgfanet, deeplabv3+, or an architecture of segmentation-models-pytorch (unet, "
-            "fpn, …); for volumes unet3d or vnet. Default unet-gn, or the method's own.",
+            help="unet-gn, dual-unet, pgfanet, deeplabv3+, maskrcnn, or an architecture of segmentation-models-pytorch "
+            "(unet, fpn, …); for volumes unet3d or vnet. Default unet-gn, or the method's own.",
             rich_help_panel=MODEL,
         ),
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option("--encoder", help="A timm encoder, for architectures that take one.", rich_help_panel=MODEL),
+        typer.Option("--encoder", help="An encoder of timm, or for maskrcnn of torchvision.", rich_help_panel=MODEL),
     ] = None,
     backbone: Annotated[
         str | None,
@@ -80,8 +80,8 @@ def train(
         str | None,
         typer.Option(
             "--head",
-            help="semantic for classes; flow, hv, star, level-set or ternary for objects; auto by layer and method. "
-            "Default auto.",
+            help="semantic for classes; flow, hv, star, centre, level-set or ternary for objects; auto by layer, "
+            "network and method. Default auto.",
             rich_help_panel=MODEL,
         ),
     ] = None,

@@ -18,6 +18,7 @@ from wsiseg.labels import IGNORE
 from wsiseg.methods.predictor import head_of
 from wsiseg.nets.factory import DEEPLAB, VOLUMETRIC, spec_type
 from wsiseg.nets.hce import HCE
+from wsiseg.nets.maskrcnn import MASKRCNN
 from wsiseg.nets.pgfanet import PGFANET
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from wsiseg.methods.base import Encode, TrainingFacts
 
 SEMANTIC: Final = "semantic"
+# The head in whose words Mask R-CNN says what it has found.
+_CENTRE: Final = "centre"
 # Networks that do not tell theirs shrink images by this at most.
 LARGEST_STRIDE: Final = 32
 
@@ -39,9 +42,11 @@ class NetOptions(Config):
     arch
         ``unet-gn``, a small U-Net with group normalisation; ``deeplabv3+``, the network of methods that learn from
         patch labels; ``pgfanet``, ``dual-unet`` or ``hce``, the networks of the methods ``pgfanet``, ``ugmcl`` and
-        ``hce``; an architecture of segmentation-models-pytorch; or for volumes ``unet3d`` or ``vnet``.
+        ``hce``; ``maskrcnn``, which finds objects one by one; an architecture of segmentation-models-pytorch; or for
+        volumes ``unet3d`` or ``vnet``.
     encoder
-        A timm or segmentation-models-pytorch encoder, for architectures that take one.
+        A timm or segmentation-models-pytorch encoder, for architectures that take one; for ``maskrcnn`` one of
+        torchvision.
     init
         Weights that the network begins with: ``none``, ``imagenet`` for its encoder (downloaded), or a file or
         model of any part of it.
@@ -49,14 +54,15 @@ class NetOptions(Config):
         Further settings of the network, such as ``widths`` of ``unet-gn``.
     head
         ``semantic`` for classes of pixels, or an instance head such as ``flow`` for objects; ``auto`` takes
-        ``semantic`` for layers of classes, and for layers of instances the head that is usual for the method.
+        ``semantic`` for layers of classes, and for layers of instances the head that is usual for the method; for
+        ``maskrcnn`` it is ``centre``.
     head_options
         Settings of the instance head, those of its decoding included.
     normalisation
         Mean and standard deviation of the colours, 0 … 1. None leaves them to the network where that is ``deeplabv3+``:
         encoders of timm take those of their published weights, and ``resnet101`` takes 0 … 1 as they are, as published
-        for the task. ``pgfanet`` and ``hce`` get colours as their encoders do on ImageNet. Other networks get colours
-        as usual in H&E, with weights of ImageNet, too.
+        for the task. ``pgfanet``, ``hce`` and ``maskrcnn`` get colours as their encoders do on ImageNet. Other networks
+        get colours as usual in H&E, with weights of ImageNet, too.
     tile_px
         Side of the tiles in prediction; the crop's where None.
     halo_px
@@ -163,7 +169,14 @@ def make_card(options: NetOptions, facts: TrainingFacts, *, objects: str = "flow
 def make_encode(card: ModelCard, kind: str) -> Encode:
     """Return what makes targets out of labels of a kind for a model."""
     head = head_of(card)
-    return ClassTargets(num_classes=len(card.labels), kind=kind) if head is None else head.targets
+    if head is None:
+        return ClassTargets(num_classes=len(card.labels), kind=kind)
+    return object_targets if card.net["arch"] == MASKRCNN else head.targets
+
+
+def object_targets(labels: NDArray[np.int32], valid: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    """Return ``objects``, int32 (H, W) with positive ids, and ``valid``, bool (H, W)."""
+    return {"objects": labels, "valid": valid}
 
 
 def begin(net: nn.Module, options: NetOptions, card: ModelCard, facts: TrainingFacts) -> None:
@@ -196,6 +209,14 @@ def _head_spec(options: NetOptions, kind: str, objects: str) -> HeadSpec | None:
     name = options.head
     if name == "auto":
         name = objects if kind == "instances" else SEMANTIC
+        if options.arch == MASKRCNN:
+            name = _CENTRE
+    if options.arch == MASKRCNN and name != _CENTRE:
+        raise MethodError(
+            f"{MASKRCNN} finds objects without the maps of the head {name!r}",
+            where="--head",
+            mend="Leave it out",
+        )
     if name == SEMANTIC:
         return None
     if kind != "instances":
@@ -211,7 +232,7 @@ def _normalisation(arch: str) -> Normalisation:
     if arch == DEEPLAB:
         # Its encoders know the colours that they were trained on.
         return Normalisation.none()
-    return Normalisation.imagenet() if arch in (HCE, PGFANET) else Normalisation()
+    return Normalisation.imagenet() if arch in (HCE, MASKRCNN, PGFANET) else Normalisation()
 
 
 def _halo_px(head: HeadSpec | None, tile_px: int) -> int:

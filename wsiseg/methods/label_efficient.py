@@ -4,9 +4,9 @@ The teacher learns from annotated patches and from synthetic ones made of them. 
 without labels is believed where it is sure (`believed`), and a new network, the student, learns from
 annotated, synthetic and pseudo-labelled patches. In further rounds the student is the next teacher.
 
-Published for Mask R-CNN, whose teacher learns from synthetic patches, and with one round. Recommended
-where the published text and code leave it open: dense heads, annotated patches in both trainings, the
-shares of each kind, the rise of the weight of pseudo-labels, and scores that must be higher in later rounds.
+Published for Mask R-CNN (``arch=maskrcnn``), whose teacher learns from synthetic patches, and with one round.
+Recommended where the published text and code leave it open: dense heads, annotated patches in both trainings,
+the shares of each kind, the rise of the weight of pseudo-labels, and scores that must be higher in later rounds.
 
 References
 ----------
@@ -25,7 +25,7 @@ from wsiseg.methods.cards import NetOptions, begin, make_card
 from wsiseg.methods.label_loss import outputs_of
 from wsiseg.methods.predictor import normalised
 from wsiseg.methods.pseudo_objects import PseudoRules
-from wsiseg.methods.supervised import SupervisedLearner
+from wsiseg.methods.supervised import SupervisedLearner, usual
 from wsiseg.ramps import gaussian
 
 if TYPE_CHECKING:
@@ -197,9 +197,9 @@ class LabelEfficient:
             *(StudentStage(options=own, number=number) for number in range(1, own.rounds + 1)),
         )
 
-    def training(self, options: Config, *, of_volumes: bool = False) -> Mapping[str, Any]:  # noqa: ARG002 - all usual
-        """Return nothing: the usual settings suit it."""
-        return {}
+    def training(self, options: Config, *, of_volumes: bool = False) -> Mapping[str, Any]:  # noqa: ARG002 - of images
+        """Return the settings that suit the network; see `usual`."""
+        return usual(_own(options))
 
 
 def _own(options: Config) -> LabelEfficientOptions:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wsiseg.heads.terms import with_total
 from wsiseg.losses.semantic import combo
 from wsiseg.methods.predictor import head_of
+from wsiseg.nets.maskrcnn import MaskRCNN
 from wsiseg.nets.pgfanet import PGFANet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor, nn
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 def outputs_of(net: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
     """Return what a network says of images: its output, float32 (B, maps, H, W), and that of its first stage if any.
 
+    Of Mask R-CNN, which must know what is there to learn it, the features that all of its heads look at.
+
     Parameters
     ----------
     net
@@ -26,9 +30,43 @@ def outputs_of(net: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
     images
         float (B, 3, H, W), normalised.
     """
+    if isinstance(net, MaskRCNN):
+        return tuple(level.float() for level in net.features(images))
     # Its first stage guides the second one, and learns what to show it from labels alone.
     said = net.both(images, perturb=False) if isinstance(net, PGFANet) else (net(images),)
     return tuple(maps.float() for maps in said)
+
+
+def loss_of(
+    net: nn.Module, card: ModelCard, *, dice_weight: float
+) -> Callable[[Sequence[Tensor], dict[str, Tensor]], dict[str, Tensor]]:
+    """Return what makes of `outputs_of` some images, and of their targets, ``loss`` and its parts.
+
+    Parameters
+    ----------
+    net, card
+        The network, and the model to be.
+    dice_weight
+        Weight of the soft Dice loss, for classes of pixels.
+    """
+    return ObjectLoss(net) if isinstance(net, MaskRCNN) else LabelLoss(card, dice_weight=dice_weight)
+
+
+class ObjectLoss:
+    """The losses of the heads of a Mask R-CNN, which all count the same.
+
+    Parameters
+    ----------
+    net
+        The network.
+    """
+
+    def __init__(self, net: MaskRCNN) -> None:
+        self._net = net
+
+    def __call__(self, outputs: Sequence[Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return ``loss`` and its parts; see `loss_of`."""
+        return with_total(**self._net.losses(outputs, targets["objects"], targets["valid"]))
 
 
 class LabelLoss:

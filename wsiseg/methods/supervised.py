@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import Field
 
 from wsiseg.errors import MethodError
 from wsiseg.methods.cards import NetOptions, begin, make_card, make_encode
-from wsiseg.methods.label_loss import LabelLoss, outputs_of
+from wsiseg.methods.label_loss import loss_of, outputs_of
 from wsiseg.methods.predictor import NetPredictor, build_network, normalised
 from wsiseg.methods.single import SingleStageMethod
+from wsiseg.nets.maskrcnn import MASKRCNN
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor, nn
 
     from wsiseg.checkpoint import ModelCard
     from wsiseg.methods.base import Batch, Clock, Encode, TrainingFacts
+
+
+# Of a training of Mask R-CNN as published with `MaskRCNNSpec`: the learning rate never falls. There the encoder begins
+# with weights of COCO and does not learn; where it must, more steps pay off.
+_MASKRCNN: Final = {
+    "batch_size": 6,
+    "fit": {"optimiser": "sgd", "lr": 0.005, "schedule": "step", "step_factor": 1.0, "warmup": 0.0, "clip_norm": 5.0},
+}
 
 
 class SupervisedOptions(NetOptions):
@@ -47,9 +58,9 @@ class SupervisedLearner:
 
     def __init__(self, card: ModelCard, *, kind: str, dice_weight: float) -> None:
         self.card = card
-        self._loss = LabelLoss(card, dice_weight=dice_weight)
         self._encode = make_encode(card, kind)
         self._net = build_network(card)
+        self._loss = loss_of(self._net, card, dice_weight=dice_weight)
 
     @property
     def module(self) -> nn.Module:
@@ -62,7 +73,7 @@ class SupervisedLearner:
         return self._encode
 
     def training_step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:  # noqa: ARG002 - the loss is constant
-        """Return ``loss`` and its parts; see `LabelLoss`.
+        """Return ``loss`` and its parts; see `loss_of`.
 
         Raises
         ------
@@ -100,9 +111,15 @@ class SupervisedStage:
         return learner
 
 
+def usual(options: NetOptions) -> Mapping[str, Any]:
+    """Return the settings of a training that suit the network, where these are not the usual ones."""
+    return _MASKRCNN if options.arch == MASKRCNN else {}
+
+
 METHOD = SingleStageMethod(
     name="supervised",
     summary="one network learns from labelled patches: classes of pixels, or objects",
     options=SupervisedOptions,
     stage=SupervisedStage,
+    usual=usual,
 )

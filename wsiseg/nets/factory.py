@@ -14,6 +14,7 @@ from wsiseg.nets.dual_unet import DUAL_UNET, DualTaskUNet, DualUNetSpec
 from wsiseg.nets.encoders import no_weights, unknown
 from wsiseg.nets.gated import CAM, GATED, CamSpec, GatedSpec, build_cam, build_gated
 from wsiseg.nets.hce import HCE, HCENet, HCESpec
+from wsiseg.nets.maskrcnn import MASKRCNN, MaskRCNNSpec, build_maskrcnn
 from wsiseg.nets.pgfanet import PGFANET, PGFANetSpec, build_pgfanet
 from wsiseg.nets.two_task import TWO_TASK, DroppingNet, TwoTaskNet, TwoTaskSpec
 from wsiseg.nets.unet import UNet
@@ -105,7 +106,7 @@ def build_net(spec: NetSpec, in_channels: int, out_channels: int) -> nn.Module:
     if spec.arch == DEEPLAB:
         return build_deeplab(spec.encoder.removeprefix(_TIMM), out_channels, weights=spec.encoder_weights)
     if spec.arch not in _LIBRARY:
-        raise unknown("network", spec.arch, [*ARCHITECTURES, DUAL_UNET, HCE, PGFANET, *VOLUMETRIC])
+        raise unknown("network", spec.arch, [*ARCHITECTURES, DUAL_UNET, HCE, MASKRCNN, PGFANET, *VOLUMETRIC])
     _check_encoder(spec.encoder)
     try:
         net = _from_library(spec, in_channels, out_channels, weights=None)
@@ -164,6 +165,7 @@ _OWN: Final[dict[str, tuple[type[Config], Callable[[Any, int, int], nn.Module]]]
     DUAL_UNET: (DualUNetSpec, lambda spec, channels, maps: DualTaskUNet(channels, maps, spec)),
     GATED: (GatedSpec, lambda spec, _, maps: build_gated(spec, maps)),
     HCE: (HCESpec, lambda spec, _, maps: HCENet(spec, maps)),
+    MASKRCNN: (MaskRCNNSpec, lambda spec, *_: build_maskrcnn(spec)),
     PGFANET: (PGFANetSpec, lambda spec, _, maps: build_pgfanet(spec, maps)),
     TWO_TASK: (TwoTaskSpec, _two_task),
     UNET3D: (UNet3dSpec, lambda spec, channels, maps: UNet3d(channels, maps, spec)),

@@ -23,7 +23,7 @@ from wsiseg.methods.predictor import head_of, load_predictor
 from wsiseg.stores.volume_store import is_volume_store
 from wsiseg.tasks.train_data import fingerprints, roles, training_data
 from wsiseg.tasks.train_fit import Work, carry_out, write_choice
-from wsiseg.tasks.train_job import CONFIG, TrainReport, clear
+from wsiseg.tasks.train_job import CONFIG, TrainReport, clear, with_usual
 from wsiseg.tasks.train_patches import share_model
 from wsiseg.tasks.train_pool import kinds_of, weighted
 from wsiseg.tiling.reading import open_patches
@@ -67,6 +67,7 @@ def train_in_rounds(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop)
     config = job.config
     check_settings(job)
     options = load(LabelEfficientOptions, options=config.options)
+    config = with_usual(config, METHOD.training(options))
     stores = [open_patches([path]) for path in job.stores]
     mpp = config.mpp or next((store.mpp for store in stores if store.mpp is not None), None)
     data = training_data(stores, mpp, config, takes_unlabelled=True)
