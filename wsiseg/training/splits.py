@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
 
 
 class Divisible(Protocol):
@@ -54,8 +57,9 @@ def split_patches(
     patch is marked ``val``, the marks decide. Otherwise whole groups (patients, else slides or
     images) are held out, so that no image is on both sides, also across stores.
 
-    Synthetic patches are never held out, and are not trained on where patches of the group that they were made from
-    are held out or marked ``val`` or ``test``.
+    Where patches of a group are held out or marked ``val`` or ``test``, no other patch of it is trained on, and where
+    some are marked ``test``, none is held out; a word is said of those that are left out so. Synthetic patches are of
+    the group that they were made from, and never held out.
 
     Parameters
     ----------
@@ -83,34 +87,47 @@ def split_patches(
     ]
     if within is not None:
         usable = [mask & np.isin(np.arange(len(mask)), own) for mask, own in zip(usable, within, strict=True)]
-    total = sum(int(mask.sum()) for mask in usable)
-    if total == 0:
+    if not any(np.any(mask) for mask in usable):
         raise DataError(
             "no patch has labels to train on", where=f"layer {layer}", mend="Label some, or check their splits"
         )
-    synthetic = [store.splits == SYNTHETIC for store in stores]
-    real = [mask & ~made for mask, made in zip(usable, synthetic, strict=True)]
-    if any(np.any(store.splits[mask] == "val") for store, mask in zip(stores, real, strict=True)):
-        held_out = [store.splits == "val" for store in stores]
-    elif val_fraction == 0:
+    tested = _groups(stores, [store.splits == "test" for store in stores])
+    may_judge = [
+        mask & (store.splits != SYNTHETIC) & ~_are_of(store, tested) for store, mask in zip(stores, usable, strict=True)
+    ]
+    if any(np.any(store.splits[mask] == "val") for store, mask in zip(stores, may_judge, strict=True)):
+        held_out = [mask & (store.splits == "val") for store, mask in zip(stores, may_judge, strict=True)]
+    elif val_fraction == 0 or tested.issuperset(_groups(stores, usable)):
         held_out = [np.zeros(len(store), dtype=np.bool_) for store in stores]
     else:
-        chosen = _choose_groups(stores, real, val_fraction * sum(int(mask.sum()) for mask in real), seed)
-        held_out = [
-            np.isin(store.groups, sorted(chosen)) & ~made for store, made in zip(stores, synthetic, strict=True)
-        ]
-    judges = {
-        str(group)
-        for store, held in zip(stores, held_out, strict=True)
-        for group in store.groups[held | np.isin(store.splits, ["val", "test"])]
-    }
-    result = []
-    for store, mask, held, made in zip(stores, usable, held_out, synthetic, strict=True):
-        is_leak = made & np.isin(store.groups.astype(str), sorted(judges))
-        result.append((np.flatnonzero(mask & ~held & ~is_leak), np.flatnonzero(mask & held)))
-    if not any(len(train) for train, _ in result):
+        chosen = _choose_groups(stores, may_judge, val_fraction * sum(int(mask.sum()) for mask in may_judge), seed)
+        held_out = [mask & _are_of(store, chosen) for store, mask in zip(stores, may_judge, strict=True)]
+    marked = _groups(stores, [store.splits == "val" for store in stores])
+    judged = tested | marked | _groups(stores, held_out)
+    training = [mask & ~_are_of(store, judged) for store, mask in zip(stores, usable, strict=True)]
+    lost = sum(
+        int((mask & (store.splits != SYNTHETIC) & ~train & ~held).sum())
+        for store, mask, train, held in zip(stores, usable, training, held_out, strict=True)
+    )
+    if lost:
+        logger.warning(
+            "%d labelled patches are left out, as others of their patients, slides or images are marked val or test; "
+            "if these are to be parted, tell another patient_id of each with wsiseg ingest --split TABLE.csv",
+            lost,
+        )
+    if not any(np.any(mask) for mask in training):
         raise DataError("every labelled patch is held out, nothing is left to train on", where=f"layer {layer}")
-    return result
+    return [(np.flatnonzero(train), np.flatnonzero(held)) for train, held in zip(training, held_out, strict=True)]
+
+
+def _groups(stores: Sequence[Divisible], masks: Sequence[NDArray[np.bool_]]) -> set[str]:
+    """Return the groups of some patches of all stores."""
+    return {str(group) for store, mask in zip(stores, masks, strict=True) for group in store.groups[mask]}
+
+
+def _are_of(store: Divisible, groups: set[str]) -> NDArray[np.bool_]:
+    """Tell which patches of a store are of one of some groups, (N,)."""
+    return np.isin(store.groups.astype(str), sorted(groups))
 
 
 def _choose_groups(

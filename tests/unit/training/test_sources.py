@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import MakePatchStore
+    from wsiseg.stores.patch_store import PatchStore
 
 
 def numbered(height: int, width: int) -> Patch:
@@ -114,6 +115,42 @@ def test_marks_in_the_store_decide(tmp_path: Path, make_patch_store: MakePatchSt
     [(train, val)] = split_patches([store], "truth", val_fraction=0.5, seed=0)
 
     assert (train.tolist(), val.tolist()) == ([0, 4], [1])
+
+
+@pytest.mark.parametrize("mark", ["val", "test"])
+@pytest.mark.parametrize("beside", [["val"], []], ids=["marked", "drawn"])
+def test_of_patients_who_judge_nothing_is_learnt(
+    tmp_path: Path, make_patch_store: MakePatchStore, caplog: pytest.LogCaptureFixture, mark: str, beside: list[str]
+) -> None:
+    def make(name: str, parents: list[str], splits: list[str]) -> PatchStore:
+        images, labels = np.zeros((len(parents), 4, 4, 3), np.uint8), np.zeros((len(parents), 4, 4), np.uint8)
+        return make_patch_store(tmp_path / name, images, labels, parents=parents, splits=splits)
+
+    others = [f"q{n}" for n in range(4)]
+    shared = make("a.zarr", ["p", "p", *others], ["train", mark, *beside, *["train"] * (4 - len(beside))])
+    more = make("b.zarr", ["p", "r"], ["train", ""])
+
+    splits = split_patches([shared, more], "truth", val_fraction=0.25, seed=0)
+
+    learnt, judges = (
+        {str(store.groups[at]) for store, pair in zip((shared, more), splits, strict=True) for at in pair[side]}
+        for side in (0, 1)
+    )
+    assert learnt | judges | {"p"} == {"p", "r", *others}
+    assert not learnt & (judges | {"p"})
+    assert ("p" in judges) == (mark == "val")
+    assert "2 labelled patches are left out, as others of their patients" in caplog.text
+
+
+def test_validation_is_not_of_patients_who_are_tested(tmp_path: Path, make_patch_store: MakePatchStore) -> None:
+    images, labels = np.zeros((4, 4, 4, 3), np.uint8), np.zeros((4, 4, 4), np.uint8)
+    parents, splits = ["p", "p", "q", "r"], ["val", "test", "val", "train"]
+    store = make_patch_store(tmp_path / "a.zarr", images, labels, parents=parents, splits=splits)
+    alone = make_patch_store(tmp_path / "b.zarr", images, labels, parents=["p"] * 4, splits=["test", *["train"] * 3])
+
+    assert [part.tolist() for part in split_patches([store], "truth", val_fraction=0.2, seed=0)[0]] == [[3], [2]]
+    with pytest.raises(DataError, match="every labelled patch is held out"):
+        split_patches([alone], "truth", val_fraction=0.2, seed=0)
 
 
 def test_what_cannot_be_split_is_refused(tmp_path: Path, make_patch_store: MakePatchStore) -> None:
