@@ -13,7 +13,7 @@ from wsiseg.methods.cards import NetOptions, begin, make_card
 from wsiseg.methods.label_loss import LabelLoss, outputs_of
 from wsiseg.methods.predictor import build_network, normalised
 from wsiseg.methods.single import SingleStageMethod
-from wsiseg.methods.teachers import TaughtLearner, require_labels, told_of, with_noise
+from wsiseg.methods.teachers import TaughtLearner, require_labels, shown, told_of, with_noise
 from wsiseg.ramps import gaussian, harmonic_decay
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class MeanTeacherLearner(TaughtLearner):
             If the batch has no labels.
         """
         require_labels(batch, "the mean teacher")
-        images = normalised(batch.images, self.card)
+        images = normalised(shown(batch, consistency=self._options.consistency), self.card)
         # Before the student, whose activations wait for the way back and would lie beside the teacher's.
         with torch.no_grad():
             noisy = with_noise(images, std=self._options.noise_std, clip=self._options.noise_clip)
