@@ -14,6 +14,7 @@ from wsiseg.executors import ordered_map
 from wsiseg.labels import IGNORE
 from wsiseg.training.batches import Crops, stacked
 from wsiseg.training.sampling import Draws
+from wsiseg.training.streams import other_seed
 from wsiseg.training.volume_windows import changed, draw_cut, symmetries_of
 
 if TYPE_CHECKING:
@@ -47,9 +48,10 @@ class VolumeSource:
 class VolumeBatches:
     """An endless row of batches, each a function of its number and the seed alone; see `Batches`.
 
-    Labelled volumes come in epochs: each once, in random order, without the last few that fill no batch. Those
-    without labels come in endless rounds of their own. Of each drawn volume one window is cut. Around volumes that are
-    smaller than it lies their least intensity, where nothing is learnt.
+    Labelled volumes come in epochs: each once, in random order, without the last few that fill no batch; where there
+    are fewer than a batch holds, several windows of one volume fill it. Those without labels come in endless rounds of
+    their own. Each time that a volume is drawn, one window of it is cut. Around volumes that are smaller than it lies
+    their least intensity, where nothing is learnt.
 
     Parameters
     ----------
@@ -75,7 +77,7 @@ class VolumeBatches:
     Raises
     ------
     DataError
-        If there are fewer volumes than a batch holds.
+        If there is nothing to draw from.
     """
 
     def __init__(
@@ -93,21 +95,16 @@ class VolumeBatches:
         world: int = 1,
     ) -> None:
         self._labelled, self._unlabelled = _volumes(labelled), _volumes(unlabelled)
-        sizes = {"with": batch_size, "without": unlabelled_batch_size}
-        for (kind, size), volumes in zip(sizes.items(), (self._labelled, self._unlabelled), strict=True):
-            if len(volumes) < size * world:
-                raise DataError(
-                    f"{len(volumes)} volumes {kind} labels make no batch of {size * world}",
-                    mend="Pass a smaller --batch-size" if kind == "with" else "Pass a smaller unlabelled_batch_size",
-                )
+        if not self._labelled or (unlabelled_batch_size and not self._unlabelled):
+            raise DataError("there is no volume to train on")
         self._encode = encode
         self._patch = patch
         self._batch_size, self._unlabelled_size = batch_size, unlabelled_batch_size
         self._augmentation = augmentation
         self._seed = seed
         self._rank, self._world = rank, world
-        rounds = int(np.random.SeedSequence((seed, 5)).generate_state(1)[0])
-        self._free = Draws([np.ones(len(self._unlabelled), dtype=np.int64)], seed=rounds) if self._unlabelled else None
+        ones = np.ones(len(self._unlabelled), dtype=np.int64)
+        self._free = Draws([ones], seed=other_seed(seed)) if self._unlabelled else None
 
     @property
     def images_per_batch(self) -> int:
@@ -116,8 +113,8 @@ class VolumeBatches:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Return the batches in which all labelled volumes come once, but for the last few."""
-        return len(self._labelled) // (self._batch_size * self._world)
+        """Return the batches in which all labelled volumes come once, but for the last few; one at least."""
+        return max(1, len(self._labelled) // (self._batch_size * self._world))
 
     @property
     def images_per_epoch(self) -> int:
@@ -128,7 +125,8 @@ class VolumeBatches:
         """Return which volumes batch `number` holds: of those with labels, and of those without, in their order."""
         epoch, place = divmod(number, self.batches_per_epoch)
         first = (place * self._world + self._rank) * self._batch_size
-        with_labels = _order(self._seed, epoch, len(self._labelled))[first : first + self._batch_size].tolist()
+        order = _order(self._seed, epoch, len(self._labelled))
+        with_labels = [int(order[draw % len(order)]) for draw in range(first, first + self._batch_size)]
         if self._free is None:
             return with_labels, []
         first = (number * self._world + self._rank) * self._unlabelled_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -133,12 +134,38 @@ def test_labels_alone_make_batches_too() -> None:
     assert len(crops.images) == len(crops.targets["labels"]) == 2
 
 
-@pytest.mark.parametrize(
-    ("labelled", "unlabelled", "told"), [(1, 9, "1 volumes with labels"), (3, 1, "1 volumes without")]
-)
-def test_fewer_volumes_than_a_batch_holds_are_refused(labelled: int, unlabelled: int, told: str) -> None:
-    with pytest.raises(DataError, match=told):
-        batches(labelled, unlabelled)
+@pytest.mark.parametrize(("labelled", "unlabelled"), [(1, 1), (1, 9), (3, 1), (2, 3)])
+def test_fewer_volumes_than_a_batch_holds_fill_it_with_several_windows_each(labelled: int, unlabelled: int) -> None:
+    parts = [batches(labelled, unlabelled, size=2, rank=rank, world=2) for rank in (0, 1)]
+
+    for number in range(4):
+        drawn = [part.chosen(number) for part in parts]
+        known = Counter(at for with_labels, _ in drawn for at in with_labels)
+        assert set(known) == set(range(labelled))
+        assert max(known.values()) - min(known.values()) <= 1
+        assert all((len(with_labels), len(without)) == (2, 2) for with_labels, without in drawn)
+    free = [at for number in range(unlabelled) for part in parts for at in part.chosen(number)[1]]
+    assert Counter(free) == dict.fromkeys(range(unlabelled), 4)
+    assert parts[0].batches_per_epoch == 1
+
+
+def test_windows_of_one_volume_are_cut_in_places_of_their_own() -> None:
+    stream = VolumeBatches(
+        [source(GradedStore(1, shape=(16, 16, 16)), 0)],
+        encode,
+        patch=PATCH,
+        batch_size=4,
+        augmentation=Augmentation.none(),
+        seed=0,
+    )
+
+    assert len({image.numpy().tobytes() for image in stream.make(0).images}) == 4
+
+
+@pytest.mark.parametrize(("labelled", "free"), [(0, 0), (1, 2)])
+def test_nothing_to_draw_from_is_refused(labelled: int, free: int) -> None:
+    with pytest.raises(DataError, match="no volume to train on"):
+        batches(labelled, unlabelled_batch_size=free)
 
 
 def test_around_small_volumes_nothing_is_learnt_and_lies_their_least_intensity() -> None:
