@@ -13,7 +13,7 @@ from wsiseg.errors import ConfigError, StoppedError
 from wsiseg.methods.predictor import load_predictor
 from wsiseg.methods.pseudo_objects import PseudoObjects
 from wsiseg.stores.patch_store import PatchStore
-from wsiseg.tasks import train_rounds
+from wsiseg.tasks import object_labels, train_rounds
 from wsiseg.tasks.train_job import TrainConfig, TrainJob
 from wsiseg.training.log import read_table
 from wsiseg.training.pseudo_labels import PseudoLabeller
@@ -84,7 +84,7 @@ def done(stores: list[Path]) -> Path:
     """Return a run that was stopped once when its teacher was about to label."""
     output = stores[0].parent / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_rounds, "PseudoLabeller", Stopped)
+        patch.setattr(object_labels, "PseudoLabeller", Stopped)
         with pytest.raises(StoppedError):
             run("train", *stores, "-o", output, *SMALL)
     before = times(output.parent)
@@ -172,7 +172,7 @@ class Knowing(PseudoLabeller):
 
     def label(self, image: NDArray[np.uint8]) -> PseudoObjects:
         labels = self.truth[image.tobytes()]
-        return PseudoObjects(labels=labels, scores=np.ones(labels.max(), np.float32), rejected=0)
+        return PseudoObjects(labels=labels, scores=np.ones(labels.max(), np.float32), dropped=np.zeros_like(labels))
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ def test_a_student_of_perfect_labels_is_as_good_as_its_teacher(
     images, labels = discs(8, seed=4)
     make_patch_store(tmp_path / "free.zarr", images, parents=[f"free{n}" for n in range(8)])
     monkeypatch.setattr(Knowing, "truth", {image.tobytes(): own for image, own in zip(images, labels, strict=True)})
-    monkeypatch.setattr(train_rounds, "PseudoLabeller", Knowing)
+    monkeypatch.setattr(object_labels, "PseudoLabeller", Knowing)
 
     run("train", tmp_path / "real.zarr", tmp_path / "free.zarr", "-o", tmp_path / "run", *SMALL, "--steps=60")
 

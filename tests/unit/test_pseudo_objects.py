@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.nuclei_makers import ellipses
+from wsiseg.errors import MethodError
 from wsiseg.heads.base import Instances
+from wsiseg.labels import LabelMap
 from wsiseg.methods.pseudo_objects import PseudoRules, believed
 
+HALF = (0.5, 0.5)
 SURE = PseudoRules(margin_px=0, unsure=(0.5, 0.5))
 
 
@@ -24,7 +27,7 @@ def nuclei(seed: int) -> Instances:
 @given(st.integers(0, 1000), st.floats(0, 1), st.floats(0, 1))
 def test_a_higher_threshold_keeps_some_of_the_same_objects(seed: int, one: float, other: float) -> None:
     found, certain = nuclei(seed), np.ones((48, 48), np.float32)
-    lower, higher = (believed(found, certain, PseudoRules(), min_score=value) for value in sorted((one, other)))
+    lower, higher = (believed(found, certain, PseudoRules(), min_scores=(0, value)) for value in sorted((one, other)))
 
     many, few = (set(np.unique(found.labels[part.labels > 0]).tolist()) for part in (lower, higher))
     assert few <= many
@@ -42,7 +45,7 @@ def test_nothing_is_learnt_of_objects_that_are_not_believed_nor_beside_them() ->
     labels[2:6, 2:8], labels[2:6, 8:14] = 1, 2
     found = Instances.from_labels(labels, np.array([0.9, 0.4], np.float32))
 
-    told = believed(found, (labels > 0).astype(np.float32), PseudoRules(), min_score=0.5).labels
+    told = believed(found, (labels > 0).astype(np.float32), PseudoRules(), min_scores=HALF).labels
 
     # The neighbour keeps all of its pixels, though they lie within the margin.
     np.testing.assert_array_equal(told[2:6, 2:8], 1)
@@ -59,7 +62,7 @@ def test_nothing_is_learnt_where_the_teacher_is_unsure() -> None:
     foreground[:, 3], foreground[:, 7] = 0.5, 0.8
 
     rules = PseudoRules(max_area_share=0.9)
-    told = believed(Instances.from_labels(labels, np.ones(1, np.float32)), foreground, rules, min_score=0.5).labels
+    told = believed(Instances.from_labels(labels, np.ones(1, np.float32)), foreground, rules, min_scores=HALF).labels
 
     np.testing.assert_array_equal(told > 0, labels > 0)
     assert np.argwhere(told == -1).tolist() == [[6, 3], [7, 3]]
@@ -71,7 +74,7 @@ def test_objects_that_are_too_small_or_too_large_are_not_believed(side: int, is_
     labels[:side, :side] = 1
     found = Instances.from_labels(labels, np.ones(1, np.float32))
 
-    told = believed(found, np.ones((16, 16), np.float32), SURE, min_score=0.5)
+    told = believed(found, np.ones((16, 16), np.float32), SURE, min_scores=HALF)
 
     assert (len(told.scores), told.rejected) == (is_kept, not is_kept)
 
@@ -79,7 +82,30 @@ def test_objects_that_are_too_small_or_too_large_are_not_believed(side: int, is_
 def test_an_empty_patch_is_background() -> None:
     nothing = Instances.from_labels(np.zeros((8, 8), np.int32), np.empty(0, np.float32))
 
-    told = believed(nothing, np.zeros((8, 8), np.float32), PseudoRules(), min_score=0.5)
+    told = believed(nothing, np.zeros((8, 8), np.float32), PseudoRules(), min_scores=HALF)
 
     assert (told.labels == 0).all()
     assert told.rejected == 0
+
+
+def test_each_class_may_have_a_score_of_its_own() -> None:
+    labels = np.repeat(np.arange(1, 5, dtype=np.int32), 25).reshape(4, 25)
+    scores = np.array([0.6, 0.6, 0.85, 0.4], np.float32)
+    found = Instances.from_labels(labels, scores, classes=np.array([1, 2, 2, 3], np.uint8))
+    classes = LabelMap.from_names(("background", "tumour", "lymphocyte", "other"))
+    rules = PseudoRules(class_min_score={"lymphocyte": 0.8, "other": 0.3})
+
+    first, later = (
+        believed(found, np.ones((4, 25), np.float32), rules, min_scores=rules.min_scores(classes, is_first=is_first))
+        for is_first in (True, False)
+    )
+
+    assert [np.unique(first.labels[row]).tolist() for row in range(4)] == [[1], [-1], [2], [3]]
+    assert [np.unique(later.labels[row]).tolist() for row in range(4)] == [[-1], [-1], [1], [2]]
+
+
+def test_scores_of_classes_that_there_are_not_are_refused() -> None:
+    rules = PseudoRules(class_min_score={"nucleos": 0.8})
+
+    with pytest.raises(MethodError, match="there is no class 'nucleos'"):
+        rules.min_scores(LabelMap.from_names(("background", "nucleus")), is_first=True)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from wsiseg.checkpoint import ModelCard
     from wsiseg.config import Config
+    from wsiseg.labels import LabelMap
     from wsiseg.methods.base import Batch, Clock, TrainingFacts
 
 NAME: Final = "label-efficient"
@@ -162,11 +163,9 @@ class StudentStage:
         """Return the options that what it learns depends on, as JSON; of labels, those who made them tell."""
         return self.options.model_dump(mode="json", exclude={"teacher_real", *_OF_LABELS})
 
-    @property
-    def min_score(self) -> float:
-        """Return the lowest score of objects that it learns from."""
-        rules = self.options.pseudo
-        return rules.min_score if self.number == 1 else rules.later_min_score
+    def min_scores(self, labels: LabelMap) -> tuple[float, ...]:
+        """Return the lowest score of objects that it learns from, by their class; see `PseudoRules.min_scores`."""
+        return self.options.pseudo.min_scores(labels, is_first=self.number == 1)
 
     def build(self, facts: TrainingFacts) -> StudentLearner:
         """Return an untrained learner; see `Stage`."""
@@ -209,6 +208,8 @@ def _own(options: Config) -> LabelEfficientOptions:
 
 
 def _card(options: LabelEfficientOptions, facts: TrainingFacts) -> ModelCard:
+    # Better told now than when the teacher has learnt.
+    options.pseudo.min_scores(facts.labels, is_first=True)
     card = make_card(options, facts)
     if card.head is None:
         raise MethodError(

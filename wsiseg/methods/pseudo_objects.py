@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import numpy as np
 from pydantic import Field
 from scipy.ndimage import distance_transform_edt
 
 from wsiseg.config import Config
+from wsiseg.errors import MethodError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from wsiseg.heads.base import Instances
+    from wsiseg.labels import LabelMap
 
 # In layers of instances, negative ids mark what nothing may be learnt from.
 IGNORED: Final = -1
+
+Score = Annotated[float, Field(ge=0, le=1)]
 
 
 class PseudoRules(Config):
@@ -29,6 +35,8 @@ class PseudoRules(Config):
         Lowest score of an object that the first teacher found.
     later_min_score
         The same of later teachers, which have learnt from pseudo-labels themselves.
+    class_min_score
+        For objects of some classes, by name, the score that takes the place of both.
     min_area_px
         Smaller objects are not believed.
     max_area_share
@@ -41,10 +49,35 @@ class PseudoRules(Config):
 
     min_score: float = Field(default=0.5, ge=0, le=1)
     later_min_score: float = Field(default=0.7, ge=0, le=1)
+    class_min_score: dict[str, Score] = Field(default_factory=dict)
     min_area_px: int = Field(default=20, ge=1)
     max_area_share: float = Field(default=0.4, gt=0, le=1)
     margin_px: float = Field(default=2.0, ge=0)
     unsure: tuple[float, float] = (0.3, 0.7)
+
+    def min_scores(self, labels: LabelMap, *, is_first: bool) -> tuple[float, ...]:
+        """Return the lowest score of objects of each class, by the index of the class.
+
+        Parameters
+        ----------
+        labels
+            The classes, numbered 0, 1, … without gaps.
+        is_first
+            Whether the teacher has not learnt from pseudo-labels itself.
+
+        Raises
+        ------
+        MethodError
+            If a class that has a score of its own is none of these.
+        """
+        if unknown := sorted(self.class_min_score.keys() - set(labels.names)):
+            raise MethodError(
+                f"there is no class {unknown[0]!r}",
+                where="options.pseudo.class_min_score",
+                mend=f"There are: {', '.join(labels.names)}",
+            )
+        usual = self.min_score if is_first else self.later_min_score
+        return tuple(self.class_min_score.get(name, usual) for name in labels.names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,17 +90,22 @@ class PseudoObjects:
         int32 (H, W): objects 1 … n, 0 background, -1 where nothing is learnt.
     scores
         float32 (n,): of the objects.
-    rejected
-        Number of objects that were not believed.
+    dropped
+        int32 (H, W): objects that were not believed, 0 elsewhere.
     """
 
     labels: NDArray[np.int32]
     scores: NDArray[np.float32]
-    rejected: int
+    dropped: NDArray[np.int32]
+
+    @property
+    def rejected(self) -> int:
+        """Return the number of objects that were not believed."""
+        return len(np.unique(self.dropped[self.dropped > 0]))
 
 
 def believed(
-    found: Instances, foreground: NDArray[np.float32], rules: PseudoRules, *, min_score: float
+    found: Instances, foreground: NDArray[np.float32], rules: PseudoRules, *, min_scores: Sequence[float]
 ) -> PseudoObjects:
     """Return the objects to learn from, and where to learn nothing.
 
@@ -81,8 +119,8 @@ def believed(
         float32 (H, W): the probability of any object.
     rules
         What is believed.
-    min_score
-        Lowest score in this round.
+    min_scores
+        Lowest score of objects of each class in this round; see `PseudoRules.min_scores`.
 
     Notes
     -----
@@ -94,7 +132,7 @@ def believed(
     .. [1] Lou et al., "Which Pixel to Annotate: a Label-Efficient Nuclei Segmentation Framework", IEEE TMI 42(4), 2023.
     """
     is_kept = (
-        (found.scores >= min_score)
+        (found.scores >= np.asarray(min_scores, dtype=np.float32)[found.classes])
         & (found.area_px >= rules.min_area_px)
         & (found.area_px <= rules.max_area_share * found.labels.size)
     )
@@ -102,8 +140,8 @@ def believed(
     labels = number[found.labels]
     low, high = rules.unsure
     is_ignored = (low < foreground) & (foreground < high)
-    is_rejected = (found.labels > 0) & (labels == 0)
-    if is_rejected.any():
-        is_ignored |= distance_transform_edt(~is_rejected) <= rules.margin_px
+    dropped = np.where(labels == 0, found.labels, 0).astype(np.int32)
+    if dropped.any():
+        is_ignored |= distance_transform_edt(dropped == 0) <= rules.margin_px
     labels[is_ignored & (labels == 0)] = IGNORED
-    return PseudoObjects(labels=labels, scores=found.scores[is_kept], rejected=int((~is_kept).sum()))
+    return PseudoObjects(labels=labels, scores=found.scores[is_kept], dropped=dropped)

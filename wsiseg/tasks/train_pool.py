@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from wsiseg.training.sources import Source, UnlabelledSource
 
 
+# Patches to label, and the stores that they are in.
+Pool: TypeAlias = "list[tuple[PatchSet, UnlabelledSource]]"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kinds:
     """What is learnt from, by how its labels came about.
@@ -34,7 +38,7 @@ class Kinds:
 
     real: list[Source]
     synthetic: list[Source]
-    pool: list[tuple[PatchSet, UnlabelledSource]]
+    pool: Pool
 
     def __str__(self) -> str:
         real, synthetic, pool = (_count(part) for part in (self.real, self.synthetic, [one for _, one in self.pool]))
@@ -61,19 +65,33 @@ def kinds_of(stores: Sequence[PatchSet], data: TrainingData) -> Kinds:
                 part.append(replace(source, indices=source.indices[own]))
     if not real:
         raise DataError("no annotated patch is left to train on", mend="Add the store that they were annotated in")
-    used = [_places(store, [one for one in (*real, *data.held_out) if one.patches is store]) for store in stores]
-    pool = []
-    for store in stores:
-        for source in (one for one in data.unlabelled if one.patches is store):
-            is_free = ~_overlap(_places(store, [source]), used)
-            if is_free.any():
-                pool.append((store, replace(source, indices=source.indices[is_free])))
+    pool = apart(stores, data.unlabelled, (*real, *data.held_out))
     if not pool:
         raise DataError(
             "there is no patch without labels that could get pseudo-labels",
             mend="Add stores of such patches, or pass --method supervised",
         )
     return Kinds(real=real, synthetic=synthetic, pool=pool)
+
+
+def apart(stores: Sequence[PatchSet], candidates: Sequence[UnlabelledSource], used: Sequence[Source]) -> Pool:
+    """Return the candidates that show no pixel of slides or images that `used` patches show.
+
+    Parameters
+    ----------
+    stores
+        That both are in.
+    candidates, used
+        Patches of these stores.
+    """
+    taken = [_places(store, [one for one in used if one.patches is store]) for store in stores]
+    pool = []
+    for store in stores:
+        for source in (one for one in candidates if one.patches is store):
+            is_free = ~_overlap(_places(store, [source]), taken)
+            if is_free.any():
+                pool.append((store, replace(source, indices=source.indices[is_free])))
+    return pool
 
 
 def weighted(*kinds: tuple[Sequence[Source], float]) -> list[Source]:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import re
 import shutil
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from wsiseg import checkpoint
 from wsiseg.atomic import write_bytes
 from wsiseg.config import load, save
 from wsiseg.errors import ConfigError
-from wsiseg.lock import locked
 from wsiseg.methods.base import TrainingFacts
 from wsiseg.methods.label_efficient import METHOD, PSEUDO, LabelEfficientOptions, StudentStage, TeacherStage
-from wsiseg.methods.predictor import head_of, load_predictor
+from wsiseg.methods.predictor import head_of
 from wsiseg.stores.volume_store import is_volume_store
+from wsiseg.tasks.object_labels import ObjectLabels
 from wsiseg.tasks.train_data import fingerprints, roles, training_data
 from wsiseg.tasks.train_fit import Work, carry_out, write_choice
 from wsiseg.tasks.train_job import CONFIG, TrainReport, clear, with_usual
@@ -29,7 +25,6 @@ from wsiseg.tasks.train_pool import kinds_of, weighted
 from wsiseg.tiling.reading import open_patches
 from wsiseg.training.batches import Batches
 from wsiseg.training.head_check import check_head
-from wsiseg.training.pseudo_labels import PseudoLabeller, write_pseudo_labels
 from wsiseg.training.sources import Source
 from wsiseg.training.state import seed_all
 from wsiseg.training.streams import PseudoStreams, other_seed
@@ -212,55 +207,29 @@ class _Rounds:
 
     def _label(self, stage: StudentStage, teacher: Path) -> str:
         """Write the pseudo-labels of a student, unless that was done, and return the name of their layer."""
-        made_by = self._mark(stage, teacher)
-        name, file = f"{made_by}-{stage.name}", self._job.output / stage.name / HEALTH
-        if self._ranks.is_first and not self._is_labelled(name, file):
-            rules, count = stage.options.pseudo, sum(len(source.indices) for _, source in self._kinds.pool)
-            device = self._ranks.device
-            labeller = PseudoLabeller(
-                load_predictor(teacher, device=device), rules, min_score=stage.min_score, device=device
-            )
-            with ExitStack() as held:
-                for path in sorted({store.path for patches, _ in self._kinds.pool for store in patches.stores}):
-                    held.enter_context(locked(path.with_name(f".{path.name}.{name}.lock")))
-                advance = held.enter_context(self._progress.task("pseudo-labels", total=count, unit="patches"))
-                health = write_pseudo_labels(
-                    self._kinds.pool,
-                    labeller,
-                    name,
-                    self._facts.labels,
-                    made_by=made_by,
-                    advance=advance,
-                    stop=self._stop,
-                )
+        found = self._labels_of(stage, teacher)
+        name, file = f"{found.made_by}-{stage.name}", self._job.output / stage.name / HEALTH
+        if self._ranks.is_first and not (found.are_in(name) and _layer_in(file) == name):
+            health = found.write(name, device=self._ranks.device, progress=self._progress, stop=self._stop)
             told = {key: None if math.isnan(value) else value for key, value in asdict(health).items()}
             write_bytes(file, json.dumps({"layer": name, **told}, indent=1).encode() + b"\n")
             self._progress.say(f"pseudo-labels of {stage.name}: {health}")
-            if not health.kept:
-                self._progress.say(
-                    "warning: not one object was believed; train the teacher longer, or lower options.pseudo.min_score"
-                )
         self._ranks.wait()
-        for patches, _ in self._kinds.pool:
-            for store in patches.stores:
-                patches.layers.update(store.layers)
+        found.find()
         return name
 
-    def _mark(self, stage: StudentStage, teacher: Path) -> str:
-        """Return a name that tells labels of other teachers, rules or patches apart."""
-        pool = [(source.patches.fingerprint, source.indices.tolist(), source.scale) for _, source in self._kinds.pool]
-        rules = stage.options.pseudo.model_dump(mode="json")
-        made_of = json.dumps([checkpoint.fingerprint(teacher), rules, stage.min_score, pool])
-        mark = hashlib.blake2b(made_of.encode(), digest_size=4).hexdigest()
-        # Models may have names that no layer can have.
-        name = re.sub(r"[^\w.-]+", "-", self._facts.name).lstrip(".-")
-        return f"{name or 'model'}-{mark}"
-
-    def _is_labelled(self, name: str, file: Path) -> bool:
-        """Tell whether all patches have the labels, and it was noted what they are like."""
-        if not file.exists() or json.loads(file.read_bytes())["layer"] != name:
-            return False
-        return all(
-            name in patches.layers and patches.is_labelled(name)[source.indices].all()
-            for patches, source in self._kinds.pool
+    def _labels_of(self, stage: StudentStage, teacher: Path) -> ObjectLabels:
+        labels = self._facts.labels
+        return ObjectLabels(
+            model=teacher,
+            name=self._facts.name,
+            labels=labels,
+            pool=self._kinds.pool,
+            rules=stage.options.pseudo,
+            min_scores=stage.min_scores(labels),
         )
+
+
+def _layer_in(file: Path) -> str:
+    """Return the layer that a note on pseudo-labels is of; empty where there is none."""
+    return str(json.loads(file.read_bytes())["layer"]) if file.exists() else ""

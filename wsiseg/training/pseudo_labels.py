@@ -15,7 +15,7 @@ from wsiseg.stores.patches import LayerInfo
 from wsiseg.training.validation import dense_maps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import torch
     from numpy.typing import NDArray
@@ -66,21 +66,23 @@ class PseudoLabeller:
     ----------
     predictor
         The teacher, on `device`.
-    rules, min_score
-        What of it is believed.
+    rules, min_scores
+        What of it is believed; see `believed`.
     device
         Where it computes.
     """
 
-    def __init__(self, predictor: Predictor, rules: PseudoRules, *, min_score: float, device: torch.device) -> None:
+    def __init__(
+        self, predictor: Predictor, rules: PseudoRules, *, min_scores: Sequence[float], device: torch.device
+    ) -> None:
         self._predictor, self._rules = predictor, rules
-        self._min_score, self._device = min_score, device
+        self._min_scores, self._device = tuple(min_scores), device
 
     def label(self, image: NDArray[np.uint8]) -> PseudoObjects:
         """Return the objects of an image, uint8 RGB (H, W, 3), at the resolution of the training."""
         maps = dense_maps(self._predictor, image, self._device)
         found, foreground = self._predictor.decode(maps), self._predictor.foreground(maps)
-        return believed(found, foreground, self._rules, min_score=self._min_score)
+        return believed(found, foreground, self._rules, min_scores=self._min_scores)
 
 
 def write_pseudo_labels(

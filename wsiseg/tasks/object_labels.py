@@ -1,0 +1,109 @@
+"""Pseudo-labels of objects in patches without labels: layers of the stores that are written once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wsiseg import checkpoint
+from wsiseg.lock import locked
+from wsiseg.methods.predictor import load_predictor
+from wsiseg.training.pseudo_labels import PseudoLabeller, write_pseudo_labels
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from wsiseg.labels import LabelMap
+    from wsiseg.methods.pseudo_objects import PseudoRules
+    from wsiseg.progress import Progress
+    from wsiseg.stopping import Stop
+    from wsiseg.tasks.train_pool import Pool
+    from wsiseg.training.pseudo_labels import Health
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectLabels:
+    """What a model is to label, and what of it is believed.
+
+    Parameters
+    ----------
+    model
+        Folder of the teacher, or name of a shipped model.
+    name
+        Of the teacher, for people.
+    labels
+        Its classes.
+    pool
+        Patches to label, and the stores that they are in.
+    rules, min_scores
+        See `believed`.
+    """
+
+    model: Path | str
+    name: str
+    labels: LabelMap
+    pool: Pool
+    rules: PseudoRules
+    min_scores: tuple[float, ...]
+
+    @property
+    def made_by(self) -> str:
+        """Return a name that tells labels of other teachers, rules or patches apart."""
+        pool = [(source.patches.fingerprint, source.indices.tolist(), source.scale) for _, source in self.pool]
+        rules = self.rules.model_dump(mode="json")
+        made_of = json.dumps([checkpoint.fingerprint(self.model), rules, self.min_scores, pool])
+        mark = hashlib.blake2b(made_of.encode(), digest_size=4).hexdigest()
+        # Models may have names that no layer can have.
+        name = re.sub(r"[^\w.-]+", "-", self.name).lstrip(".-")
+        return f"{name or 'model'}-{mark}"
+
+    @property
+    def patches(self) -> int:
+        """Return how many patches there are to label."""
+        return sum(len(source.indices) for _, source in self.pool)
+
+    def are_in(self, layer: str) -> bool:
+        """Tell whether all patches have labels in a layer."""
+        return all(
+            layer in patches.layers and bool(patches.is_labelled(layer)[source.indices].all())
+            for patches, source in self.pool
+        )
+
+    def labeller(self, device: torch.device) -> PseudoLabeller:
+        """Return the teacher on a device."""
+        predictor = load_predictor(self.model, device=device)
+        return PseudoLabeller(predictor, self.rules, min_scores=self.min_scores, device=device)
+
+    def write(self, layer: str, *, device: torch.device, progress: Progress, stop: Stop) -> Health:
+        """Label all patches and return how sure the teacher was; layers of that name are replaced.
+
+        Raises
+        ------
+        BusyError
+            If another process writes such a layer.
+        StoppedError
+            If `stop` was requested; stores that are done keep the layer.
+        """
+        labeller = self.labeller(device)
+        with ExitStack() as held:
+            for path in sorted({store.path for patches, _ in self.pool for store in patches.stores}):
+                held.enter_context(locked(path.with_name(f".{path.name}.{layer}.lock")))
+            advance = held.enter_context(progress.task("pseudo-labels", total=self.patches, unit="patches"))
+            health = write_pseudo_labels(
+                self.pool, labeller, layer, self.labels, made_by=self.made_by, advance=advance, stop=stop
+            )
+        if not health.kept:
+            progress.say("warning: not one object was believed; train the teacher longer, or ask for lower scores")
+        return health
+
+    def find(self) -> None:
+        """Look for layers that were written since the stores were opened, be it by another process."""
+        for patches, _ in self.pool:
+            for store in patches.stores:
+                patches.layers.update(store.layers)
