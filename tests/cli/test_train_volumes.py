@@ -118,6 +118,30 @@ def test_held_out_volumes_are_no_part_of_the_rest(store: Path) -> None:
     assert alone.unlabelled == []
 
 
+@pytest.fixture(scope="module")
+def divided(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store of eight volumes, the last two without labels, of patients of whom some are marked."""
+    folder = tmp_path_factory.mktemp("divided")
+    rows = ["p,test", "p,train", "q,test", "r,train", "s,train", "t,val", "p,unlabelled", "u,unlabelled"]
+    table = "".join(f"case{number},{row}\n" for number, row in enumerate(rows))
+    (folder / "split.csv").write_text("image,patient_id,split\n" + table, encoding="utf-8")
+    settings = VolumeSettings(split=str(folder / "split.csv"))
+    ingest_volumes(write_cases(folder / "src", 8, unlabelled=2), folder / "volumes.zarr", settings, num_workers=0)
+    return folder / "volumes.zarr"
+
+
+def test_patients_who_are_tested_are_not_learnt_from_even_without_labels(divided: Path) -> None:
+    data = volume_data([divided], TrainConfig(labelled="1"), takes_unlabelled=True)
+
+    (labelled,), (free,), (held_out,) = (
+        [source.indices.tolist() for source in part] for part in (data.labelled, data.unlabelled, data.held_out)
+    )
+    assert held_out == [5]
+    assert len(labelled) == 1
+    # All of patient p is for testing, and so is what is marked so.
+    assert sorted([*labelled, *free]) == [3, 4, 7]
+
+
 def test_stores_that_were_prepared_otherwise_do_not_go_together(store: Path, tmp_path: Path) -> None:
     settings = VolumeSettings(intensities=IntensityRule(clip=None))
     ingest_volumes(write_cases(tmp_path / "src", 2), tmp_path / "other.zarr", settings, num_workers=0)
