@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from types import SimpleNamespace
@@ -140,6 +141,17 @@ def test_patients_who_are_tested_are_not_learnt_from_even_without_labels(divided
     assert len(labelled) == 1
     # All of patient p is for testing, and so is what is marked so.
     assert sorted([*labelled, *free]) == [3, 4, 7]
+
+
+def test_a_run_tells_what_each_volume_was(divided: Path, tmp_path: Path) -> None:
+    trained(divided, tmp_path / "run", method="mean-teacher", labelled="1", fit={**FIT, "steps": 1})
+
+    rows = list(csv.DictReader((tmp_path / "run" / "split.csv").read_text(encoding="utf-8").splitlines()))
+    (name,) = (tmp_path / "run" / "labelled.txt").read_text(encoding="utf-8").split()
+    drawn = {"r": "train-unlabelled", "s": "train-unlabelled", name: "train-labelled"}
+    roles = ["test", "unused", "test", drawn["r"], drawn["s"], "val", "unused", "train-unlabelled"]
+    assert [(row["volume"], row["group"]) for row in rows] == [(f"case{at}", who) for at, who in enumerate("ppqrstpu")]
+    assert [row["role"] for row in rows] == roles
 
 
 def test_stores_that_were_prepared_otherwise_do_not_go_together(store: Path, tmp_path: Path) -> None:

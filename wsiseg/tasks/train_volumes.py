@@ -98,6 +98,7 @@ def train_on_volumes(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop
         chosen=data.chosen,
         data=_told(data, patch),
         judge=(lambda _: VolumeValidation(data.held_out)) if data.held_out else None,
+        roles=data.roles,
     )
     return carry_out(work, job, ranks, progress, stop)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -87,6 +89,27 @@ class VolumeData:
         # A single voxel is left at the bottom of networks of volumes otherwise, which they cannot normalise.
         side = min(_LARGEST, max(2 * _STEP, *plane))
         return min(_LARGEST, depth), side, side
+
+    @property
+    def roles(self) -> str:
+        """Return what each volume is to a training, as CSV.
+
+        A row with volume, group and role for each: train-labelled, train-unlabelled, val, test or unused.
+        """
+        file = io.StringIO(newline="")
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("volume", "group", "role"))
+        parts = {"train-unlabelled": self.unlabelled, "train-labelled": self.labelled, "val": self.held_out}
+        for store in self.stores:
+            own = np.where(store.splits == "test", "test", "unused").astype(np.object_)
+            for role, sources in parts.items():
+                for source in sources:
+                    if source.store is store:
+                        own[source.indices] = role
+            writer.writerows(
+                (entry.name, entry.group, role) for entry, role in zip(store.meta.volumes, own, strict=True)
+            )
+        return file.getvalue()
 
 
 def volume_data(paths: Sequence[Path], config: TrainConfig, *, takes_unlabelled: bool) -> VolumeData:
