@@ -28,7 +28,7 @@ OPTIONS = {
         --steps --time-limit --val-fraction -o stores""",
     "budget": """--arch --batch-size --config --counts --crop-px --device --epochs --fractions --methods --num-shards
         --output --seeds --set --shard-index --steps --time-limit -o stores""",
-    "pseudo-label": "--checkpoint --device --export --layer --overwrite --time-limit --val stores",
+    "pseudo-label": "--checkpoint --device --export --layer --min-score --overwrite --time-limit --val stores",
     "audit": "--layer --output --truth -o store",
     "models": "--json action model",
     "predict": """--amp --batch-size --blend --compile --config --device --dry-run --fail-fast --format --label-png

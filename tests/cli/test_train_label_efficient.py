@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wsiseg.cli import app
-from wsiseg.errors import ConfigError, StoppedError
+from wsiseg.errors import ConfigError, DataError, StoppedError
 from wsiseg.methods.predictor import load_predictor
 from wsiseg.methods.pseudo_objects import PseudoObjects
 from wsiseg.stores.patch_store import PatchStore
@@ -163,6 +163,57 @@ def test_masks_of_patches_that_were_not_selected_are_never_read(
     store = PatchStore.open(tmp_path / "all.zarr")
     (made,) = (name for name, info in store.layers.items() if info.made_by)
     assert store.is_labelled(made).tolist() == [True, False, True, False, True, True]
+
+
+def test_the_teacher_alone_labels_as_in_its_run(
+    done: Path, stores: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    learnt = json.loads((done / "student-1" / "pseudo-labels.json").read_bytes())["layer"]
+    command = ["pseudo-label", *map(str, stores), "--checkpoint", str(done / "teacher"), "--device=cpu"]
+
+    run(*command)
+    said = capsys.readouterr().out
+    layer = said.partition("labels/")[2].partition(":")[0]
+    run(*command)
+
+    assert "4 patches labelled" in said
+    assert "16 objects kept" in said
+    assert f"{layer}: already done" in capsys.readouterr().out
+    free = PatchStore.open(stores[2])
+    # Annotated patches, those that overlap them, and synthetic ones get none.
+    assert free.is_labelled(layer).tolist() == [False, True, True, True, True]
+    assert not [store for store in stores[:2] if layer in PatchStore.open(store).layers]
+    np.testing.assert_array_equal(free.read_labels(layer, range(5)), free.read_labels(learnt, range(5)))
+    assert free.layers[layer].made_by == layer == learnt.removesuffix("-student-1")
+    assert free.layers[layer].made_at
+
+
+def test_objects_are_believed_from_the_score_that_is_asked_for(
+    done: Path, stores: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    free, counts = stores[2], []
+    for model, *score in ((done / "teacher",), (done,), (done / "best", "--min-score=0.9999"), (done, "--overwrite")):
+        run("pseudo-label", free, "--checkpoint", model, "--device=cpu", *score)
+        said = capsys.readouterr().out
+        # Without the annotated store nobody knows that the first patch overlaps one of its patches.
+        assert "5 patches labelled" in said
+        layer = said.partition("labels/")[2].partition(":")[0]
+        counts.append((layer, int(said.partition(" objects kept")[0].rpartition(" ")[2])))
+
+    (_, of_teacher), (_, of_student), (_, certain), again = counts
+    assert of_teacher == 20 >= of_student > certain == 0
+    assert again == counts[1]
+
+
+@pytest.mark.parametrize("option", ["--layer=truth", "--val", "--export=masks"])
+def test_what_means_nothing_to_a_model_of_objects_is_refused(done: Path, stores: list[Path], option: str) -> None:
+    with pytest.raises(ConfigError, match=f"a model of objects knows nothing of {option.partition('=')[0]}"):
+        run("pseudo-label", stores[2], "--checkpoint", done, option)
+
+
+def test_annotated_stores_alone_leave_nothing_to_label(done: Path, stores: list[Path]) -> None:
+    with pytest.raises(DataError, match="there is no patch left to label"):
+        run("pseudo-label", *stores[:2], "--checkpoint", done)
 
 
 class Knowing(PseudoLabeller):

@@ -15,7 +15,7 @@ from wsiseg.methods.accumulation import AttentionAccumulator
 from wsiseg.methods.craanet_classify import ATTENTION
 from wsiseg.tasks.audit import AuditJob, audit
 from wsiseg.tasks.ingest import ingest
-from wsiseg.tasks.pseudo_label import PseudoLabelJob, pseudo_label
+from wsiseg.tasks.pseudo_label import PseudoLabelJob, PseudoLabelReport, pseudo_label
 from wsiseg.tasks.train import train
 from wsiseg.tasks.train_job import TrainConfig, TrainJob
 from wsiseg.tiling.reading import open_patches
@@ -45,6 +45,7 @@ def test_the_last_score_of_the_training_is_that_of_the_audit(tmp_path: Path) -> 
     figures = audit(AuditJob(store=store, output=tmp_path / "audit")).figures
 
     rows = read_table(tmp_path / "run" / "classify" / "validation.csv")
+    assert isinstance(made, PseudoLabelReport)
     (complete,) = (name for layer, name in made.names.items() if layer.startswith("complete"))
     assert len(rows) == 4
     # The first epoch does not count.

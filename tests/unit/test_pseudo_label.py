@@ -15,7 +15,7 @@ from wsiseg.methods.craanet_classify import AccumulatingNet, ClassifyStage
 from wsiseg.stores.image_labels import ImageLayerInfo
 from wsiseg.stores.patch_store import PatchStore
 from wsiseg.tasks.patch_data import patch_data
-from wsiseg.tasks.pseudo_label import PseudoLabelJob, pseudo_label
+from wsiseg.tasks.pseudo_label import PseudoLabelJob, PseudoLabelReport, pseudo_label
 from wsiseg.tasks.train_data import fingerprints
 from wsiseg.tasks.train_job import CONFIG, TrainConfig
 from wsiseg.tiling.reading import open_patches
@@ -64,6 +64,7 @@ def test_stores_that_were_trained_on_together_are_labelled_together(
 
     assert "other patches" not in caplog.text
     assert str(made).startswith(f"4 patches labelled in {stores[0]}, {stores[1]}, 4 of them new")
+    assert isinstance(made, PseudoLabelReport)
     (complete,) = (name for layer, name in made.names.items() if layer.startswith("complete"))
     for store, red in zip(stores, (slice(SIDE // 2), slice(SIDE // 2, None)), strict=True):
         labels = PatchStore.open(store).read_labels(complete, range(COUNT))

@@ -16,19 +16,34 @@ def pseudo_label(
         list[Path],
         typer.Argument(
             metavar="STORE...",
-            help="Patch stores with image labels, or folders of them. What craanet has accumulated is used for those "
-            "of its training, in the same order.",
+            help="Patch stores, or folders of them; for a classifier with image labels. What craanet has accumulated "
+            "is used for those of its training, in the same order.",
             show_default=False,
         ),
     ],
     *,
     checkpoint: Annotated[
         Path,
-        typer.Option("--checkpoint", help="A run, or its stage that made the classifier.", show_default=False),
+        typer.Option(
+            "--checkpoint",
+            help="A run, or its stage that made the classifier; or a model of objects, such as RUN/teacher of "
+            "label-efficient.",
+            show_default=False,
+        ),
     ],
     layer: Annotated[
         str | None,
         typer.Option("--layer", help="Layer of image labels. Default: the only one there is.", rich_help_panel=LABELS),
+    ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            "--min-score",
+            min=0,
+            max=1,
+            help="Of objects, the lowest score of those that are believed. Default that of the run, or 0.5.",
+            rich_help_panel=LABELS,
+        ),
     ] = None,
     with_val: Annotated[
         bool,
@@ -54,9 +69,11 @@ def pseudo_label(
         typer.Option("--overwrite", help="Label and export patches again that are done.", rich_help_panel=RUN),
     ] = False,
 ) -> None:
-    """Write masks into stores, made by a trained classifier from what its patches show.
+    """Write masks into stores, made by a trained classifier from what its patches show, or by a model of objects.
 
-    The classifier comes from `wsiseg train`, which needs no more than its first stage: --stages classify.
+    A classifier comes from `wsiseg train`, which needs no more than its first stage: --stages classify. Objects are
+    found in patches that nobody has annotated and no annotated patch overlaps; where the model is unsure, and around
+    what it does not believe, nothing is learnt from them.
     """
     from wsiseg.tasks.pseudo_label import PseudoLabelJob
     from wsiseg.tasks.pseudo_label import pseudo_label as run
@@ -65,6 +82,7 @@ def pseudo_label(
         stores=tuple(stores),
         checkpoint=checkpoint,
         layer=layer,
+        min_score=min_score,
         device=device,
         with_val=with_val,
         export=export,

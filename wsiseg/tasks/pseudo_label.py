@@ -1,4 +1,4 @@
-"""The job behind ``wsiseg pseudo-label``: masks of patches, made by a trained classifier from what they show."""
+"""The job behind ``wsiseg pseudo-label``: masks of patches, from what they show or of the objects on them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ from wsiseg.tasks.mask_export import export_masks
 from wsiseg.tasks.patch_data import patch_data, validated
 from wsiseg.tasks.patch_masks import COVERAGE, balance, layer_names, write_masks
 from wsiseg.tasks.patch_run import model_of
+from wsiseg.tasks.pseudo_label_objects import finds_objects, label_objects
 from wsiseg.tasks.train_data import fingerprints
 from wsiseg.tasks.train_job import CONFIG, TrainConfig
 from wsiseg.tiling.reading import open_patches
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from wsiseg.methods.stages import PatchStage
     from wsiseg.progress import Progress
     from wsiseg.tasks.patch_masks import Balance
+    from wsiseg.tasks.pseudo_label_objects import ObjectLabelReport
 
 # RUN/STAGE/last/model.json: the run is so far above the model.
 _DEPTH: Final = 3
@@ -41,12 +43,14 @@ class PseudoLabelJob:
     Parameters
     ----------
     stores
-        Patch stores with image labels, or folders of them; get the layers. What was kept of single patches in a
-        training is used if these are the stores of the training, in its order.
+        Patch stores, or folders of them; get the layers. For a classifier they have image labels, and what was kept of
+        single patches in a training is used if these are the stores of the training, in its order.
     checkpoint
-        Folder of a run, or of its stage that trained the classifier.
+        Folder of a run, or of its stage that trained the classifier; or a model of objects, see `label_objects`.
     layer
         Layer of image labels; may be left out where there is only one.
+    min_score
+        Of objects, the lowest score of those that are believed; None for that of the run.
     device
         ``auto``, ``cpu``, ``cuda:N`` or ``mps``.
     with_val
@@ -61,6 +65,7 @@ class PseudoLabelJob:
     stores: tuple[Path, ...]
     checkpoint: Path
     layer: str | None = None
+    min_score: float | None = None
     device: str = "auto"
     with_val: bool = False
     export: Path | None = None
@@ -101,13 +106,15 @@ class PseudoLabelReport:
         return f"{self.patches} patches labelled in {_listed(self.stores)}, {done}\n{layers}{files}"
 
 
-def pseudo_label(job: PseudoLabelJob, progress: Progress = SILENT, stop: Stop | None = None) -> PseudoLabelReport:
-    """Write the layers that a trained classifier makes into stores.
+def pseudo_label(
+    job: PseudoLabelJob, progress: Progress = SILENT, stop: Stop | None = None
+) -> PseudoLabelReport | ObjectLabelReport:
+    """Write the layers that a trained classifier, or a model of objects, makes into stores.
 
     Raises
     ------
     ConfigError
-        If the method of the run labels nothing.
+        If the method of the run labels nothing, or something is asked for that means nothing to the model.
     DataError, StoreError
         If the run, the model or the store cannot be used, they are of different classes, or masks of another classifier
         lie where they are to be exported.
@@ -117,6 +124,18 @@ def pseudo_label(job: PseudoLabelJob, progress: Progress = SILENT, stop: Stop | 
         If `stop` was requested; what is labelled stays.
     """
     stop = stop or Stop()
+    if finds_objects(job.checkpoint):
+        _refuse("a model of objects", {"--layer": job.layer, "--val": job.with_val, "--export": job.export})
+        return label_objects(
+            job.stores,
+            job.checkpoint,
+            min_score=job.min_score,
+            device=job.device,
+            overwrite=job.overwrite,
+            progress=progress,
+            stop=stop,
+        )
+    _refuse("a classifier", {"--min-score": job.min_score})
     run = _run_of(job.checkpoint)
     config = load(TrainConfig, options=json.loads((run / CONFIG).read_text(encoding="utf-8")))
     method = get_patch_method(config.method)
@@ -169,6 +188,12 @@ def pseudo_label(job: PseudoLabelJob, progress: Progress = SILENT, stop: Stop | 
         shares=balance(data, names, progress, stop),
         exported=exported,
     )
+
+
+def _refuse(what: str, asked: Mapping[str, object]) -> None:
+    """Raise if anything is asked for that means nothing to such a model."""
+    if given := [option for option, value in asked.items() if value not in (None, False)]:
+        raise ConfigError(f"{what} knows nothing of {' and '.join(given)}", mend="Leave it out")
 
 
 def _listed(paths: Sequence[Path]) -> str:
