@@ -80,6 +80,43 @@ def test_where_curves_have_flattened_no_price_is_in_sight(scores: list[float]) -
     assert curve([10, 20, 40], scores, scores).is_flat
 
 
+def test_one_noisy_step_does_not_make_a_plateau() -> None:
+    draws = [[0.5, 0.53, 0.56, 0.59, 0.61], [0.5, 0.535, 0.56, 0.59, 0.56], [0.5, 0.525, 0.56, 0.59, 0.58]]
+    noisy = curve([5, 10, 20, 40, 80], *draws)
+    found = [
+        cell("toy", images, seed, dice)
+        for seed, row in enumerate(draws)
+        for images, dice in zip((5, 10, 20, 40, 80), row, strict=True)
+    ]
+    (sentence,) = Study(cells=tuple(found)).sentences()
+
+    assert noisy.last_gain < 0
+    assert not noisy.is_flat
+    assert sentence.endswith(", though from 40 to 80 images it changed by -0.007, which may be chance")
+
+
+def test_a_plateau_of_one_draw_is_told_as_one() -> None:
+    (sentence,) = Study(
+        cells=tuple(cell("toy", 10 * at, 0, dice) for at, dice in ((1, 0.5), (2, 0.7), (4, 0.7)))
+    ).sentences()
+
+    assert sentence.endswith("as from 20 to 40 images it changed by +0.000, which rests on one draw")
+
+
+@pytest.mark.parametrize("draws", [2, 3, 5])
+def test_intervals_hold_the_true_slope_as_often_as_they_say(draws: int) -> None:
+    rng = np.random.default_rng(draws)
+    logs, slope, repeats = np.log([5, 10, 20, 40]), 0.05, 600
+    held = 0
+    for _ in range(repeats):
+        levels, own = rng.normal(0.5, 0.1, (draws, 1)), rng.normal(slope, 0.01, (draws, 1))
+        low, high = curve([5, 10, 20, 40], *(levels + own * logs + rng.normal(0, 0.02, (draws, 4)))).slope_interval
+        held += low <= slope <= high
+
+    # Three standard errors about 90 %.
+    assert held / repeats == pytest.approx(0.9, abs=3 * math.sqrt(0.09 / repeats))
+
+
 def test_a_last_step_that_falls_behind_the_line_is_seen() -> None:
     draws = [[0.3, 0.5, 0.6, 0.62], [0.32, 0.52, 0.63, 0.66], [0.28, 0.48, 0.57, 0.6]]
 
@@ -119,12 +156,12 @@ def test_a_share_and_a_number_that_are_the_same_make_one_point() -> None:
 
 
 def test_prices_come_with_how_sure_they_are() -> None:
-    tilted = [cell("toy", size, 2, 0.2 + 0.05 * math.log2(size)) for size in (5, 10, 20, 40)]
+    tilted = [cell("toy", size, 2, 0.2 + 0.025 * math.log2(size)) for size in (5, 10, 20, 40)]
     (sentence,) = Study(cells=(*cells([0.5, 0.6], 0.02), *tilted)).sentences()
 
     assert sentence == (
-        "toy: Dice 0.562 with 40 labelled images; from there the next +0.01 costs about 11 more images"
-        " (90 % interval 8 to 17, 3 draws)"
+        "toy: Dice 0.518 with 40 labelled images; from there the next +0.01 costs about 16 more images"
+        " (90 % interval 12 to 21, 3 draws)"
     )
 
 
@@ -139,7 +176,7 @@ def test_where_draws_disagree_no_price_can_be_told() -> None:
     (sentence,) = Study(cells=(*cells([0.5], 0.03), *falling)).sentences()
 
     assert "no price of more can be told yet" in sentence
-    assert sentence.endswith("may change the Dice by -0.020 to +0.030 (90 % interval, 2 draws)")
+    assert sentence.endswith("may change the Dice by -0.153 to +0.163 (90 % interval, 2 draws)")
 
 
 def test_a_study_half_done_gives_no_numbers_that_it_does_not_have() -> None:
@@ -149,7 +186,9 @@ def test_a_study_half_done_gives_no_numbers_that_it_does_not_have() -> None:
     assert apart == (
         "toy: Dice 0.700 with 10 labelled images; no price of more can be told yet, as no draw has two sizes",
     )
-    assert falling[0].endswith("no price of more is in sight, as fewer did as well")
+    assert falling[0].endswith(
+        "no price of more is in sight, as a doubling of the labels changes the Dice by -0.100, which rests on one draw"
+    )
 
 
 def test_a_plateau_is_told() -> None:
