@@ -165,6 +165,22 @@ def test_a_time_limit_ends_it_with_its_state_saved(tmp_path: Path, run: Callable
     assert (stopped.code, finished.code) == (75, 0)
 
 
+def test_a_patch_with_one_nucleus_gives_pairs_that_all_have_some(
+    tmp_path: Path, run: Callable[..., Result], make_patch_store: MakePatchStore
+) -> None:
+    labels = np.zeros((1, 32, 32), np.int32)
+    labels[0, 12:19, 12:19] = 1
+    path = tmp_path / "sparse.zarr"
+    make_patch_store(path, stained(labels[0])[None], labels, kind="instances", names=("background", "nucleus"))
+
+    fitted = run("synth", "fit", path, "--patch", "image0", "-o", tmp_path / "gan", *TINY)
+    sampled = run("synth", "sample", tmp_path / "gan", "-n", 12, "-o", tmp_path / "made.zarr")
+
+    assert fitted.code == 0, fitted.err
+    assert sampled.code == 0, sampled.err
+    assert PatchStore.open(tmp_path / "made.zarr").read_labels("truth", range(12)).max(axis=(1, 2)).min() > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code_and_words"),
     [

@@ -69,7 +69,7 @@ def arrange(
     """Return a new mask of the size of the patch, int32 (S, S), nuclei 1, 2, …, each in one piece.
 
     A nucleus is drawn, turned and put where it fits, as often as the density asks for. Where none fits any more, the
-    mask has fewer, which is logged.
+    mask has fewer, which is logged. Of a few nuclei all may come to lie beyond the border: such a mask is drawn again.
 
     Parameters
     ----------
@@ -82,19 +82,11 @@ def arrange(
     where
         The mask, for the log.
     """
-    side = bank.side_px + 2 * MARGIN_PX
-    rate = rng.uniform(*RATES[density]) * (_FAITHFUL if settings.mode == "faithful" else 1.0)
-    wanted = round(bank.nuclei * rate * (side / bank.side_px) ** 2)
-    canvas = _Canvas(side, wanted)
-    failures = 0
-    while canvas.count < wanted and failures < _TRIALS:
-        stamp = bank.stamps[rng.integers(len(bank.stamps))]
-        gap = rng.integers(_NARROWEST_GAP_PX, WIDEST_GAP_PX + 1)
-        is_placed = canvas.place(stamp, settings.spacing * stamp.radius_px + gap, rng)
-        failures = 0 if is_placed else failures + 1
-    if canvas.count < wanted:
-        logger.info("%s: %d of %d nuclei found room", where or "a mask", canvas.count, wanted)
-    return tidied(canvas.labels[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX])
+    for _ in range(_TRIALS):
+        labels = _laid_out(bank, settings, density, rng, where)
+        if labels.any():
+            break
+    return labels
 
 
 def layouts(
@@ -128,6 +120,24 @@ def tidied(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     numbers[kept] = np.arange(1, len(kept) + 1)
     tidy: NDArray[np.int32] = numbers[pieces]
     return tidy
+
+
+def _laid_out(
+    bank: NucleusBank, settings: LayoutSettings, density: Density, rng: np.random.Generator, where: str
+) -> NDArray[np.int32]:
+    side = bank.side_px + 2 * MARGIN_PX
+    rate = rng.uniform(*RATES[density]) * (_FAITHFUL if settings.mode == "faithful" else 1.0)
+    wanted = round(bank.nuclei * rate * (side / bank.side_px) ** 2)
+    canvas = _Canvas(side, wanted)
+    failures = 0
+    while canvas.count < wanted and failures < _TRIALS:
+        stamp = bank.stamps[rng.integers(len(bank.stamps))]
+        gap = rng.integers(_NARROWEST_GAP_PX, WIDEST_GAP_PX + 1)
+        is_placed = canvas.place(stamp, settings.spacing * stamp.radius_px + gap, rng)
+        failures = 0 if is_placed else failures + 1
+    if canvas.count < wanted:
+        logger.info("%s: %d of %d nuclei found room", where or "a mask", canvas.count, wanted)
+    return tidied(canvas.labels[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX])
 
 
 class _Canvas:

@@ -31,6 +31,9 @@ _LUMINANCE: Final = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 class Quality:
     """What was measured; colours in grey levels of 0 … 255. Lower, or higher, is better as said.
 
+    Masks without nuclei tell nothing of nuclei, and those without background nothing of it: they do not count, and
+    where no other is left, or the patch itself shows no difference, the number is None.
+
     Parameters
     ----------
     colour_error_nuclei, colour_error_background
@@ -57,11 +60,11 @@ class Quality:
         Share of the windows of synthetic images that are copies: correlations above `COPY`.
     """
 
-    colour_error_nuclei: float
-    colour_error_background: float
-    contrast: float
-    adherence: float
-    adherence_of_patch: float
+    colour_error_nuclei: float | None
+    colour_error_background: float | None
+    contrast: float | None
+    adherence: float | None
+    adherence_of_patch: float | None
     diversity: float
     reconstruction_ssim: float
     ssim: float
@@ -108,13 +111,12 @@ def assess(
     return Quality(
         colour_error_nuclei=_colour_error(patch, nuclei, images, inside),
         colour_error_background=_colour_error(patch, ~nuclei, images, [~one for one in inside]),
-        contrast=_mean([_contrast(image, one) for image, one in zip(images, inside, strict=True)])
-        / _contrast(patch, nuclei),
+        contrast=_relative_contrast(patch, nuclei, images, inside),
         adherence=_mean([adherence(image, one, strongest) for image, one in zip(images, inside, strict=True)]),
         adherence_of_patch=adherence(patch, nuclei, strongest),
         diversity=float(np.std(np.stack(alike).astype(np.float32), axis=0).mean()),
         reconstruction_ssim=ssim(patch, reconstruction),
-        ssim=_mean([ssim(patch, image) for image in images]),
+        ssim=float(np.mean([ssim(patch, image) for image in images])),
         likeness=float(np.median(np.concatenate(found))),
         likeness_of_patch=float(np.median(nearest(patch, patch, _WINDOWS * len(images), rng, is_itself=True))),
         copies=float(np.mean(np.concatenate(found) > COPY)),
@@ -137,11 +139,14 @@ def ssim(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     return float((likeness / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))).mean())
 
 
-def adherence(image: NDArray[np.uint8], inside: NDArray[np.bool_], strongest: float) -> float:
+def adherence(image: NDArray[np.uint8], inside: NDArray[np.bool_], strongest: float) -> float | None:
     """Return the Dice of a mask (H, W) and what haematoxylin shows to be nuclei in an image (H, W, 3).
 
     Optical densities beyond `strongest` count as that: a few black pixels would draw the threshold to themselves.
+    An empty mask, which some threshold would always miss, has none.
     """
+    if not inside.any():
+        return None
     stain = np.minimum(_stain(image), strongest)
     if np.ptp(stain) == 0:
         return 0.0
@@ -199,15 +204,32 @@ def _colour_error(
     inside: NDArray[np.bool_],
     images: Sequence[NDArray[np.uint8]],
     masks: Sequence[NDArray[np.bool_]],
-) -> float:
+) -> float | None:
     made = np.concatenate([image[mask] for image, mask in zip(images, masks, strict=True)])
+    if len(made) == 0 or not inside.any():
+        return None
     return float(np.abs(made.mean(axis=0) - patch[inside].mean(axis=0)).max())
 
 
-def _contrast(image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> float:
+def _relative_contrast(
+    patch: NDArray[np.uint8],
+    nuclei: NDArray[np.bool_],
+    images: Sequence[NDArray[np.uint8]],
+    masks: Sequence[NDArray[np.bool_]],
+) -> float | None:
+    made = _mean([_contrast(image, mask) for image, mask in zip(images, masks, strict=True)])
+    own = _contrast(patch, nuclei)
+    return made / own if made is not None and own else None
+
+
+def _contrast(image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> float | None:
+    if inside.all() or not inside.any():
+        return None
     luminance = _luminance(image)
     return float(luminance[~inside].mean() - luminance[inside].mean())
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of what could be measured."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

@@ -112,6 +112,15 @@ def test_masks_depend_on_seed_patch_and_number_alone() -> None:
     assert not any(np.array_equal(first[2], other) for other in others)
 
 
+def test_no_mask_is_empty_however_few_nuclei_there_are() -> None:
+    labels = np.zeros((32, 32), np.int32)
+    labels[12:19, 12:19] = 1
+
+    masks = layouts(bank_of(labels), LayoutSettings(), "normal", range(40), patch="a", seed=0)
+
+    assert all(mask.any() for mask in masks)
+
+
 def test_of_a_nucleus_in_pieces_the_largest_stays() -> None:
     labels = np.zeros((20, 20), np.int32)
     labels[:5, :5] = 7

@@ -70,6 +70,28 @@ def test_images_without_colour_have_numbers_too() -> None:
     assert all(value == value for value in asdict(told).values())  # noqa: PLR0124 - no NaN, which JSON has not
 
 
+def test_masks_without_nuclei_or_background_do_not_count() -> None:
+    nothing, everything = np.zeros_like(LABELS), np.ones_like(LABELS)
+    black = np.zeros_like(PATCH)
+
+    def told(
+        images: list[NDArray[np.uint8]], masks: list[NDArray[np.int32]], labels: NDArray[np.int32] = LABELS
+    ) -> Quality:
+        return assess(PATCH, labels, images, masks, alike=GOOD, reconstruction=PATCH)
+
+    with_empty, without = told([*GOOD, GOOD[0]], [*MASKS, nothing]), told(GOOD, MASKS)
+    assert (with_empty.contrast, with_empty.adherence) == (without.contrast, without.adherence)
+    assert with_empty.colour_error_nuclei == without.colour_error_nuclei
+    empty = told([black], [nothing])
+    assert (empty.colour_error_nuclei, empty.contrast, empty.adherence) == (None, None, None)
+    assert empty.colour_error_background is not None
+    full = told([black], [everything])
+    assert (full.colour_error_background, full.contrast) == (None, None)
+    unlabelled = told(GOOD, MASKS, nothing)
+    assert (unlabelled.colour_error_nuclei, unlabelled.contrast, unlabelled.adherence_of_patch) == (None, None, None)
+    assert unlabelled.adherence == without.adherence
+
+
 def test_copies_of_the_patch_are_found() -> None:
     copy = np.roll(PATCH, (5, -9), axis=(0, 1))
 
