@@ -8,9 +8,11 @@ import numpy as np
 from scipy import ndimage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+
+    _Measure = Callable[[NDArray[np.bool_], NDArray[np.float64]], NDArray[np.float64]]
 
 Norm = Literal["crop", "truncated"]
 
@@ -41,7 +43,7 @@ def level_set(
         Distance that becomes 1, in pixels or in the unit of `spacing`.
     zero_ring
         Pixels of the mask that touch its outside by a face are 0, as published. Otherwise the level set
-        crosses 0 halfway between pixels, and no pixel lies on it.
+        crosses 0 halfway between pixels, along each axis and in between, and no pixel lies on it.
     spacing
         Distance of neighbours along each axis; 1 where None.
 
@@ -62,13 +64,9 @@ def level_set(
         return np.full(ids.shape, np.float32(-1))
     if not is_inside.any():
         return np.ones(ids.shape, dtype=np.float32)
-    depth = _depths(ids, spacing)
-    away = _distance(~is_inside, spacing)
-    if not zero_ring:
-        # The border lies halfway between two pixels, which are no nearer to each other than this.
-        half = min(spacing) / 2 if spacing is not None else 0.5
-        depth[is_inside] -= half
-        away[~is_inside] -= half
+    steps = np.ones(ids.ndim) if spacing is None else np.asarray(spacing, dtype=np.float64)
+    measure = _distance if zero_ring else _border_distance
+    depth, away = _depths(ids, steps, measure), measure(~is_inside, steps)
     found = _scaled(away) - _scaled(depth) if norm == "crop" else np.clip((away - depth) / longest, -1, 1)
     if zero_ring:
         found[_rings(ids)] = 0
@@ -127,17 +125,46 @@ def settled(
         return np.ones(valid.shape, dtype=np.bool_)
     ids = mask.astype(np.int32)
     is_inside = ids > 0
-    apart = np.where(is_inside, _depths(ids, spacing), _distance(~is_inside, spacing) if is_inside.any() else longest)
-    found: NDArray[np.bool_] = np.minimum(apart, longest) < _distance(valid, spacing)
+    steps = np.ones(ids.ndim) if spacing is None else np.asarray(spacing, dtype=np.float64)
+    away = _distance(~is_inside, steps) if is_inside.any() else np.full(ids.shape, np.inf)
+    apart = np.where(is_inside, _depths(ids, steps, _distance), away)
+    # Borders lie up to half a step before pixels: of those that are farther away, some may lie nearer by so much.
+    coarse, fine = float(steps.max()), float(steps.min())
+    found: NDArray[np.bool_] = np.minimum(apart + (coarse - fine) / 2, longest + coarse / 2) < _distance(valid, steps)
     return found
 
 
-def _distance(is_there: NDArray[np.bool_], spacing: Sequence[float] | None) -> NDArray[np.float64]:
+def _distance(is_there: NDArray[np.bool_], steps: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return how far each pixel that is there is from the nearest that is not, 0 without any of the latter."""
     if is_there.all():
         return np.zeros(is_there.shape)
-    found: NDArray[np.float64] = ndimage.distance_transform_edt(is_there, sampling=spacing)
+    found: NDArray[np.float64] = ndimage.distance_transform_edt(is_there, sampling=steps)
     return found
+
+
+def _border_distance(is_there: NDArray[np.bool_], steps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far each pixel that is there is from the border, halfway to pixels that are not; see `_distance`."""
+    if is_there.all():
+        return np.zeros(is_there.shape)
+    if (steps == steps[0]).all():
+        return np.maximum(_distance(is_there, steps) - steps[0] / 2, 0)
+    away, nearest = ndimage.distance_transform_edt(is_there, sampling=steps, return_indices=True)
+    # Squares of the way to the nearest pixel along each axis; the step in its direction is between those of the axes.
+    ways = np.moveaxis(nearest - np.indices(is_there.shape), 0, -1) ** 2 * steps**2
+    found = away - np.sqrt(ways @ steps**2) / np.where(is_there, away, 1) / 2
+    # A pixel that is farther away along a coarse axis may have the nearer border.
+    for axis in np.flatnonzero(steps > steps.min()).tolist():
+        np.minimum(found, (_steps_along(is_there, axis) - 0.5) * steps[axis], out=found)
+    return np.where(is_there, found, 0)
+
+
+def _steps_along(is_there: NDArray[np.bool_], axis: int) -> NDArray[np.float64]:
+    """Return how many steps along an axis each pixel is from one that is not there, infinite without any."""
+    missing = np.moveaxis(~is_there, axis, -1)
+    places = np.arange(missing.shape[-1], dtype=np.float64)
+    before = np.maximum.accumulate(np.where(missing, places, -np.inf), axis=-1)
+    after = np.minimum.accumulate(np.where(missing, places, np.inf)[..., ::-1], axis=-1)[..., ::-1]
+    return np.moveaxis(np.minimum(places - before, after - places), -1, axis)
 
 
 def _scaled(distances: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -146,7 +173,7 @@ def _scaled(distances: NDArray[np.float64]) -> NDArray[np.float64]:
     return distances / longest if longest > 0 else distances
 
 
-def _depths(ids: NDArray[np.int32], spacing: Sequence[float] | None) -> NDArray[np.float64]:
+def _depths(ids: NDArray[np.int32], steps: NDArray[np.float64], measure: _Measure) -> NDArray[np.float64]:
     """Return how far each pixel of an object is from what is not of it, 0 outside."""
     depths = np.zeros(ids.shape)
     is_inside = ids > 0
@@ -157,7 +184,7 @@ def _depths(ids: NDArray[np.int32], spacing: Sequence[float] | None) -> NDArray[
         # What is nearest to a pixel of an object and not of it lies in its bounding box or right beside it.
         wider = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
         is_own = numbers[wider] == number
-        depths[wider][is_own] = _distance(is_own, spacing)[is_own]
+        depths[wider][is_own] = measure(is_own, steps)[is_own]
     return depths
 
 
