@@ -81,6 +81,11 @@ def labelled(folder: Path, method: str, size: str, seed: int = 0) -> set[str]:
     return set((folder / "cells" / method / size / f"seed{seed}" / "labelled.txt").read_text().split())
 
 
+def losses(folder: Path, *, seed: int) -> list[str]:
+    with (folder / f"cells/supervised/4/seed{seed}/log.csv").open(encoding="utf-8") as file:
+        return [row["loss"] for row in csv.DictReader(file)]
+
+
 def test_jobs_of_an_array_make_one_study(study: Path) -> None:
     found = rows(study)
 
@@ -95,6 +100,16 @@ def test_jobs_of_an_array_make_one_study(study: Path) -> None:
 def test_methods_learn_from_the_same_images_and_more_labels_hold_the_fewer(study: Path) -> None:
     assert labelled(study, "supervised", "2") == labelled(study, "mean-teacher", "2")
     assert labelled(study, "supervised", "1") < labelled(study, "supervised", "2")
+
+
+def test_each_seed_draws_images_and_weights_of_its_own(store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    run("budget", store, "-o", folder, *SMALL, "--methods=supervised", "--counts=1,4", "--seeds=2")
+
+    assert labelled(folder, "supervised", "1", 0) != labelled(folder, "supervised", "1", 1)
+    # With all images the seed of the weights alone tells the trainings apart.
+    assert labelled(folder, "supervised", "4", 0) == labelled(folder, "supervised", "4", 1)
+    assert losses(folder, seed=0) != losses(folder, seed=1)
 
 
 def test_nothing_is_learnt_from_images_that_choose_or_judge(
@@ -263,10 +278,11 @@ def test_something_must_judge(tmp_path: Path, make_patch_store: MakePatchStore) 
     assert not (tmp_path / "study").exists()
 
 
-def test_settings_of_one_method_come_before_those_of_all(study: Path) -> None:
-    config = flattened(settings(study, "mean-teacher"))
+def test_settings_of_one_method_come_before_those_of_all(store: Path, tmp_path: Path) -> None:
+    run("budget", store, "-o", tmp_path / "study", *SMALL, "--counts=1", "--set=each.mean-teacher.fit.lr=0.02")
 
-    assert (config["fit.steps"], config["fit.lr"], config["split_seed"], config["labelled"]) == (4, 0.01, 0, "1")
+    configs = [flattened(settings(tmp_path / "study", name)) for name in ("supervised", "mean-teacher")]
+    assert [(config["fit.steps"], config["fit.lr"]) for config in configs] == [(4, 0.01), (4, 0.02)]
 
 
 def test_variants_of_a_method_stand_beside_it(store: Path, tmp_path: Path) -> None:
