@@ -314,6 +314,33 @@ def test_volumes_are_measured_in_millimetres() -> None:
     np.testing.assert_allclose(found[:, 0, 0] * 4, [4, 4, 3, 1, -1, 1, 3, 4])
 
 
+@pytest.mark.parametrize("place", [(0, 0, 0), (1, 0, 3), (2, 0, 1)])
+def test_where_a_volume_lies_in_its_padded_window_changes_no_level_set_of_a_crop(place: tuple[int, int, int]) -> None:
+    learner = build(VOLUMES, preset="paper", spacing_mm=(2, 1, 1))
+    volume = np.zeros((6, 8, 5), np.int32)
+    volume[1:4, :5, 1:4] = 1
+    alone = learner.encode(volume, np.ones(volume.shape, bool))
+
+    inside = tuple(slice(at, at + side) for at, side in zip(place, volume.shape, strict=True))
+    labels, valid = np.full((8, 8, 8), IGNORE, np.int32), np.zeros((8, 8, 8), bool)
+    labels[inside], valid[inside] = volume, True
+    padded = learner.encode(labels, valid)
+
+    for name in ("level_sets", "settled"):
+        np.testing.assert_array_equal(padded[name][:, *inside], alone[name])
+    assert padded["settled"].sum() == alone["settled"].sum() == volume.size
+    assert padded["level_sets"][:, *inside].max() == -padded["level_sets"].min() == 1
+
+
+def test_level_sets_of_what_nobody_knows_are_not_learnt() -> None:
+    learner = build(VOLUMES, preset="paper")
+
+    targets = learner.encode(np.zeros((8, 8, 8), np.int32), np.zeros((8, 8, 8), bool))
+
+    assert not targets["settled"].any()
+    assert (targets["level_sets"] == 1).all()
+
+
 def facts_of(side: int, volume: VolumeInput | None = None) -> TrainingFacts:
     return TrainingFacts(
         name="toy",

@@ -33,7 +33,8 @@ class LevelSetSettings(Config):
     Parameters
     ----------
     norm, zero_ring
-        See `level_set`. Instance heads always take the norm ``truncated``.
+        See `level_set`. Padding is no part of the crop in the norm ``crop``. Instance heads always take the norm
+        ``truncated``.
     longest
         Distance that becomes 1 in the norm ``truncated``, in pixels, or of volumes in the finest distance of voxels.
         None takes a quarter of the shortest side of the crop or window, 32 at most: level sets that reach further than

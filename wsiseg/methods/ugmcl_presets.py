@@ -19,7 +19,8 @@ seeds one of two sources of random numbers in its workers       draws each windo
 never draws the last place of a window                          draws it as often as any other
 mirrors every window once that it trains on                     draws each of the eight symmetries as often
 turns in the plane of the first two axes of its arrays          turns in the last two, where spacings agree
-pads small volumes with zeros, as background, by 3 too many     pads with the least intensity, learns nothing there
+pads small volumes with zeros, as background, by 3 too many     pads with the least intensity, learns no label there
+lets student and teacher agree in the padding, too              does so, too: a batch does not tell where it is
 tests into the folder of another method, emptied before         replaces a prediction by its successor alone
 writes labels of 1 mm a voxel, axes the other way round         writes them where the volume lies, header and all
 loses the ``y`` of its windows to the network's output          has a name for each

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from wsiseg.labels import IGNORE
 from wsiseg.level_sets import level_sets, settled
@@ -43,7 +44,8 @@ class LevelSetTargets:
         """Return ``classes``, uint8 (…), 255 where nothing may be learnt.
 
         Where they have a weight, ``level_sets``, float32 (K, …), and ``settled``, bool (K, …), where these do not
-        depend on what is unknown, come with them.
+        depend on what is unknown, come with them. For the norm ``crop``, the box of all that is known is the crop:
+        where a small volume lies in its padded window changes nothing.
         """
         targets = self.classes(labels, valid)
         if self.sdf.weight == 0:
@@ -53,17 +55,21 @@ class LevelSetTargets:
         if longest is None:
             raise ValueError("how far level sets reach was left open")
         is_known = known != IGNORE
-        targets["level_sets"] = level_sets(
-            known,
+        box = _box(is_known) if self.sdf.norm == "crop" else (...,)
+        whole = (count - 1, *known.shape)
+        targets["level_sets"], targets["settled"] = np.ones(whole, np.float32), np.zeros(whole, np.bool_)
+        targets["level_sets"][:, *box] = level_sets(
+            known[box],
             count,
             norm=self.sdf.norm,
             longest=longest,
             zero_ring=self.sdf.zero_ring,
             spacing=self.spacing,
         )
-        targets["settled"] = np.stack(
-            [settled(known == label, is_known, longest=longest, spacing=self.spacing) for label in range(1, count)]
-        )
+        targets["settled"][:, *box] = [
+            settled(known[box] == label, is_known[box], longest=longest, spacing=self.spacing)
+            for label in range(1, count)
+        ]
         return targets
 
 
@@ -81,3 +87,9 @@ def relative_spacing(volume: VolumeInput | None) -> tuple[float, ...] | None:
         return None
     finest = min(volume.spacing_mm)
     return tuple(side / finest for side in volume.spacing_mm)
+
+
+def _box(is_known: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """Return the smallest box that holds all that is known; of nothing, everything."""
+    found = ndimage.find_objects(is_known.astype(np.uint8))
+    return found[0] if found else (slice(None),) * is_known.ndim
