@@ -136,6 +136,30 @@ def test_random_patches_need_no_encoder_and_annotated_ones_are_left_out(tmp_path
     assert not (tmp_path / "two" / "cluster_map").exists()
 
 
+def test_annotated_patches_are_known_by_their_places_whatever_they_are_called(
+    tmp_path: Path, make_patch_store: MakePatchStore, run: Run
+) -> None:
+    images = np.full((4, 16, 16, 3), 120, np.uint8)
+    real = make_patch_store(tmp_path / "real.zarr", images, parents=list("abcc"), positions=[(0, 0)] * 3 + [(16, 0)])
+    made = make_patch_store(tmp_path / "made.zarr", images[:3], parents=list("aab"), origin="synthetic")
+    asked = ("--strategy", "random", *ANYTHING)
+    assert run("select", real.path, "-k", 2, *asked, "-o", tmp_path / "one")[0] == 0
+    # As it was chosen from stores in which names were other ones.
+    chosen = tmp_path / "one" / "selection.csv"
+    rows = [row for row in table(tmp_path / "one") if row["rank"] == "1"]
+    chosen.write_text("patch,slide,x,y\n" + "".join(f"p,{row['slide']},{row['x']},{row['y']}\n" for row in rows))
+
+    code, told, err = run("select", made.path, real.path, "-k", 2, *asked, "--exclude", chosen, "-o", tmp_path / "two")
+
+    assert code == 0, err
+    assert "2 annotated" in told
+    places = {(row["slide"], row["x"], row["y"]) for row in table(tmp_path / "two")}
+    assert places == {("a", "0", "0"), ("b", "0", "0"), ("c", "0", "0"), ("c", "16", "0")} - {
+        (row["slide"], row["x"], row["y"]) for row in rows
+    }
+    assert {row["patch"] for row in table(tmp_path / "two")} <= {"a", "b", "c-0-0", "c-16-0"}
+
+
 def test_blank_patches_are_chosen_only_where_the_filter_is_off(
     tmp_path: Path, make_patch_store: MakePatchStore, run: Run
 ) -> None:

@@ -139,6 +139,25 @@ def test_a_selection_names_patches_by_their_places(tmp_path: Path, run: Callable
     assert set(json.loads((tmp_path / "gan" / "quality.json").read_text())) == {"s-40-0", "b"}
 
 
+def test_a_store_of_synthetic_patches_beside_changes_no_names(
+    tmp_path: Path, run: Callable[..., Result], store: Path
+) -> None:
+    folder, gan = tmp_path / "stores", tmp_path / "gan"
+    folder.mkdir()
+    store.rename(folder / "real.zarr")
+    table = tmp_path / "selection.csv"
+    table.write_text("patch,slide,x,y,rank\na,a,0,0,1\ns-40-0,s,40,0,1\n")
+    assert run("synth", "fit", folder, "--selection", table, "-o", gan, *TINY).code == 0
+    assert run("synth", "sample", gan, "-n", 2, "-o", folder / "made.zarr").code == 0
+
+    by_table = run("synth", "fit", folder, "--selection", table, "-o", gan, *TINY)
+    by_name = run("synth", "fit", folder, "--patch", "b", "-o", tmp_path / "other", *TINY)
+
+    assert by_table.code == 0, by_table.err
+    assert by_name.code == 0, by_name.err
+    assert {path.name for path in gan.iterdir() if path.is_dir()} == {"a", "s-40-0"}
+
+
 def test_a_second_run_does_nothing_and_other_settings_are_refused(
     tmp_path: Path, run: Callable[..., Result], store: Path
 ) -> None:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from wsiseg.errors import StoreError
 from wsiseg.labels import IGNORE, LabelMap
+from wsiseg.stores.patch_meta import SYNTHETIC
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     Indices = Sequence[int] | NDArray[np.integer[Any]]
 
+# Slide or image, x and y, as tables tell them.
+Place = tuple[str, str, str]
 LayerKind = Literal["instances", "classes", "confidence"]
 _KINDS: Final[dict[str, LayerKind]] = {
     "instances": "instances",
@@ -102,14 +105,33 @@ def patch_names(patches: Patches) -> list[str]:
     """Return what files are named that belong to one patch each, (N,).
 
     That is the slide or image without the folders before it, and the patch's place x-y on it if there are several.
+    Synthetic patches do not change the names of real ones, and are called as what they were made from is.
     """
-    _, owners, counts = np.unique(patches.parents.astype(str), return_inverse=True, return_counts=True)
+    _, owners = np.unique(patches.parents.astype(str), return_inverse=True)
+    is_real = patches.splits != SYNTHETIC
+    counts = np.bincount(owners[is_real], minlength=len(owners))
+    counts = np.where(counts, counts, np.bincount(owners, minlength=len(owners)))
     names = []
     for parent, owner, (x, y) in zip(patches.parents, owners, patches.positions.tolist(), strict=True):
         # Where labels are in file names, a parent is the image's split and stem.
         stem = str(parent).rpartition("/")[2]
         names.append(stem if counts[owner] == 1 else f"{stem}-{x}-{y}")
     return names
+
+
+def patch_places(patches: Patches) -> list[Place]:
+    """Return where each patch lies, (N,); synthetic ones lie where what they were made from does."""
+    corners = patches.positions.tolist()
+    return [(str(parent), str(x), str(y)) for parent, (x, y) in zip(patches.parents, corners, strict=True)]
+
+
+def real_places(patches: Patches) -> dict[Place, list[int]]:
+    """Return which real patches lie at each place."""
+    found: dict[Place, list[int]] = {}
+    for index, (place, split) in enumerate(zip(patch_places(patches), patches.splits, strict=True)):
+        if split != SYNTHETIC:
+            found.setdefault(place, []).append(index)
+    return found
 
 
 def confidence_layer(layer: str) -> str:

@@ -22,7 +22,7 @@ from wsiseg.selection.strategies import Pool, get_strategy
 from wsiseg.stopping import Stop
 from wsiseg.stores.feature_store import FeatureMeta, FeatureStore
 from wsiseg.stores.patches import patch_names
-from wsiseg.tasks.select_files import TABLE, Row, read_chosen, write_table
+from wsiseg.tasks.select_files import TABLE, Row, find_rows, read_chosen, write_table
 from wsiseg.tasks.select_job import SelectReport
 from wsiseg.tasks.select_predictions import find_predictions
 from wsiseg.tasks.select_report import Selection, write_report
@@ -194,19 +194,19 @@ def _annotated(patches: PatchSet, exclude: Sequence[str]) -> NDArray[np.bool_]:
             continue
         path = Path(one)
         try:
-            names = [row["patch"] for row in read_chosen(path)]
+            rows = read_chosen(path)
         except (OSError, UnicodeDecodeError, ValueError) as error:
             raise ConfigError(
                 f"{one!r} is neither a layer of labels nor a table with a column patch",
                 where="--exclude",
                 mend=f"Layers are: {', '.join(patches.layers) or 'none'}",
             ) from error
-        known = patch_names(patches)
-        if unknown := sorted(set(names).difference(known)):
+        found = find_rows(rows, patches)
+        if unknown := [row["patch"] for row, indices in zip(rows, found, strict=True) if not indices]:
             raise DataError(
-                f"{len(unknown)} of {len(names)} patches are in none of the stores, such as {unknown[0]}", where=path
+                f"{len(unknown)} of {len(rows)} patches are in none of the stores, such as {unknown[0]}", where=path
             )
-        is_taken |= np.isin(known, names)
+        is_taken[[index for indices in found for index in indices]] = True
     return is_taken
 
 

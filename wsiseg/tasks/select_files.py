@@ -14,6 +14,8 @@ import orjson
 
 from wsiseg import __version__
 from wsiseg.atomic import write_bytes
+from wsiseg.stores.patch_meta import SYNTHETIC
+from wsiseg.stores.patches import patch_names, real_places
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsiseg.stores.patch_set import PatchSet
+    from wsiseg.stores.patches import Place
 
 TABLE: Final = "selection.csv"
 PATCHES: Final = "patches"
@@ -153,6 +156,24 @@ def read_chosen(path: Path) -> list[dict[str, str]]:
         if "patch" not in (rows.fieldnames or ()):
             raise ValueError("it has no column patch")
         return [row for row in rows if row.get("rank", "1") == "1"]
+
+
+def row_place(row: Mapping[str, str]) -> Place:
+    """Return where a row of a table says that its patch lies; empty where it does not say."""
+    return row.get("slide") or "", row.get("x") or "", row.get("y") or ""
+
+
+def find_rows(rows: Sequence[Mapping[str, str]], patches: PatchSet) -> list[list[int]]:
+    """Return the real patches that each row of a table means: by their place if it tells that, else by their name.
+
+    Names alone would not do: they depend on what else was chosen from.
+    """
+    places = real_places(patches)
+    named: dict[str, list[int]] = {}
+    for index, (name, split) in enumerate(zip(patch_names(patches), patches.splits, strict=True)):
+        if split != SYNTHETIC:
+            named.setdefault(name, []).append(index)
+    return [places.get(row_place(row)) or named.get(row["patch"], []) for row in rows]
 
 
 def _feature(row: Row, box: tuple[float, float, float, float], origin: str) -> dict[str, Any]:  # Any: JSON

@@ -13,7 +13,7 @@ from wsiseg.stores.patch_meta import SYNTHETIC
 from wsiseg.stores.patches import patch_names
 from wsiseg.synthesis.gan_files import Example
 from wsiseg.synthesis.nucleus_bank import NucleusBank, bank_of
-from wsiseg.tasks.select_files import read_chosen
+from wsiseg.tasks.select_files import find_rows, read_chosen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,12 +84,13 @@ def chosen_patches(
             "either patches or a selection must be named", where="--patch", mend="Pass --patch ID, or --selection FILE"
         )
     known = patch_names(store)
-    indices = [_named(known, name) for name in names] if selection is None else _selected(store, known, selection)
+    rows = [{"patch": name} for name in names] if selection is None else _rows(selection)
+    indices = [
+        _only(row["patch"], found, store, known) for row, found in zip(rows, find_rows(rows, store), strict=True)
+    ]
     labelled = store.is_labelled(layer)
     chosen = []
     for index in dict.fromkeys(indices):
-        if store.splits[index] == SYNTHETIC:
-            raise DataError("the patch is synthetic itself", where=known[index], mend="Choose a real one")
         if not labelled[index]:
             raise DataError(
                 f"the patch has no labels in the layer {layer!r}", where=known[index], mend="Label it with wsiseg label"
@@ -106,17 +107,22 @@ def densities_of(chosen: Sequence[Chosen], settings: LayoutSettings) -> list[Den
     return ["dense" if one.bank.coverage > median else "normal" for one in chosen]
 
 
-def _named(known: Sequence[str], name: str) -> int:
-    places = [at for at, one in enumerate(known) if one == name]
-    if len(places) != 1:
-        what = f"{len(places)} patches are named {name!r}" if places else f"no patch is named {name!r}"
-        some = ", ".join(dict.fromkeys(known[:_SHOWN]))
-        raise DataError(what, where="--patch", mend=f"Name one as {some}" if not places else "Pass its store alone")
-    return places[0]
+def _only(name: str, found: Sequence[int], store: PatchSet, known: Sequence[str]) -> int:
+    """Return the one patch that was found."""
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DataError(f"{len(found)} patches are named {name!r}", where="--patch", mend="Pass its store alone")
+    if name in known:
+        raise DataError("the patch is synthetic itself", where=name, mend="Choose a real one")
+    some = dict.fromkeys(one for one, split in zip(known, store.splits, strict=True) if split != SYNTHETIC)
+    raise DataError(
+        f"no patch is named {name!r}", where="--patch", mend=f"Name one as {', '.join(list(some)[:_SHOWN])}"
+    )
 
 
-def _selected(store: PatchSet, known: Sequence[str], selection: Path) -> list[int]:
-    """Return the first choices of a selection, found by slide and place, else by name."""
+def _rows(selection: Path) -> list[dict[str, str]]:
+    """Return the first choices of a selection."""
     try:
         rows = read_chosen(selection)
     except (OSError, UnicodeDecodeError) as error:
@@ -125,13 +131,7 @@ def _selected(store: PatchSet, known: Sequence[str], selection: Path) -> list[in
         rows = []
     if not rows:
         raise DataError("the selection names no patch", where=selection, mend="Pass the selection.csv of wsiseg select")
-    corners = store.positions.tolist()
-    places = {(str(parent), str(x), str(y)): at for at, (parent, (x, y)) in enumerate(zip(store.parents, corners, strict=True))}  # fmt: skip # noqa: E501
-    found = []
-    for row in rows:
-        place = places.get((row.get("slide", ""), row.get("x", ""), row.get("y", "")))
-        found.append(_named(known, row["patch"]) if place is None else place)
-    return found
+    return rows
 
 
 def _chosen(store: PatchSet, layer: str, index: int, name: str, side_px: int) -> Chosen:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wsiseg.stores.patch_meta import SYNTHETIC
-from wsiseg.stores.patches import patch_names
-from wsiseg.tasks.select_files import read_chosen
+from wsiseg.stores.patches import patch_names, patch_places, real_places
+from wsiseg.tasks.select_files import read_chosen, row_place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsiseg.stores.patch_set import PatchSet
-
-    Place = tuple[str, str, str]
+    from wsiseg.stores.patches import Place
 
 
 def patch_units(stores: Sequence[PatchSet], layer: str) -> list[NDArray[np.object_]]:
@@ -37,8 +36,9 @@ def patch_units(stores: Sequence[PatchSet], layer: str) -> list[NDArray[np.objec
     units = [np.array(patch_names(store), dtype=np.object_) for store in stores]
     known = _by_place(stores, units, layer)
     for store, own in zip(stores, units, strict=True):
+        places = patch_places(store)
         for index in np.flatnonzero(store.splits == SYNTHETIC).tolist():
-            own[index] = known.get(_place(store, index), own[index])
+            own[index] = known.get(places[index], own[index])
     return units
 
 
@@ -62,7 +62,7 @@ def listed_patches(wanted: str, stores: Sequence[PatchSet], layer: str) -> list[
     except (OSError, UnicodeDecodeError, ValueError):
         return None
     known = _by_place(stores, patch_units(stores, layer), layer)
-    return [known.get((row.get("slide") or "", row.get("x") or "", row.get("y") or ""), row["patch"]) for row in rows]
+    return [known.get(row_place(row), row["patch"]) for row in rows]
 
 
 def _by_place(stores: Sequence[PatchSet], units: Sequence[NDArray[np.object_]], layer: str) -> dict[Place, str]:
@@ -70,11 +70,6 @@ def _by_place(stores: Sequence[PatchSet], units: Sequence[NDArray[np.object_]], 
     found: dict[Place, str] = {}
     for store, own in zip(stores, units, strict=True):
         if layer in store.layers:
-            for index in np.flatnonzero(store.splits != SYNTHETIC).tolist():
-                found.setdefault(_place(store, index), own[index])
+            for place, indices in real_places(store).items():
+                found.setdefault(place, own[indices[0]])
     return found
-
-
-def _place(store: PatchSet, index: int) -> Place:
-    x, y = store.positions[index].tolist()
-    return str(store.parents[index]), str(x), str(y)
