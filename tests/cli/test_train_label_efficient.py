@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from wsiseg.cli import app
 from wsiseg.errors import ConfigError, DataError, StoppedError
@@ -125,6 +129,35 @@ def test_a_teacher_labels_what_its_student_learns(done: Path, stores: list[Path]
     assert load_predictor(done).spec.task == "instance"
     roles = (done / "split.csv").read_text().splitlines()
     assert {"a,a,unused,1", "d,d,train-unlabelled,1", "c,c,val,1"} <= set(roles)
+
+
+def test_the_page_shows_what_the_student_was_told(done: Path, stores: list[Path]) -> None:
+    page = (done / "report.html").read_text(encoding="utf-8")
+    health = json.loads((done / "student-1" / "pseudo-labels.json").read_bytes())
+    labels = PatchStore.open(stores[2]).read_labels(health["layer"], range(1, 5))
+    pictures: dict[str, list[NDArray[np.uint8]]] = {}
+    for data, caption in re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]+)">', page):
+        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+            pictures.setdefault(caption, []).append(np.asarray(picture.convert("RGB")))
+
+    assert "What student-1 was told" in page
+    assert f"<td>{health['kept']}</td>" in page
+    assert {"Curves of teacher", "Curves of student-1"} <= set(pictures)
+    titles = re.findall(r"<h3>(\w+): 4 believed, 0 dropped, (\d+)% ignored</h3>", page)
+    assert sorted(name for name, _ in titles) == ["d", "e", "f", "g"]
+    shares = [int(share) for _, share in titles]
+    assert shares == sorted(shares)
+    for (name, share), image, believed, veiled in zip(
+        titles, pictures["patch"], pictures["believed"], pictures["dropped and ignored"], strict=True
+    ):
+        own = labels["defg".index(name)]
+        assert abs(100 * (own == -1).mean() - int(share)) < 1
+        is_yellow = (believed != image).any(axis=2)
+        assert (believed[is_yellow] == (255, 220, 0)).all()
+        assert is_yellow.any()
+        assert (own[is_yellow] > 0).all()
+        # All are believed, so nothing but the veil is to be seen.
+        assert ((veiled != image).any(axis=2) <= (own == -1)).all()
 
 
 def test_more_rounds_repeat_nothing(done: Path, stores: list[Path]) -> None:

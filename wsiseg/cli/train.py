@@ -191,7 +191,7 @@ def train(
 
     The run holds the models best and last, log.csv, validation.csv, curves.png, and what each image was (split.csv);
     `wsiseg predict --model RUN` uses the best. Methods that learn from patch labels, and label-efficient, keep models
-    and tables for each stage; the former write report.html.
+    and tables for each stage, and write report.html.
     Several GPUs: torchrun --nproc-per-node N -m wsiseg.cli.app train …
     """
     from wsiseg.config import load

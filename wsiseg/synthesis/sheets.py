@@ -53,12 +53,14 @@ def write_scale_sheet(folder: Path, training: ScaleTraining, material: Material,
     write_png(folder / SHEETS / f"scale-{training.number}.png", sheet(rows))
 
 
-def outlined(image: NDArray[np.uint8], labels: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Return an image with the inner edge of each object of a label map or mask (H, W) in yellow."""
+def outlined(
+    image: NDArray[np.uint8], labels: NDArray[np.generic], *, colour: tuple[int, int, int] = _OUTLINE
+) -> NDArray[np.uint8]:
+    """Return an image with the inner edge of each object of a label map or mask (H, W) in a colour, usually yellow."""
     ids = labels.astype(np.int64)
     is_edge = (ids > 0) & (ndimage.minimum_filter(ids, 3) != ndimage.maximum_filter(ids, 3))
     result = image.copy()
-    result[is_edge] = _OUTLINE
+    result[is_edge] = colour
     return result
 
 

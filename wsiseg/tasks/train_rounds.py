@@ -17,6 +17,7 @@ from wsiseg.methods.label_efficient import METHOD, PSEUDO, LabelEfficientOptions
 from wsiseg.methods.predictor import head_of
 from wsiseg.stores.volume_store import is_volume_store
 from wsiseg.tasks.object_labels import ObjectLabels
+from wsiseg.tasks.rounds_report import Told, Trained, write_rounds_report
 from wsiseg.tasks.train_data import fingerprints, roles, training_data
 from wsiseg.tasks.train_fit import Work, carry_out, write_choice
 from wsiseg.tasks.train_job import CONFIG, TrainReport, clear, with_usual
@@ -88,12 +89,13 @@ def train_in_rounds(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop)
     ranks.wait()
     begun = replace(job, config=resolved, overwrite=False)
     rounds = _Rounds(begun, data, kinds, facts, ranks=ranks, progress=progress, stop=stop)
-    for stage in stages:
-        report = rounds.run(stage)
+    trained = [rounds.run(stage) for stage in stages]
+    report = trained[-1].report
     if ranks.is_first:
         # Only now is it certain that all stages had these settings.
         _note(job, resolved, options, data, stores)
         share_model(report.checkpoint, job.output / BEST)
+        write_rounds_report(job.output, trained, kinds, method=config.method, device=ranks.device)
     ranks.wait()
     return replace(report, checkpoint=job.output / BEST)
 
@@ -153,23 +155,25 @@ class _Rounds:
         # Of the stage before.
         self._model: Path | None = None
 
-    def run(self, stage: TeacherStage | StudentStage) -> TrainReport:
+    def run(self, stage: TeacherStage | StudentStage) -> Trained:
         """Train one stage, its pseudo-labels first if it learns from any."""
         config, facts, pseudo = self._job.config, self._facts, list[Source]()
+        told = None
         if isinstance(stage, StudentStage) and self._model is not None:
-            name = self._label(stage, self._model)
+            told = self._label(stage, self._model)
             pseudo = [
-                Source(patches=one.patches, layer=name, indices=one.indices, mpp=one.mpp) for _, one in self._kinds.pool
+                Source(patches=one.patches, layer=told.layer, indices=one.indices, mpp=one.mpp)
+                for _, one in self._kinds.pool
             ]
-            facts = replace(facts, training_data={**facts.training_data, "pseudo-labels": name})
+            facts = replace(facts, training_data={**facts.training_data, "pseudo-labels": told.layer})
         seed_all(config.fit.seed)
         learner = stage.build(facts)
         folder = self._job.output / stage.name
         head = head_of(learner.card)
         if isinstance(stage, TeacherStage) and self._ranks.is_first and head is not None:
-            told = "" if (folder / STATE).exists() else check_head(head, self._kinds.real)
-            if told:
-                self._progress.say(told)
+            said = "" if (folder / STATE).exists() else check_head(head, self._kinds.real)
+            if said:
+                self._progress.say(said)
         work = Work(
             learner=learner,
             batches=self._batches(stage, learner.encode, pseudo),
@@ -181,7 +185,7 @@ class _Rounds:
         )
         report = carry_out(work, replace(self._job, output=folder), self._ranks, self._progress, self._stop)
         self._model = report.checkpoint
-        return report
+        return Trained(name=stage.name, report=report, told=told)
 
     def _batches(self, stage: TeacherStage | StudentStage, encode: Encode, pseudo: Sequence[Source]) -> BatchStream:
         config, kinds, options = self._job.config, self._kinds, stage.options
@@ -205,31 +209,27 @@ class _Rounds:
             mark=PSEUDO,
         )
 
-    def _label(self, stage: StudentStage, teacher: Path) -> str:
-        """Write the pseudo-labels of a student, unless that was done, and return the name of their layer."""
-        found = self._labels_of(stage, teacher)
-        name, file = f"{found.made_by}-{stage.name}", self._job.output / stage.name / HEALTH
-        if self._ranks.is_first and not (found.are_in(name) and _layer_in(file) == name):
-            health = found.write(name, device=self._ranks.device, progress=self._progress, stop=self._stop)
-            told = {key: None if math.isnan(value) else value for key, value in asdict(health).items()}
-            write_bytes(file, json.dumps({"layer": name, **told}, indent=1).encode() + b"\n")
-            self._progress.say(f"pseudo-labels of {stage.name}: {health}")
-        self._ranks.wait()
-        found.find()
-        return name
-
-    def _labels_of(self, stage: StudentStage, teacher: Path) -> ObjectLabels:
-        labels = self._facts.labels
-        return ObjectLabels(
+    def _label(self, stage: StudentStage, teacher: Path) -> Told:
+        """Write the pseudo-labels of a student, unless that was done, and return what it is told."""
+        labels = ObjectLabels(
             model=teacher,
             name=self._facts.name,
-            labels=labels,
+            labels=self._facts.labels,
             pool=self._kinds.pool,
             rules=stage.options.pseudo,
-            min_scores=stage.min_scores(labels),
+            min_scores=stage.min_scores(self._facts.labels),
         )
+        layer, file = f"{labels.made_by}-{stage.name}", self._job.output / stage.name / HEALTH
+        if self._ranks.is_first and not (labels.are_in(layer) and _noted(file).get("layer") == layer):
+            health = labels.write(layer, device=self._ranks.device, progress=self._progress, stop=self._stop)
+            told = {key: None if math.isnan(value) else value for key, value in asdict(health).items()}
+            write_bytes(file, json.dumps({"layer": layer, **told}, indent=1).encode() + b"\n")
+            self._progress.say(f"pseudo-labels of {stage.name}: {health}")
+        self._ranks.wait()
+        labels.find()
+        return Told(labels=labels, layer=layer, health=_noted(file))
 
 
-def _layer_in(file: Path) -> str:
-    """Return the layer that a note on pseudo-labels is of; empty where there is none."""
-    return str(json.loads(file.read_bytes())["layer"]) if file.exists() else ""
+def _noted(file: Path) -> dict[str, Any]:
+    """Return what was noted of pseudo-labels; nothing where there are none yet."""
+    return dict(json.loads(file.read_bytes())) if file.exists() else {}
