@@ -19,6 +19,7 @@ from wsiseg.geometry import Region, Size
 from wsiseg.labels import IGNORE
 from wsiseg.lock import locked
 from wsiseg.rasters import write_labels
+from wsiseg.stores.patch_set import PatchSet
 from wsiseg.stores.patch_store import PatchStore
 from wsiseg.training.sources import Source
 
@@ -116,9 +117,27 @@ def test_objects_in_a_box_become_instances_and_all_outside_is_ignored(
     )
     np.testing.assert_array_equal(canvas_of(store), expected)
     info = PatchStore.open(store).layers["labels"]
-    assert (info.kind, info.labels.names, info.labels[1].colour) == ("instances", ("background", "nucleus"), (1, 2, 3))
+    assert (info.kind, info.labels.names, info.labels[1].colour) == ("instances", ("background", "object"), (1, 2, 3))
     patch = Source(patches=PatchStore.open(store), layer="labels", indices=np.array([0])).read(0)
     np.testing.assert_array_equal(patch.valid, expected[:50, :50] >= 0)
+
+
+def test_objects_of_slides_go_together_whatever_was_drawn_on_each(
+    tmp_path: Path, store: Path, run: Callable[..., Result]
+) -> None:
+    write_slide(tmp_path / "b.tiff", Layout(size=Size(250, 200), mpp=0.5))
+    assert run("tile", tmp_path / "b.tiff", "-o", tmp_path, *TILE).code == 0
+    other, box = tmp_path / "b.zarr", feature((0, 0, 200, 100), "Region*")
+    some = write_features(tmp_path / "a.geojson", box, feature((90, 20, 110, 60), "nucleus"))
+    none = write_features(tmp_path / "b.geojson", box)
+
+    for path, drawn in ((store, some), (other, none)):
+        assert run("label", path, "--from", drawn, "--as", "instances").code == 0
+        named = ("--layer", "named", "--classes", "nucleus")
+        assert run("label", path, "--from", drawn, "--as", "instances", *named).code == 0
+
+    layers = PatchSet.open([store, other]).layers
+    assert [layers[name].labels.names[1] for name in ("labels", "named")] == ["object", "nucleus"]
 
 
 def test_classes_keep_names_and_what_is_not_drawn_is_ignored(

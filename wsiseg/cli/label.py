@@ -64,7 +64,7 @@ def label(
         typer.Option(
             "--classes",
             help="Names by index, with commas. Default: those in the file, sorted, with --as classes after background; "
-            "name them if there are more slides.",
+            "name them if there are more slides. With --as instances what objects are called, object by default.",
             rich_help_panel=LABELS,
         ),
     ] = None,

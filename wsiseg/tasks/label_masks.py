@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from wsiseg.tasks.label_sheets import Place, Sheet
 
 _BACKGROUND: Final = "background"
+_OBJECT: Final = "object"
 # What nothing is known of in a layer of instances.
 _NO_OBJECT: Final = -1
 # Annotators leave a stray outline here and there; more of them mean that the slide was another one.
@@ -131,9 +132,12 @@ def _info(config: LabelConfig, drawings: Mapping[Path, Drawing], files: set[Path
     found = sorted({names[0] for drawing in drawings.values() for names in drawing.names if names})
     colours = {name: colour for drawing in drawings.values() for name, colour in drawing.colours.items()}
     if config.labels_as == "instances":
-        kinds = [name for name in config.classes or found if not _is_background(name)]
-        # Instances have no classes of their own: one name stands for all, if it is the only one.
-        kind = kinds[0] if len(kinds) == 1 else "object"
+        kinds = [name for name in config.classes if not _is_background(name)]
+        # Instances have no classes of their own. What is drawn on one slide must not set its store apart from others.
+        kind = kinds[0] if len(kinds) == 1 else _OBJECT
+        shades = {colours[name] for name in found if name in colours and not _is_background(name)}
+        if len(shades) == 1:
+            colours = {**colours, kind: shades.pop()}
         return LayerInfo(kind="instances", labels=LabelMap.from_names((_BACKGROUND, kind), colours=colours))
     names = config.classes or (_drawn_names(found) if drawings else _numbered_names(files))
     labels = LabelMap.from_names(names, background=_is_background(names[0]), colours=colours)
