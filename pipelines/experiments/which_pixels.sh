@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# What choosing patches, synthetic pairs and pseudo-labels are worth, for one seed: chooses 6 and 12 patches by chance and
+# by consistency, makes synthetic ones of each, trains from the chosen patches alone, with synthetic ones (the teacher),
+# and with pseudo-labels (the student), and from all labels; then scores all on images that nothing has seen.
+#
+#   SRC=nuclei_monuseg/labelled MORE=nuclei_monuseg/unlabelled INIT=lite0.safetensors ./which_pixels.sh monuseg 0
+#   SRC=nuclei_dsb2018 INIT=lite0.safetensors ./which_pixels.sh dsb2018 0
+#
+# SRC holds images/ and labels/ of the same names, MORE images without labels. What is done is not done again, and what
+# was stopped goes on. which_pixels/train.toml has the settings of the trainings.
+set -euo pipefail
+
+NAME=$1 SEED=$2
+
+# --- edit these ---------------------------------------------------------------
+: "${SRC:?folder with images/ and labels/}"
+OUT=${OUT:-which_pixels_out}
+ENCODER=${ENCODER:-tf_efficientnet_lite0}   # what patches are compared by
+INIT=${INIT:-none}                          # a file of weights of EfficientNet-Lite0; see lite0_weights.py
+COUNTS=${COUNTS:-"6 12"}                    # patches to annotate
+STRATEGIES=${STRATEGIES:-"random cps"}
+GAN=${GAN:-"--preset cpu"}                  # of the synthetic patches
+STEPS=${STEPS:-400}                         # of each training
+# ------------------------------------------------------------------------------
+
+here=$(dirname "$0")
+data=$OUT/$NAME
+run=$data/seed$SEED
+mkdir -p "$run"
+
+source=$SRC more=${MORE:-}
+case $NAME in
+  monuseg) test=4 scale=0.5 cut=(--patch-size 125) source=$data/half more=${MORE:+$data/half-more} ;;
+  dsb2018) test=15 scale=unknown cut=(--patch-size 128) ;;
+  *) echo "there are no settings for $NAME" >&2 && exit 2 ;;
+esac
+
+select_patches() {
+  wsiseg select "$data/pool.zarr" -k "$2" --strategy "$1" --seed "$SEED" -o "$run/$1-$2/selection" --encoder "$ENCODER" \
+    --init "$INIT" --features "$data/features.zarr" --min-nuclei 0
+}
+
+# Stores and features are those of all seeds; the images to test by are the same for all.
+(
+  flock 9
+  if [ "$source" != "$SRC" ]; then
+    python "$here/halved.py" "$SRC" -o "$source"
+    [ -z "$more" ] || python "$here/halved.py" "$MORE" -o "$more"
+  fi
+  [ -f "$data/split.csv" ] || python "$here/held_out.py" "$source/images" --test "$test" -o "$data/split.csv"
+  wsiseg ingest "$source" -o "$data/pool.zarr" --mpp "$scale" "${cut[@]}" --labels-as instances --split "$data/split.csv"
+  [ -z "$more" ] || wsiseg ingest "$more" -o "$data/free.zarr" --mpp "$scale" "${cut[@]}" --split unlabelled
+  mkdir -p "$data/test/images" "$data/test/labels"
+  awk -F, '$2 == "test" { print $1 }' "$data/split.csv" | while read -r image; do
+    cp -u "$source/images/$image".* "$data/test/images" && cp -u "$source/labels/$image".* "$data/test/labels"
+  done
+  for count in $COUNTS; do for strategy in $STRATEGIES; do select_patches "$strategy" "$count"; done; done
+) 9> "$data/lock"
+stores=("$data/pool.zarr")
+[ -z "$more" ] || stores+=("$data/free.zarr")
+
+# One GAN for each patch that any selection of this seed has. A training takes those of its own patches only.
+awk 'FNR > 1 || NR == 1' "$run"/*/selection/selection.csv > "$run/chosen.csv"
+read -ra gan <<< "$GAN"
+wsiseg synth fit "$data/pool.zarr" --selection "$run/chosen.csv" --seed "$SEED" -o "$run/gans" "${gan[@]}"
+[ -e "$run/synthetic.zarr" ] || wsiseg synth sample "$run/gans" -n 50 --seed "$SEED" -o "$run/synthetic.zarr"
+
+learn() {
+  wsiseg train --method "$1" "${@:3}" -o "$2" --config "$here/which_pixels/train.toml" --init "$INIT" \
+    --seed "$SEED" --steps "$STEPS"
+}
+
+known=()
+[ "$scale" = unknown ] || known=(--slide-mpp "$scale")
+
+# judge MODEL NAME: scores a model on the test images.
+judge() {
+  [ -s "$run/$2.json" ] && return
+  wsiseg predict "$data"/test/images/* --model "$1" -o "$run/predictions/$2" "${known[@]}" --tissue none --label-png
+  wsiseg evaluate "$run/predictions/$2" "$data/test/labels" --task instance -o "$run/$2.json"
+}
+
+learn supervised "$run/full" "$data/pool.zarr"
+judge "$run/full" full
+for count in $COUNTS; do
+  for strategy in $STRATEGIES; do
+    cell=$run/$strategy-$count labelled=(--labelled "$run/$strategy-$count/selection/selection.csv")
+    learn supervised "$cell/real" "$data/pool.zarr" "${labelled[@]}"
+    learn label-efficient "$cell/loop" "${stores[@]}" "$run/synthetic.zarr" "${labelled[@]}"
+    judge "$cell/real" "$strategy-$count-real"
+    judge "$cell/loop/teacher" "$strategy-$count-synthetic"
+    judge "$cell/loop" "$strategy-$count-pseudo"
+  done
+done

@@ -1,0 +1,95 @@
+"""Tables of chosen patches compare each seed with itself, and images are halved with their labels."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def found(scripts: Callable[..., AbstractContextManager[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """Return the scripts by name."""
+    with scripts("experiments", "which_pixels_table", "halved") as modules:
+        yield modules
+
+
+def score(folder: Path, seed: int, name: str, aji: float) -> None:
+    """Write what ``wsiseg evaluate`` and ``wsiseg select`` would."""
+    selection = folder / f"seed{seed}" / name.rpartition("-")[0] / "selection"
+    selection.mkdir(parents=True, exist_ok=True)
+    (selection / "selection.json").write_text(json.dumps({"labelled_fraction": 0.04}))
+    mean = {key: {"value": aji} for key in ("aji", "dice", "f1", "pq", "object_f1")}
+    (folder / f"seed{seed}" / f"{name}.json").write_text(json.dumps({"mean": mean}))
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Path:
+    """Return what two seeds have come to; one has no patches by chance."""
+    folder = tmp_path / "cells"
+    for seed, gain in enumerate((0.02, 0.04)):
+        score(folder, seed, "full", 0.8)
+        score(folder, seed, "cps-6-real", 0.4 + seed / 10)
+        score(folder, seed, "cps-6-synthetic", 0.4 + seed / 10 + gain)
+    score(folder, 0, "random-6-real", 0.3)
+    return folder
+
+
+def test_each_seed_is_compared_with_itself(found: dict[str, Any], measured: Path) -> None:
+    script = found["which_pixels_table"]
+    titles, _, *lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in script.table(script.read(measured))
+    ]
+    chance, real, synthetic, full = (dict(zip(titles, line, strict=True)) for line in lines)
+
+    assert [row["learnt from"] for row in (chance, real, synthetic, full)] == [
+        "chosen patches", "chosen patches", "+ synthetic", "all labels",
+    ]  # fmt: skip
+    assert synthetic["AJI over the stage before"] == "3.0 ± 1.4"
+    assert real["AJI over the stage before"] == full["AJI over the stage before"] == "–"
+    assert (real["AJI over chance"], chance["AJI over chance"], chance["n"]) == ("10.0", "–", "1")
+    assert (real["of AJI from all labels"], full["of AJI from all labels"]) == ("56 ± 9 %", "–")
+    assert (real["labelled"], full["labelled"]) == ("4.0 %", "100.0 %")
+
+
+def test_every_measurement_is_written(
+    found: dict[str, Any], measured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = measured / "all.csv"
+    monkeypatch.setattr(sys, "argv", ["which_pixels_table.py", str(measured), "--csv", str(table)])
+    found["which_pixels_table"].main()
+
+    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    assert capsys.readouterr().out.startswith("#### cells\n")
+    assert len(rows) == 7 * 4
+    assert {row["images"] for row in rows} == {"cells"}
+    assert {"all", "6"} == {row["patches"] for row in rows}
+
+
+def test_images_are_halved_with_their_labels(
+    found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind, values in (
+        ("images", np.full((6, 8, 3), (10, 20, 30), np.uint8)),
+        ("labels", np.arange(48, dtype=np.uint16).reshape(6, 8) * 300),
+    ):
+        (tmp_path / "src" / kind).mkdir(parents=True)
+        Image.fromarray(values).save(tmp_path / "src" / kind / "a.png")
+    monkeypatch.setattr(sys, "argv", ["halved.py", str(tmp_path / "src"), "-o", str(tmp_path / "half")])
+    found["halved"].main()
+
+    with Image.open(tmp_path / "half/images/a.png") as image, Image.open(tmp_path / "half/labels/a.png") as labels:
+        assert image.size == labels.size == (4, 3)
+        assert image.getpixel((3, 2)) == (10, 20, 30)
+        assert np.asarray(labels)[2, 3] == (4 * 8 + 6) * 300
