@@ -3,8 +3,8 @@
     python which_pixels_table.py which_pixels_out/monuseg which_pixels_out/dsb2018 --csv which_pixels_results.csv
 
 Scores are means over the test images, in points. What is added to the patches is compared with the stage before, from
-the same patches; patches chosen by consistency with as many chosen by chance; all with all labels. Each seed is compared
-with itself.
+the same patches; patches chosen by consistency with as many chosen by chance; all with all labels. Each seed is
+compared with itself.
 """
 
 from __future__ import annotations
