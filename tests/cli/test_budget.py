@@ -309,6 +309,52 @@ def test_variants_of_a_method_stand_beside_it(store: Path, tmp_path: Path) -> No
     assert "<td>network</td>" not in page
 
 
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory, make_patch_store: MakePatchStore) -> Path:
+    """Return single objects: two images to train on, one to choose by, one to judge by."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros((4, 40, 40), np.int32)
+    for number, (y, x) in enumerate(((2, 2), (2, 22), (22, 2), (22, 22)), start=1):
+        labels[:, y : y + 12, x : x + 12] = number
+    images = np.where(labels[..., None] > 0, 90, 200) + rng.integers(-30, 30, (*labels.shape, 3))
+    path = tmp_path_factory.mktemp("data") / "nuclei.zarr"
+    splits = ["train", "train", "val", "test"]
+    make_patch_store(path, images.astype(np.uint8), labels, kind="instances", splits=splits)
+    return path
+
+
+def head(folder: Path, method: str) -> str:
+    found: str = json.loads(next((folder / "cells" / method).glob("*/seed0/*/model.json")).read_text())["head"]["kind"]
+    return found
+
+
+def test_methods_have_one_head_where_it_is_left_to_them(objects: Path, tmp_path: Path) -> None:
+    run("budget", objects, "-o", tmp_path / "study", *SMALL, "--counts=1")
+
+    assert head(tmp_path / "study", "supervised") == head(tmp_path / "study", "mean-teacher") == "ternary"
+    page = (tmp_path / "study/budget.html").read_text()
+    assert "options.head" not in page
+    assert "halo_px" not in page
+
+
+def test_heads_that_differ_are_told(objects: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("budget", objects, "-o", tmp_path / "study", *SMALL, "--counts=1", "--set=each.supervised.options.head=flow")
+
+    assert head(tmp_path / "study", "supervised") == "flow"
+    assert "methods have different heads (supervised flow, mean-teacher ternary)" in capsys.readouterr().err
+    page = (tmp_path / "study/budget.html").read_text()
+    assert "<td>options.head</td><td>flow</td><td>ternary</td>" in page
+    assert "Methods with different heads" in page
+
+
+def test_a_head_stays_when_methods_are_added(objects: Path, tmp_path: Path) -> None:
+    run("budget", objects, "-o", tmp_path / "study", *SMALL, "--counts=1", "--methods=supervised")
+    run("budget", objects, "-o", tmp_path / "study", *SMALL)
+
+    heads = {file.read_text().count("flow") > 0 for file in (tmp_path / "study/cells/supervised").rglob("model.json")}
+    assert heads == {True}
+
+
 def test_the_network_inside_one_of_two_tasks_is_told(store: Path, tmp_path: Path) -> None:
     run(
         "budget", store, "-o", tmp_path / "study", *SMALL, "--methods=ugmcl,supervised", "--counts=1", "--arch=unet-gn",

@@ -85,9 +85,10 @@ def budget(
     """Tell what more labels are worth: train with more and more of them, and draw what each method reaches.
 
     Test patches judge; they are never trained on. All methods are trained alike, with the defaults of wsiseg train and
-    not with schedules of their own. Settings of all trainings are --set train.KEY=VALUE, those of one method --set
-    each.METHOD.KEY=VALUE, as for wsiseg train. --set each.NAME.method=METHOD makes NAME a variant of a method, with
-    settings of its own, for --methods. Run it again to go on, also as a job array.
+    not with schedules of their own; of objects, supervised takes the head of the first method that learns from images
+    without labels, unless told otherwise. Settings of all trainings are --set train.KEY=VALUE, those of one method
+    --set each.METHOD.KEY=VALUE, as for wsiseg train. --set each.NAME.method=METHOD makes NAME a variant of a method,
+    with settings of its own, for --methods. Run it again to go on, also as a job array.
     """
     from wsiseg.config import load
     from wsiseg.tasks.budget import BudgetJob

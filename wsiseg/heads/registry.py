@@ -38,16 +38,22 @@ def make_head(kind: str, **options: Any) -> InstanceHead:  # noqa: ANN401 - the 
     MethodError
         If the head or an option is unknown, or a value does not fit.
     """
+    resolved = head_options(kind, **options)
+    place, head, _ = HEADS[kind]
+    return cast("InstanceHead", getattr(import_module(place), head)(resolved))
+
+
+def head_options(kind: str, **options: Any) -> Config:  # noqa: ANN401 - as above
+    """Return all options of a head, of which some are changed; see `make_head`."""
     if kind not in HEADS:
         near = difflib.get_close_matches(kind, HEADS, n=1)
         raise MethodError(
             f"there is no instance head {kind!r}",
             mend=f"Did you mean {near[0]}?" if near else f"There are: {', '.join(HEADS)}",
         )
-    place, head, settings = HEADS[kind]
-    module = import_module(place)
+    place, _, settings = HEADS[kind]
     try:
-        resolved: Config = load(getattr(module, settings), options=options)
+        resolved: Config = load(getattr(import_module(place), settings), options=options)
     except ConfigError as error:
         raise MethodError(error.what, where=f"head {kind}", mend=error.mend) from error
-    return cast("InstanceHead", getattr(module, head)(resolved))
+    return resolved

@@ -18,6 +18,7 @@ from wsiseg.tasks.budget_draws import dealt, is_of_volumes, plans_of
 from wsiseg.tasks.budget_page import PAGE, write_study
 from wsiseg.tasks.budget_scores import judged
 from wsiseg.tasks.budget_settings import begin, read_begun, training_of
+from wsiseg.tasks.budget_trial import cards_of, heads_told, shared_head, with_head
 from wsiseg.tasks.train import train
 from wsiseg.tasks.train_data import fingerprints
 from wsiseg.tasks.train_job import CONFIG, LABELLED, TrainConfig, TrainJob
@@ -118,7 +119,11 @@ def budget(job: BudgetJob, progress: Progress = SILENT, stop: Stop | None = None
     of_volumes = is_of_volumes(job.stores)
     trainings = {name: training_of(config, name, of_volumes=of_volumes) for name in config.methods}
     plans = plans_of(job.stores, config, trainings, progress)
-    begin(job.output, config, _fingerprints(job.stores))
+    cards = cards_of(job.stores, job.output, trainings)
+    begun = begin(job.output, config, _fingerprints(job.stores), head=shared_head(cards, trainings))
+    trainings = {name: with_head(training, begun.head) for name, training in trainings.items()}
+    if told := heads_told(cards, trainings):
+        progress.say(told)
     outcomes: Counter[Outcome] = Counter()
     mine = dealt(plans, job.num_shards, job.shard_index)
     try:

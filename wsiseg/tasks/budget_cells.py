@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +13,8 @@ import numpy as np
 from wsiseg.atomic import write_bytes
 from wsiseg.checkpoint import CARD, read_card
 from wsiseg.config import flattened
+from wsiseg.heads.registry import head_options
+from wsiseg.methods.cards import SEMANTIC
 from wsiseg.nets.factory import OURS
 from wsiseg.tasks.train_job import CONFIG
 from wsiseg.training.training_run import BEST, LAST
@@ -19,6 +22,8 @@ from wsiseg.training.training_run import BEST, LAST
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from wsiseg.checkpoint import ModelCard
 
 CELLS: Final = "cells"
 SCORES: Final = "scores.json"
@@ -30,14 +35,14 @@ _OWN: Final = frozenset(
         "split_seed",
         "name",
         "baseline",
-        "options.arch",
-        "options.encoder",
         "fit.seed",
         "fit.num_workers",
         "fit.save_interval_s",
         "fit.log_every",
     }
 )
+# What the model of a training tells better than its settings, which may have left it open.
+_BY_CARD: Final = re.compile(r"options\.(arch|encoder|head|head_options|normalisation|tile_px|halo_px)(\..+)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +96,7 @@ def read_cells(output: Path, methods: Sequence[str]) -> tuple[Cell, ...]:
 
 
 def differences(output: Path, cells: Sequence[Cell], each: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return the settings that were not the same for all methods, and their networks, by the files of the trainings.
+    """Return the settings that were not the same for all methods, as their models have them.
 
     Options that only some methods have are left out, unless they were asked for.
 
@@ -129,23 +134,35 @@ def _settings(output: Path, cells: Sequence[Cell]) -> dict[str, set[str]]:
         if not (folder / CONFIG).exists():
             continue
         settings = flattened(json.loads((folder / CONFIG).read_bytes()))
-        settings["network"] = _network(folder, settings.pop("options.arch", ""), settings.pop("options.encoder", None))
+        settings = {key: value for key, value in settings.items() if not _BY_CARD.fullmatch(key)} | _of_model(folder)
         for key in settings.keys() - _OWN:
             value = settings[key]
             found.setdefault(key, set()).add(value if isinstance(value, str) else json.dumps(value))
     return found
 
 
-def _network(folder: Path, arch: str, encoder: str | None) -> str:
-    """Return the network of a trained model, which may have been left to its method."""
-    for kind in (BEST, LAST):
-        if (folder / kind / CARD).exists():
-            net = read_card(folder / kind).net
-            inner = net.get("net")
-            # A network that was taught a second task has the one that a user chose inside.
-            described = inner if isinstance(inner, dict) else net
-            arch, encoder = str(described["arch"]), str(described.get("encoder") or "")
-            break
+def _of_model(folder: Path) -> dict[str, Any]:
+    """Return what settings came to in a trained model, also those that were left to its method."""
+    model = next((folder / kind for kind in (BEST, LAST) if (folder / kind / CARD).exists()), None)
+    if model is None:
+        return {}
+    card = read_card(model)
+    head = {} if card.head is None else head_options(card.head.kind, **card.head.options).model_dump(mode="json")
+    options = {
+        "head": SEMANTIC if card.head is None else card.head.kind,
+        "head_options": head,
+        "normalisation": card.normalisation.model_dump(mode="json"),
+        "tile_px": card.tile_px,
+        "halo_px": card.halo_px,
+    }
+    return {"network": _network(card), **flattened({"options": options})}
+
+
+def _network(card: ModelCard) -> str:
+    inner = card.net.get("net")
+    # A network that was taught a second task has the one that a user chose inside.
+    described = inner if isinstance(inner, dict) else card.net
+    arch, encoder = str(described["arch"]), str(described.get("encoder") or "")
     return f"{arch} ({encoder})" if encoder and arch != OURS else arch
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from pydantic import Field, field_validator
 
 from wsiseg.atomic import write_bytes
+from wsiseg.checkpoint import HeadSpec
 from wsiseg.config import Config, flattened, load, merged
 from wsiseg.errors import BusyError, ConfigError, DataError
 from wsiseg.lock import locked
@@ -35,7 +36,8 @@ class BudgetConfig(Config):
 
     All trainings have the same settings, so that methods are compared and not their schedules: the defaults of ``wsiseg
     train``, then `train`, then `each`. Of a method's own usual settings only its options and its network apply, not its
-    batches, crops, optimiser, and number of updates.
+    batches, crops, optimiser, and number of updates. Of objects, methods that learn from labels alone take the head of
+    the first method of the study that learns from images without labels, where theirs is left to be chosen.
 
     Parameters
     ----------
@@ -108,10 +110,13 @@ class Begun:
         Settings, those of all methods that it ever had.
     data
         Fingerprint of each store, by name.
+    head
+        That of methods that learn from labels alone and leave it open; None where they choose it.
     """
 
     config: BudgetConfig
     data: dict[str, str]
+    head: HeadSpec | None = None
 
 
 def training_of(config: BudgetConfig, name: str, *, of_volumes: bool) -> TrainConfig:
@@ -149,13 +154,19 @@ def read_begun(output: Path) -> Begun | None:
     if not path.exists():
         return None
     content = json.loads(path.read_bytes())
-    return Begun(config=load(BudgetConfig, options=content["config"]), data=content["data"])
+    head = content.get("head")
+    return Begun(
+        config=load(BudgetConfig, options=content["config"]),
+        data=content["data"],
+        head=None if head is None else HeadSpec.model_validate(head),
+    )
 
 
-def begin(output: Path, config: BudgetConfig, data: dict[str, str]) -> None:
-    """Begin a study, or see that it goes on with the settings and data that it was begun with.
+def begin(output: Path, config: BudgetConfig, data: dict[str, str], *, head: HeadSpec | None = None) -> Begun:
+    """Begin a study, or see that it goes on with the settings and data that it was begun with; return these.
 
-    More methods, sizes and seeds are fine, and fewer. What is known of methods that a call leaves out is kept.
+    More methods, sizes and seeds are fine, and fewer. What is known of methods that a call leaves out is kept, and the
+    head is that of the first call.
 
     Raises
     ------
@@ -173,9 +184,14 @@ def begin(output: Path, config: BudgetConfig, data: dict[str, str]) -> None:
                     where=output,
                     mend="Use the same ones or another output folder",
                 )
-            config = config.with_all_of(known.config)
-        content = {"config": config.model_dump(mode="json"), "data": data}
+            config, head = config.with_all_of(known.config), known.head
+        content = {
+            "config": config.model_dump(mode="json"),
+            "data": data,
+            "head": None if head is None else head.model_dump(mode="json"),
+        }
         write_bytes(output / BEGUN, json.dumps(content, indent=2).encode() + b"\n")
+    return Begun(config=config, data=data, head=head)
 
 
 @contextmanager

@@ -21,14 +21,13 @@ from wsiseg.tasks.train_fit import Work, carry_out
 from wsiseg.tasks.train_job import with_usual
 from wsiseg.tasks.train_patches import train_on_patches
 from wsiseg.tasks.train_rounds import train_in_rounds
-from wsiseg.tasks.train_volumes import train_on_volumes
+from wsiseg.tasks.train_volumes import of_volumes
 from wsiseg.tiling.reading import open_patches
 from wsiseg.training.batches import Batches
 from wsiseg.training.head_check import check_head
 from wsiseg.training.ranks import joined
 from wsiseg.training.state import seed_all
 from wsiseg.training.streams import TwoStreams, unlabelled_batches
-from wsiseg.training.training_run import STATE
 from wsiseg.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -66,16 +65,27 @@ def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> Train
         return train_on_patches(patch_method, job, ranks, progress, stop)
     if job.config.method == LABEL_EFFICIENT:
         return train_in_rounds(job, ranks, progress, stop)
+    return carry_out(prepared(job, ranks), job, ranks, progress, stop)
+
+
+def prepared(job: TrainJob, ranks: Ranks) -> Work:
+    """Return an untrained learner with its data, of a method that learns from labels of pixels in one stage.
+
+    Raises
+    ------
+    ConfigError, MethodError, StoreError, DataError
+        See `train`.
+    """
     if any(is_volume_store(path) for path in job.stores):
         if (job.config.labelled_by, job.config.val_from) != ("patient", "all"):
             raise ConfigError("volumes are drawn by patients, and held out before", where="labelled_by, val_from")
-        return train_on_volumes(job, ranks, progress, stop)
+        return of_volumes(job, ranks)
     if job.config.patch is not None:
         raise ConfigError("images are cut by --crop-px, only volumes by a patch", where="patch")
-    return _train_on_images(job, ranks, progress, stop)
+    return _of_images(job, ranks)
 
 
-def _train_on_images(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> TrainReport:
+def _of_images(job: TrainJob, ranks: Ranks) -> Work:
     config = job.config
     if config.stages is not None:
         raise ConfigError(f"the method {config.method} has no stages", where="--stages")
@@ -101,12 +111,9 @@ def _train_on_images(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop
     options = method.resolved(options, facts)
     (stage,) = method.stages(options)
     learner = stage.build(facts)
-    if ranks.is_first and not (job.output / STATE).exists():
-        predictor = learner.predictor(learner.module)
-        head = head_of(predictor.card) if isinstance(predictor, NetPredictor) else None
-        if head is not None and (told := check_head(head, data.labelled)):
-            progress.say(told)
-    work = Work(
+    predictor = learner.predictor(learner.module)
+    head = head_of(predictor.card) if isinstance(predictor, NetPredictor) else None
+    return Work(
         learner=learner,
         batches=_batches(data, learner.encode, config, ranks),
         config=config.model_copy(update={"options": options.model_dump(mode="json"), "layer": data.layer, "mpp": mpp}),
@@ -115,8 +122,8 @@ def _train_on_images(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop
         data=_told(data, config),
         judge=partial(Validation, data.held_out) if data.held_out else None,
         roles=roles(stores, data),
+        advice=None if head is None else partial(check_head, head, data.labelled),
     )
-    return carry_out(work, job, ranks, progress, stop)
 
 
 def _batches(data: TrainingData, encode: Encode, config: TrainConfig, ranks: Ranks) -> Batches | TwoStreams:

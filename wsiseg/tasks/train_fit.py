@@ -53,6 +53,8 @@ class Work:
         Makes what judges predictors of a kind; None where nothing is held out.
     roles
         What each image is to the training, as a table; empty where that is not told.
+    advice
+        Says how well labels suit the model, before anything is learnt; None where nothing is to be said.
     """
 
     learner: DenseLearner
@@ -63,6 +65,7 @@ class Work:
     data: str
     judge: Callable[[PredictorSpec], Validator] | None
     roles: str = ""
+    advice: Callable[[], str] | None = None
 
 
 def carry_out(work: Work, job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> TrainReport:
@@ -86,6 +89,8 @@ def carry_out(work: Work, job: TrainJob, ranks: Ranks, progress: Progress, stop:
             save(resolved, job.output / CONFIG)
             # What is left of a call that was killed before its first state says nothing of this one.
             write_choice(job.output, work.chosen, work.roles)
+            if work.advice is not None and (told := work.advice()):
+                progress.say(told)
         progress.say(_summary(work, ranks, work.batches.images_per_batch * settings.accumulate))
     ranks.wait()
     validation = None if work.judge is None else work.judge(learner.predictor(learner.module).spec)

@@ -11,7 +11,7 @@ from wsiseg.methods.registry import get_method
 from wsiseg.nets.factory import OURS
 from wsiseg.nets.unet3d import UNET3D
 from wsiseg.tasks.train_data import fingerprints
-from wsiseg.tasks.train_fit import Work, carry_out
+from wsiseg.tasks.train_fit import Work
 from wsiseg.tasks.train_job import with_usual
 from wsiseg.tasks.volume_data import volume_data
 from wsiseg.training.augmentation import Augmentation
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wsiseg.methods.base import Method
-    from wsiseg.progress import Progress
-    from wsiseg.stopping import Stop
-    from wsiseg.tasks.train_job import TrainConfig, TrainJob, TrainReport
+    from wsiseg.tasks.train_job import TrainConfig, TrainJob
     from wsiseg.tasks.volume_data import VolumeData
     from wsiseg.training.ranks import Ranks
     from wsiseg.training.volume_batches import VolumeSource
@@ -39,8 +37,8 @@ _UNUSED: Final = {"mpp": "--mpp", "layer": "--layer", "weights": "weights"}
 _USUAL: Final[dict[str, Any]] = {"batch_size": 2}
 
 
-def train_on_volumes(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> TrainReport:
-    """Train a network of volumes; see `train`.
+def of_volumes(job: TrainJob, ranks: Ranks) -> Work:
+    """Return an untrained network of volumes with its data; see `train`.
 
     Raises
     ------
@@ -83,7 +81,7 @@ def train_on_volumes(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop
         rank=ranks.rank,
         world=ranks.world,
     )
-    work = Work(
+    return Work(
         learner=learner,
         batches=batches,
         config=config.model_copy(
@@ -100,7 +98,6 @@ def train_on_volumes(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop
         judge=(lambda _: VolumeValidation(data.held_out)) if data.held_out else None,
         roles=data.roles,
     )
-    return carry_out(work, job, ranks, progress, stop)
 
 
 def _with_arch(method: Method, options: dict[str, Any]) -> dict[str, Any]:
