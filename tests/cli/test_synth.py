@@ -175,6 +175,31 @@ def test_a_second_run_does_nothing_and_other_settings_are_refused(
     assert file.stat().st_mtime_ns > before
 
 
+def test_more_patches_and_refused_settings_leave_a_gan_as_it_is(
+    tmp_path: Path, run: Callable[..., Result], store: Path
+) -> None:
+    gan = tmp_path / "gan"
+
+    def fit(*arguments: object) -> Result:
+        return run("synth", "fit", store, "-o", gan, *TINY, *arguments)
+
+    # Of one alone none is denser than the others, and of three one is.
+    names = ("a", "b", "s-40-0")
+    assert [fit("--patch", name).err for name in names] == [""] * 3
+    patches = [part for name in names for part in ("--patch", name)]
+    config = gan / "config.json"
+    before = config.read_bytes()
+
+    refused = fit(*patches, "--seed", 7)
+    more = fit(*patches)
+
+    assert refused.code == 5
+    assert "other settings" in refused.err
+    assert config.read_bytes() == before
+    assert more.code == 0, more.err
+    assert {json.loads((gan / name / "gan.json").read_text())["density"] for name in names} == {"normal"}
+
+
 def test_a_time_limit_ends_it_with_its_state_saved(tmp_path: Path, run: Callable[..., Result], store: Path) -> None:
     command = ["synth", "fit", store, "--patch", "a", "-o", tmp_path / "gan", *TINY]
 

@@ -157,7 +157,7 @@ def begin(folder: Path, card: GanCard, example: Example) -> None:
     DataError
         If something else was.
     """
-    if (folder / CARD).exists():
+    if is_begun(folder):
         before = read_card(folder).model_dump(mode="json", exclude={"version"})
         now = card.model_dump(mode="json", exclude={"version"})
         changed = sorted(key for key in now if now[key] != before[key])
@@ -171,6 +171,11 @@ def begin(folder: Path, card: GanCard, example: Example) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / PATCH, {"image": torch.tensor(example.image), "labels": torch.tensor(example.labels)})
     write_bytes(folder / CARD, json.dumps(card.model_dump(mode="json"), indent=2).encode() + b"\n")
+
+
+def is_begun(folder: Path) -> bool:
+    """Tell whether a folder is that of a GAN."""
+    return (folder / CARD).exists()
 
 
 def read_card(folder: Path) -> GanCard:

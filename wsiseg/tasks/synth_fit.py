@@ -14,7 +14,7 @@ from wsiseg.lock import locked
 from wsiseg.nets.devices import choose_device
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
-from wsiseg.synthesis.gan_files import GanCard, begin, read_gan
+from wsiseg.synthesis.gan_files import GanCard, begin, is_begun, read_card, read_gan
 from wsiseg.synthesis.gan_fit import fit
 from wsiseg.synthesis.layouts import layouts
 from wsiseg.tasks.synth_patches import chosen_patches, densities_of
@@ -23,10 +23,13 @@ from wsiseg.tasks.train_data import common_layer
 from wsiseg.tiling.reading import open_patches
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from wsiseg.progress import Progress
+    from wsiseg.stores.patch_set import PatchSet
     from wsiseg.synthesis.settings import GanSettings
+    from wsiseg.tasks.synth_patches import Chosen
 
 CONFIG: Final = "config.json"
 
@@ -113,10 +116,40 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
             mend="Pass --layer with a layer of instances, or label with --as instances",
         )
     chosen = chosen_patches(store, layer, job.patches, job.selection, side_px=job.settings.largest_px)
-    densities = densities_of(chosen, job.settings.layout)
-    job.output.mkdir(parents=True, exist_ok=True)
+    cards = _begin(job, store, layer, chosen)
+    # Only now are these the settings of all of them.
     save(job.settings, job.output / CONFIG)
-    for one, density in zip(chosen, densities, strict=True):
+    for one, card in zip(chosen, cards, strict=True):
+        with locked(job.output / f".{one.name}.lock"):
+            masks = layouts(
+                one.bank,
+                job.settings.layout,
+                card.density,
+                range(job.settings.masks),
+                patch=one.name,
+                seed=job.settings.seed,
+            )
+            fit(
+                job.output / one.name,
+                one.example,
+                np.stack(masks),
+                job.settings,
+                device=device,
+                progress=progress,
+                stop=stop,
+            )
+    gans = [read_gan(job.output / one.name, device) for one in chosen]
+    with locked(job.output / f".{PAGE}.lock"):
+        page = write_quality(job.output, gans, progress=progress)
+    return SynthFitReport(output=job.output, patches=tuple(one.name for one in chosen), page=page)
+
+
+def _begin(job: SynthFitJob, store: PatchSet, layer: str, chosen: Sequence[Chosen]) -> list[GanCard]:
+    """Begin the GANs of all patches, or see that those that are there were begun alike."""
+    folders = [job.output / one.name for one in chosen]
+    begun = {} if job.overwrite else {folder.name: read_card(folder).density for folder in folders if is_begun(folder)}
+    cards = []
+    for one, folder, density in zip(chosen, folders, densities_of(chosen, job.settings.layout, begun), strict=True):
         card = GanCard(
             patch=one.name,
             parent=str(store.parents[one.index]),
@@ -125,26 +158,14 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
             offset_px=one.offset_px,
             mpp=store.mpp,
             layer=layer,
-            labels=info.labels,
+            labels=store.layers[layer].labels,
             density=density,
             source=one.example.fingerprint,
             settings=job.settings,
         )
-        folder = job.output / one.name
         with locked(job.output / f".{one.name}.lock"):
             if job.overwrite:
                 shutil.rmtree(folder, ignore_errors=True)
             begin(folder, card, one.example)
-            masks = layouts(
-                one.bank,
-                job.settings.layout,
-                density,
-                range(job.settings.masks),
-                patch=one.name,
-                seed=job.settings.seed,
-            )
-            fit(folder, one.example, np.stack(masks), job.settings, device=device, progress=progress, stop=stop)
-    gans = [read_gan(job.output / one.name, device) for one in chosen]
-    with locked(job.output / f".{PAGE}.lock"):
-        page = write_quality(job.output, gans, progress=progress)
-    return SynthFitReport(output=job.output, patches=tuple(one.name for one in chosen), page=page)
+        cards.append(card)
+    return cards
