@@ -247,6 +247,44 @@ def test_what_cannot_be_done_is_one_line(
     assert words in result.err
 
 
+def test_of_a_selection_the_patches_that_can_be_learnt_from_are(
+    tmp_path: Path, run: Callable[..., Result], make_patch_store: MakePatchStore
+) -> None:
+    whole = ellipses(9, 40, seed=1, radii=(3.2, 4.5))
+    labels = np.stack([np.zeros_like(whole), whole, whole])
+    labels[1, :10] = -1
+    images = np.stack([stained(one) for one in labels])
+    path = make_patch_store(tmp_path / "u.zarr", images, labels, kind="instances", names=("background", "nucleus")).path
+    table, command = tmp_path / "selection.csv", ["synth", "fit", path, "-o", tmp_path / "gan", *TINY]
+
+    table.write_text("patch\nimage0\nimage1\nimage2\n")
+    some = run(*command, "--selection", table)
+    table.write_text("patch\nimage0\nimage1\n")
+    none = run(*command, "--selection", table)
+
+    assert some.code == 3
+    assert "1 GAN in" in some.out
+    assert "2 of 3 patches cannot be learnt from: image0: no nucleus" in some.err
+    assert "image1: 25% of the patch are marked as unknown" in some.err
+    assert (tmp_path / "gan" / "image2" / "pairs.png").exists()
+    assert none.code == 5
+    assert "none of 2 patches can be learnt from" in none.err
+
+
+def test_patches_on_which_critics_would_see_nothing_are_refused(
+    tmp_path: Path, run: Callable[..., Result], store: Path
+) -> None:
+    # The patch has 40 pixels, and its lowest scale as many of them as smallest_px of 64.
+    command = ["synth", "fit", store, "--patch", "a", "-o", tmp_path / "gan", *TINY, "--set", "largest_px=64"]
+
+    small = run(*command, "--set", "smallest_px=16")
+    enough = run(*command, "--set", "smallest_px=17")
+
+    assert small.code == 5
+    assert "a patch of 40 px is too small: its lowest scale would have 10 px, and 11 are needed" in small.err
+    assert enough.code == 0, enough.err
+
+
 def test_patches_must_be_real_annotated_and_known_to_their_border(
     tmp_path: Path, run: Callable[..., Result], make_patch_store: MakePatchStore
 ) -> None:

@@ -57,7 +57,8 @@ def fit(
         Path | None,
         typer.Option(
             "--selection",
-            help="selection.csv of wsiseg select: its first choices, instead of --patch.",
+            help="selection.csv of wsiseg select: its first choices, instead of --patch. Those that cannot be learnt "
+            "from are left out and named.",
             rich_help_panel=LABELS,
         ),
     ] = None,
@@ -107,6 +108,7 @@ def fit(
     with console.progress_bar() as progress, console.graceful(seconds(time_limit)) as stop:
         report = synth_fit(job, progress, stop)
     console.out.print(str(report), highlight=False, markup=False)
+    report.check()
 
 
 @synth.command()

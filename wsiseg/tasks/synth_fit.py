@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from wsiseg.config import save
-from wsiseg.errors import DataError
+from wsiseg.errors import DataError, SomeFailedError
 from wsiseg.lock import locked
 from wsiseg.nets.devices import choose_device
 from wsiseg.progress import SILENT
@@ -80,15 +80,33 @@ class SynthFitReport:
         Names of the patches.
     page
         What says how good they are.
+    refused
+        Patches of the selection that cannot be learnt from, and why.
     """
 
     output: Path
     patches: tuple[str, ...]
     page: Path
+    refused: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         count = len(self.patches)
         return f"{count} GAN{'s' * (count > 1)} in {self.output}: {', '.join(self.patches)}\nquality: {self.page}"
+
+    def check(self) -> None:
+        """Raise if a patch of the selection could not be learnt from.
+
+        Raises
+        ------
+        SomeFailedError
+            If one could not.
+        """
+        if self.refused:
+            total = len(self.patches) + len(self.refused)
+            raise SomeFailedError(
+                f"{len(self.refused)} of {total} patches cannot be learnt from: {'; '.join(self.refused)}",
+                where=self.output,
+            )
 
 
 def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None = None) -> SynthFitReport:
@@ -97,7 +115,8 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
     Raises
     ------
     ConfigError, DataError
-        If a patch is not there or cannot be learnt from, or the folder holds GANs of something else.
+        If a patch is not there, one that is named or all of the selection cannot be learnt from, or the folder holds
+        GANs of something else.
     StoreError
         If the store cannot be read.
     BusyError
@@ -115,7 +134,7 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
             where=job.store,
             mend="Pass --layer with a layer of instances, or label with --as instances",
         )
-    chosen = chosen_patches(store, layer, job.patches, job.selection, side_px=job.settings.largest_px)
+    chosen, refused = chosen_patches(store, layer, job.patches, job.selection, job.settings)
     cards = _begin(job, store, layer, chosen)
     # Only now are these the settings of all of them.
     save(job.settings, job.output / CONFIG)
@@ -141,7 +160,8 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
     gans = [read_gan(job.output / one.name, device) for one in chosen]
     with locked(job.output / f".{PAGE}.lock"):
         page = write_quality(job.output, gans, progress=progress)
-    return SynthFitReport(output=job.output, patches=tuple(one.name for one in chosen), page=page)
+    names = tuple(one.name for one in chosen)
+    return SynthFitReport(output=job.output, patches=names, page=page, refused=tuple(map(str, refused)))
 
 
 def _begin(job: SynthFitJob, store: PatchSet, layer: str, chosen: Sequence[Chosen]) -> list[GanCard]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from wsiseg.errors import ConfigError, DataError
+from wsiseg.nets.csingan import SMALLEST_PX
 from wsiseg.stores.patch_meta import SYNTHETIC
 from wsiseg.stores.patches import patch_names
 from wsiseg.synthesis.gan_files import Example
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from wsiseg.stores.patch_set import PatchSet
     from wsiseg.synthesis.layouts import Density, LayoutSettings
+    from wsiseg.synthesis.settings import GanSettings
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +57,9 @@ class Chosen:
 
 
 def chosen_patches(
-    store: PatchSet, layer: str, names: Sequence[str], selection: Path | None, *, side_px: int
-) -> list[Chosen]:
-    """Return the patches that were named, or those of a selection.
+    store: PatchSet, layer: str, names: Sequence[str], selection: Path | None, settings: GanSettings
+) -> tuple[list[Chosen], list[DataError]]:
+    """Return the patches that were named, or those of a selection, and why others of it are left out.
 
     Parameters
     ----------
@@ -68,16 +70,16 @@ def chosen_patches(
     names
         Names of patches, as `patch_names` gives them.
     selection
-        Table of wsiseg select, whose rows of rank 1 are taken.
-    side_px
-        Largest side of what is learnt from.
+        Table of wsiseg select, whose rows of rank 1 are taken, as far as they can be learnt from.
+    settings
+        How GANs are trained.
 
     Raises
     ------
     ConfigError
         If both are given, or neither.
     DataError
-        If a patch is not there, is synthetic, or cannot be learnt from.
+        If a patch is not there or is synthetic, one that was named cannot be learnt from, or none of the selection can.
     """
     if bool(names) == (selection is not None):
         raise ConfigError(
@@ -88,15 +90,20 @@ def chosen_patches(
     indices = [
         _only(row["patch"], found, store, known) for row, found in zip(rows, find_rows(rows, store), strict=True)
     ]
-    labelled = store.is_labelled(layer)
-    chosen = []
+    chosen, refused = [], []
     for index in dict.fromkeys(indices):
-        if not labelled[index]:
-            raise DataError(
-                f"the patch has no labels in the layer {layer!r}", where=known[index], mend="Label it with wsiseg label"
-            )
-        chosen.append(_chosen(store, layer, index, known[index], side_px))
-    return chosen
+        try:
+            chosen.append(_chosen(store, layer, index, known[index], settings))
+        except DataError as error:
+            # Who names a patch wants this one; what else was selected is as good without it.
+            if selection is None:
+                raise
+            refused.append(error)
+    if not chosen:
+        raise DataError(
+            f"none of {len(refused)} patches can be learnt from", where=selection, mend=f"The first: {refused[0]}"
+        )
+    return chosen, refused
 
 
 def densities_of(
@@ -140,7 +147,11 @@ def _rows(selection: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _chosen(store: PatchSet, layer: str, index: int, name: str, side_px: int) -> Chosen:
+def _chosen(store: PatchSet, layer: str, index: int, name: str, settings: GanSettings) -> Chosen:
+    if not store.is_labelled(layer)[index]:
+        raise DataError(
+            f"the patch has no labels in the layer {layer!r}", where=name, mend="Label it with wsiseg label"
+        )
     width, height = store.extents[index].tolist()
     image = store.read_images([index])[0, :height, :width]
     labels = store.read_labels(layer, [index])[0, :height, :width].astype(np.int32)
@@ -152,12 +163,19 @@ def _chosen(store: PatchSet, layer: str, index: int, name: str, side_px: int) ->
             mend="Annotate all nuclei of the patch, to its border",
         )
     labels = np.maximum(labels, 0)
-    side = min(side_px, width, height)
+    side = min(settings.largest_px, width, height)
     x, y = _busiest(labels > 0, side)
     part = np.s_[y : y + side, x : x + side]
     if (width, height) != (side, side):
         logger.info("%s: of %d × %d px the square of %d px at %d, %d is learnt from", name, width, height, side, x, y)
     example = Example(image=np.ascontiguousarray(image[part]), labels=np.ascontiguousarray(labels[part]))
+    lowest = example.sides(settings)[0]
+    if lowest < SMALLEST_PX:
+        raise DataError(
+            f"a patch of {side} px is too small: its lowest scale would have {lowest} px, and {SMALLEST_PX} are needed",
+            where=name,
+            mend=f"Choose a larger patch, or raise --set smallest_px={settings.smallest_px}",
+        )
     return Chosen(name=name, index=index, example=example, offset_px=(x, y), bank=bank_of(example.labels, where=name))
 
 
