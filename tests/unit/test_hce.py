@@ -14,6 +14,7 @@ from wsiseg.labels import LabelMap
 from wsiseg.losses.hierarchical import hierarchical_consistency
 from wsiseg.methods.base import Batch, Clock, TrainingFacts
 from wsiseg.methods.hce import METHOD, HceLearner, HceOptions
+from wsiseg.methods.predictor import normalised
 from wsiseg.nets.hce import HCENet, HCESpec
 
 if TYPE_CHECKING:
@@ -160,3 +161,39 @@ def test_without_images_or_a_weight_there_is_nothing_to_agree_about(unlabelled: 
     losses = one.training_step(batch(one, unlabelled=unlabelled), Clock(step=5, steps=10))
 
     assert set(losses) == {"loss", "cross_entropy", "dice", "aux"}
+
+
+def test_the_teacher_sees_noise_and_the_student_does_not() -> None:
+    one = learner(noise_std=0.5, noise_clip=0.8)
+    data = batch(one, unlabelled=2)
+    seen: dict[str, list[Tensor]] = {"student": [], "teacher": []}
+    for name, net in one.module.named_children():
+        assert isinstance(net, HCENet)
+        net.encoder.conv1.register_forward_pre_hook(lambda _, given, name=name: seen[name].append(given[0]))
+
+    for _ in range(2):
+        one.training_step(data, Clock(step=5, steps=10))
+
+    given = normalised(data.images, one.card)
+    for shown, as_it_is in zip(seen["student"], [given[:2], given[2:]] * 2, strict=True):
+        assert torch.equal(shown, as_it_is)
+    noise = torch.stack(seen["teacher"]) - given[2:]
+    assert noise.abs().max().item() == pytest.approx(0.8, abs=1e-5)
+    assert noise.std().item() == pytest.approx(0.44, abs=0.03)
+    assert not torch.equal(noise[0], noise[1])
+
+
+@pytest.mark.parametrize(
+    ("step", "kept"), [(0, 0.1), (1, 0.1818), (2, 0.25), (889, 0.98999), (890, 0.99), (5000, 0.99)]
+)
+def test_the_teacher_follows_with_its_statistics(step: int, kept: float) -> None:
+    one = learner()
+    before = {name: value.clone() for name, value in one.module.teacher.state_dict().items()}
+    for part in (*one.module.student.parameters(), *one.module.student.buffers()):
+        part.data = part.data + 1
+
+    one.after_update(Clock(step=step, steps=10_000))
+
+    for name, value in one.module.teacher.state_dict().items():
+        moved = 1 - kept if value.is_floating_point() else 1
+        torch.testing.assert_close(value, before[name] + torch.tensor(moved, dtype=value.dtype), rtol=0, atol=1e-4)
