@@ -30,7 +30,8 @@ out.mkdir(parents=True, exist_ok=True)
 if arguments[0] == "select":
     (out / "selection.csv").write_text("patch,slide,x,y,rank\\na-0-0,a,0,0,1\\nb-0-0,b c,0,0,1\\nd-0-0,d,0,0,2\\n")
     (out / "selection.json").touch()
-sys.exit(1 if Path("broken").exists() and Path("broken").read_text() == arguments[0] else 0)
+name, code = Path("broken").read_text().split() if Path("broken").exists() else ("", 0)
+sys.exit(int(code) if name == arguments[0] else 0)
 """
 
 
@@ -95,13 +96,23 @@ def test_what_fails_is_done_again_and_what_is_done_is_not(
 ) -> None:
     loop()
     annotate(tmp_path, 1)
-    (tmp_path / "broken").write_text("train")
+    (tmp_path / "broken").write_text("train 1")
 
     code, _, calls = loop()
     assert (code, names(calls)[-1]) == (1, "train")
     (tmp_path / "broken").unlink()
 
     assert names(loop()[2]) == ["tile", "label", "label", "synth fit", "train", "predict", "select"]
+
+
+def test_patches_that_no_gan_can_learn_from_do_not_end_it(
+    tmp_path: Path, loop: Callable[..., tuple[int, str, list[list[str]]]]
+) -> None:
+    loop()
+    annotate(tmp_path, 1)
+    (tmp_path / "broken").write_text("synth 3")
+
+    assert "synth sample" in names(loop()[2])
 
 
 def test_every_command_is_one_that_there_is(
