@@ -97,6 +97,11 @@ def with_logit(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate((logit(maps[:1].clip(1e-3, 1 - 1e-3)), maps[1:])).astype(np.float32)
 
 
+def above(scores: NDArray[np.float32], least: float) -> NDArray[np.float32]:
+    """Return scores (n,) counted from the least that pixels of objects have, so that chance has about 0, float32."""
+    return ((scores - np.float32(least)) / np.float32(1 - least)).clip(0, 1)
+
+
 class InstanceHead(Protocol):
     """The meaning of the dense maps of an instance model."""
 
@@ -155,6 +160,20 @@ class InstanceHead(Protocol):
 
         Decoding is local: an object depends only on maps within `halo` pixels of it, and
         not on where it lies in the array.
+        """
+        ...
+
+    def certainty(self, outputs: NDArray[np.float32], found: Instances) -> NDArray[np.float32]:
+        """Return how sure it is that objects are there and have these shapes, float32 (n,), 0 … 1.
+
+        Scores may be high by construction: pixels are gathered into objects where their probability is. This is not.
+
+        Parameters
+        ----------
+        outputs
+            Raw maps, float32 (channels, H, W).
+        found
+            What `decode` gives for them.
         """
         ...
 

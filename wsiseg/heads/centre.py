@@ -15,7 +15,7 @@ from wsiseg.heads.base import Instances, no_foreground, with_logit
 from wsiseg.heads.hills import HILL_RADIUS_PX, gathered
 from wsiseg.heads.symmetry import turned_back, vectors_turned_back
 from wsiseg.heads.terms import foreground_entropy, masked_mean, with_total
-from wsiseg.heads.tidying import mean_in_objects, tidied
+from wsiseg.heads.tidying import agreement, mean_in_objects, tidied
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,6 +99,10 @@ class CentreHead:
         labels = self._gathered(probability > self.options.min_probability, outputs[1:])
         labels, _ = tidied(labels, min_area_px=self.options.min_area_px)
         return Instances.from_labels(labels, mean_in_objects(probability, labels))
+
+    def certainty(self, outputs: NDArray[np.float32], found: Instances) -> NDArray[np.float32]:
+        """Return the scores, less the more pixels point elsewhere than at the centroid; see `InstanceHead`."""
+        return found.scores * agreement(outputs[1:], ways_to_centroids(found.labels), found.labels)
 
     def foreground(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probability, float32 (H, W), that a pixel belongs to any object."""

@@ -26,6 +26,8 @@ _LENGTH: Final = 5.0
 # Positions are whole multiples of 1 / 256 pixel: sums are exact, wherever in the array an object lies.
 _FRACTION_BITS: Final = 8
 _STEPS: Final = 8
+# Of objects that nothing can be said of, where no other limit is asked for; as in Cellpose.
+_MAX_ERROR: Final = 0.4
 
 
 class FlowOptions(Config):
@@ -112,12 +114,22 @@ class FlowHead:
         scores = mean_in_objects(probability, labels)
         limit = self.options.max_flow_error
         if limit is not None and len(scores):
-            difference = np.square(centre_flows(labels) - outputs[1:] / np.float32(_LENGTH)).sum(axis=0)
-            error = mean_in_objects(difference, labels)
+            error = _flow_error(outputs, labels)
             kept = error <= limit
             number = np.concatenate(([0], np.cumsum(kept) * kept)).astype(np.int32)
             labels, scores = number[labels], (scores * (1 - error / np.float32(limit)))[kept]
         return Instances.from_labels(labels, scores)
+
+    def certainty(self, outputs: NDArray[np.float32], found: Instances) -> NDArray[np.float32]:
+        """Return the mean probability, less the more flows differ from those of the shape; see `InstanceHead`.
+
+        Nothing is left where the mean squared length of the difference is `max_flow_error`, or 0.4 where that is None.
+        """
+        if not len(found):
+            return found.scores
+        limit = np.float32(self.options.max_flow_error or _MAX_ERROR)
+        agreement: NDArray[np.float32] = (1 - _flow_error(outputs, found.labels) / limit).clip(0)
+        return mean_in_objects(self.foreground(outputs), found.labels) * agreement
 
     def foreground(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probability, float32 (H, W), that a pixel belongs to any object."""
@@ -128,6 +140,12 @@ class FlowHead:
         """Return the maps of a turned image as those of the image itself, both (B, 3, H, W)."""
         dy, dx = vectors_turned_back(outputs[:, 1], outputs[:, 2], symmetry)
         return torch.stack((turned_back(outputs[:, 0], symmetry), dy, dx), dim=1)
+
+
+def _flow_error(outputs: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Return the mean squared length of the difference to the flows of the shapes, of unit flows, float32 (n,)."""
+    difference = np.square(centre_flows(labels) - outputs[1:] / np.float32(_LENGTH)).sum(axis=0)
+    return mean_in_objects(difference, labels)
 
 
 def _followed(foreground: NDArray[np.bool_], flow: NDArray[np.float32], *, reach_px: int) -> NDArray[np.int32]:

@@ -16,7 +16,7 @@ from wsiseg.config import Config
 from wsiseg.heads.base import Instances, no_foreground, with_logit
 from wsiseg.heads.symmetry import turned_back, vectors_turned_back
 from wsiseg.heads.terms import dice_loss, foreground_entropy, masked_mean, with_total
-from wsiseg.heads.tidying import mean_in_objects, tidied
+from wsiseg.heads.tidying import agreement, mean_in_objects, tidied
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -138,6 +138,11 @@ class HVHead:
         labels: NDArray[np.int32] = watershed(ground, markers, mask=blob)  # type: ignore[no-untyped-call]
         labels, _ = tidied(labels.astype(np.int32), min_area_px=options.min_area_px)
         return Instances.from_labels(labels, mean_in_objects(probability, labels))
+
+    def certainty(self, outputs: NDArray[np.float32], found: Instances) -> NDArray[np.float32]:
+        """Return the scores, less the more h and v differ from those of the shape; see `InstanceHead`."""
+        shapes = self.targets(found.labels, found.labels > 0)["maps"][1:]
+        return found.scores * agreement(outputs[1:], shapes, found.labels)
 
     def foreground(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probability, float32 (H, W), that a pixel belongs to any object."""

@@ -13,7 +13,7 @@ from skimage.morphology import reconstruction
 from skimage.segmentation import watershed
 
 from wsiseg.config import Config
-from wsiseg.heads.base import Instances, with_logit
+from wsiseg.heads.base import Instances, above, with_logit
 from wsiseg.heads.symmetry import turned_back
 from wsiseg.heads.terms import dice_loss, foreground_entropy, masked_mean, with_total
 from wsiseg.heads.tidying import mean_in_objects, tidied
@@ -136,6 +136,10 @@ class LevelSetHead:
         labels: NDArray[np.int32] = watershed(-depth, markers, mask=blob)  # type: ignore[no-untyped-call]
         labels, _ = tidied(labels.astype(np.int32), min_area_px=options.min_area_px)
         return Instances.from_labels(labels, mean_in_objects(probability, labels))
+
+    def certainty(self, outputs: NDArray[np.float32], found: Instances) -> NDArray[np.float32]:  # noqa: ARG002 - scores say it
+        """Return how far the scores are above the least probability, 0 … 1; see `InstanceHead`."""
+        return above(found.scores, self.options.min_probability)
 
     def foreground(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probability, float32 (H, W), that a pixel belongs to any object."""

@@ -12,7 +12,7 @@ from skimage.draw import polygon
 from torch.nn import functional
 
 from wsiseg.config import Config
-from wsiseg.heads.base import Instances, no_foreground, with_logit
+from wsiseg.heads.base import Instances, above, no_foreground, with_logit
 from wsiseg.heads.rays import edge_distances, ray_lengths, unit_rays
 from wsiseg.heads.symmetry import rays_turned_back, turned_back
 from wsiseg.heads.terms import foreground_entropy, masked_mean, with_total
@@ -129,6 +129,10 @@ class StarHead:
         labels, ids = tidied(labels, min_area_px=self.options.min_area_px)
         kept = centres[ids - 1]
         return Instances.from_labels(labels, probability[y[kept], x[kept]])
+
+    def certainty(self, outputs: NDArray[np.float32], found: Instances) -> NDArray[np.float32]:  # noqa: ARG002 - scores say it
+        """Return how far the scores are above the least probability, 0 … 1; see `InstanceHead`."""
+        return above(found.scores, self.options.min_probability)
 
     def foreground(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probability, float32 (H, W), of lying deep inside an object: ½ halfway to its border."""

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from torch.nn import functional
 
 from wsiseg.config import Config
-from wsiseg.heads.base import Instances
+from wsiseg.heads.base import Instances, above
 from wsiseg.heads.symmetry import turned_back
 from wsiseg.heads.terms import dice_loss, masked_mean, with_total
 from wsiseg.heads.tidying import mean_in_objects, tidied
@@ -140,6 +140,10 @@ class TernaryHead:
         grown = ndimage.grey_dilation(insides, footprint=disc, mode="constant")
         labels, _ = tidied(np.where(insides > 0, insides, grown), min_area_px=1)
         return Instances.from_labels(labels, mean_in_objects(self.foreground(outputs), labels))
+
+    def certainty(self, outputs: NDArray[np.float32], found: Instances) -> NDArray[np.float32]:  # noqa: ARG002 - scores say it
+        """Return how far the scores are above one half, 0 … 1; see `InstanceHead`."""
+        return above(found.scores, 0.5)
 
     def foreground(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probability, float32 (H, W), that a pixel belongs to any object, its boundary included."""

@@ -61,6 +61,24 @@ def mean_in_objects(values: NDArray[np.float32], labels: NDArray[np.int32]) -> N
     return (np.bincount(index, weights=fixed) / np.bincount(index) / 2**24).astype(np.float32)
 
 
+def agreement(maps: NDArray[np.float32], shapes: NDArray[np.float32], labels: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Return how far maps agree with those of the shapes of objects, float32 (n,).
+
+    1 where they are equal, and 0 where they differ as much as if they were zero, or more (mean squares).
+
+    Parameters
+    ----------
+    maps, shapes
+        float32 (k, H, W).
+    labels
+        int32 (H, W), ids 1 … n without gaps.
+    """
+    off, all_of_it = (mean_in_objects(np.square(part).sum(axis=0), labels) for part in (maps - shapes, shapes))
+    # Objects of one pixel have no shape.
+    share = np.divide(off, all_of_it, out=np.ones_like(off), where=all_of_it > 0)
+    return 1 - share.clip(0, 1)
+
+
 def _only_neighbour(parts: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Return the one part (count,) that surrounds each part, or 0 if several parts or the border do."""
     low, high = np.full(count, count), np.zeros(count, dtype=np.int64)

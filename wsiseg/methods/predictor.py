@@ -80,6 +80,10 @@ class NetPredictor:
         """Return the objects in maps (channels, H, W); see `Predictor`."""
         return self._instance_head().decode(maps)
 
+    def certainty(self, maps: NDArray[np.float32], found: Instances) -> NDArray[np.float32]:
+        """Return how sure the head is of objects that it has found in maps, float32 (n,); see `InstanceHead`."""
+        return self._instance_head().certainty(maps, found)
+
     def foreground(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probability (H, W) of any object; see `Predictor`."""
         return self._instance_head().foreground(maps)

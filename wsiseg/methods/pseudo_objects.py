@@ -29,6 +29,8 @@ Score = Annotated[float, Field(ge=0, le=1)]
 class PseudoRules(Config):
     """Which objects of a teacher are believed. The areas and margins are in pixels of the training.
 
+    Scores are how sure the teacher's head is that an object is there and has this shape (`InstanceHead.certainty`).
+
     Parameters
     ----------
     min_score

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsiseg.labels import LabelMap
-    from wsiseg.methods.base import Predictor
+    from wsiseg.methods.predictor import NetPredictor
     from wsiseg.methods.pseudo_objects import PseudoObjects, PseudoRules
     from wsiseg.progress import Advance
     from wsiseg.stopping import Stop
@@ -73,7 +73,7 @@ class PseudoLabeller:
     """
 
     def __init__(
-        self, predictor: Predictor, rules: PseudoRules, *, min_scores: Sequence[float], device: torch.device
+        self, predictor: NetPredictor, rules: PseudoRules, *, min_scores: Sequence[float], device: torch.device
     ) -> None:
         self._predictor, self._rules = predictor, rules
         self._min_scores, self._device = tuple(min_scores), device
@@ -82,7 +82,8 @@ class PseudoLabeller:
         """Return the objects of an image, uint8 RGB (H, W, 3), at the resolution of the training."""
         maps = dense_maps(self._predictor, image, self._device)
         found, foreground = self._predictor.decode(maps), self._predictor.foreground(maps)
-        return believed(found, foreground, self._rules, min_scores=self._min_scores)
+        certain = replace(found, scores=self._predictor.certainty(maps, found))
+        return believed(certain, foreground, self._rules, min_scores=self._min_scores)
 
 
 def write_pseudo_labels(

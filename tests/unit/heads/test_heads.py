@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from tests.nuclei_makers import aji, ellipses, perfect
 from wsiseg.errors import MethodError
@@ -37,6 +38,33 @@ def test_decoding_targets_gives_the_objects_back(kind: str, least: float, radii:
         scores.append(aji(head.decode(perfect(head, labels)).labels, labels))
 
     assert np.mean(scores) >= least
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_objects_that_were_learnt_by_heart_are_certain(kind: str) -> None:
+    head = make_head(kind)
+    maps = perfect(head, ellipses(24, SIDE, seed=0))
+    found = head.decode(maps)
+
+    assert len(found) > 20
+    assert head.certainty(maps, found).dtype == np.float32
+    assert head.certainty(maps, found).min() > 0.9
+
+    empty = perfect(head, np.zeros((64, 48), np.int32))
+    assert len(head.certainty(empty, head.decode(empty))) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"), [("centre", 0), ("flow", 0), ("hv", 0), ("level-set", 0.25), ("ternary", 0.5)]
+)
+def test_objects_in_noise_are_not_certain(kind: str, most: float) -> None:
+    head = make_head(kind)
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=(head.channels, 256, 256)), (0, 4, 4))
+    maps = (noise / noise.std()).astype(np.float32)
+    found = head.decode(maps)
+
+    assert len(found) > 50
+    assert (head.certainty(maps, found) >= 0.5).mean() <= most
 
 
 @pytest.mark.parametrize("kind", KINDS)
