@@ -282,6 +282,35 @@ def test_a_student_of_perfect_labels_is_as_good_as_its_teacher(
     assert student >= teacher > 0.3
 
 
+@pytest.mark.slow
+def test_a_mask_rcnn_teaches_another_one_whose_nuclei_are_predicted(stores: list[Path], tmp_path: Path) -> None:
+    run(
+        "train", *stores, "-o", tmp_path / "run", "--method=label-efficient", "--arch=maskrcnn", "--crop-px=32",
+        "--batch-size=5", "--steps=80", "--lr=0.002", "--device=cpu", "--num-workers=1", "--set=fit.optimiser=adamw",
+        "--set=fit.validate_every=40", "--set=options.net.encoder=resnet18", "--set=options.net.width=16",
+        "--set=options.net.proposals=[60, 60]", "--set=options.net.rois=30",
+    )  # fmt: skip
+    images, _ = discs(4, seed=7)
+    mosaic = np.concatenate([np.concatenate(images[at : at + 2], axis=1) for at in (0, 2)])
+    Image.fromarray(mosaic).save(tmp_path / "slide.png")
+
+    run("predict", tmp_path / "slide.png", "--model", tmp_path / "run", "-o", tmp_path / "out", "--device=cpu",
+        "--tissue=none", "--slide-mpp=0.5")  # fmt: skip
+
+    health = json.loads((tmp_path / "run" / "student-1" / "pseudo-labels.json").read_bytes())
+    assert 12 <= health["kept"] <= 20
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())
+    # What was not asked for is as published.
+    assert settings["fit"]["schedule"] == "step"
+    assert settings["fit"]["clip_norm"] == 5
+    card = load_predictor(tmp_path / "run").card
+    assert card.head is not None
+    assert card.head.kind == "centre"
+    objects = json.loads((tmp_path / "out" / "slide" / "summary.json").read_text())["objects"]
+    # Of sixteen.
+    assert 14 <= objects <= 18
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [

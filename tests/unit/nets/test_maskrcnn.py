@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import resource
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torchvision import models
 from torchvision.models import detection
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
 from tests.nuclei_makers import aji, ellipses
-from wsiseg.errors import DataError
+from wsiseg.errors import DataError, MethodError
 from wsiseg.heads.registry import make_head
 from wsiseg.initial_weights import initialise, read_weights
 from wsiseg.nets.detection_losses import Truth
@@ -164,11 +167,31 @@ def test_it_begins_with_weights_of_another_number_of_classes(rename: type[str], 
     assert all(torch.equal(value, theirs[name]) for name, value in net.state_dict().items() if name in report.loaded)
 
 
-def test_it_begins_with_weights_of_a_classifier(tmp_path: Path) -> None:
-    from torchvision.models import resnet18, resnet34
+def test_a_torchvision_that_is_not_there_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
 
-    torch.save(resnet18(weights=None).state_dict(), tmp_path / "18.pth")
-    torch.save(resnet34(weights=None).state_dict(), tmp_path / "34.pth")
+    with pytest.raises(MethodError, match="Install torch and torchvision of the same release"):
+        build_maskrcnn(SMALL)
+
+
+def test_weights_that_cannot_be_had_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = models.get_model
+
+    def offline(name: str, *, weights: str | None) -> nn.Module:
+        if weights is not None:
+            raise OSError("no route to host")
+        net: nn.Module = known(name, weights=None)
+        return net
+
+    monkeypatch.setattr(models, "get_model", offline)
+
+    with pytest.raises(MethodError, match=r"of the encoder resnet18 cannot be had \(no route to host\)"):
+        small(encoder_weights="imagenet")
+
+
+def test_it_begins_with_weights_of_a_classifier(tmp_path: Path) -> None:
+    torch.save(models.resnet18(weights=None).state_dict(), tmp_path / "18.pth")
+    torch.save(models.resnet34(weights=None).state_dict(), tmp_path / "34.pth")
 
     report = initialise(small(), read_weights(tmp_path / "18.pth"), where=tmp_path)
 
