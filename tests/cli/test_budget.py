@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -71,9 +71,9 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def settings(folder: Path, method: str, size: str = "1", seed: int = 0) -> dict[str, object]:
+def settings(folder: Path, method: str, size: str = "1", seed: int = 0) -> dict[str, Any]:
     path = folder / "cells" / method / size / f"seed{seed}" / "config.json"
-    found: dict[str, object] = json.loads(path.read_text())
+    found: dict[str, Any] = json.loads(path.read_text())
     return found
 
 
@@ -184,6 +184,25 @@ def test_trainings_that_do_not_fit_fail_and_those_of_other_jobs_are_left(
     assert "1 trained, 1 left, 1 failed" in told.out
     assert "Pass a smaller --batch-size or --crop-px" in told.err
     assert len(rows(tmp_path / "study")) == 1
+
+
+def test_what_an_error_advises_can_be_done(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> TrainReport:
+        raise MethodError("the loss is no longer finite", mend="Pass --overwrite with a lower --lr, or with --amp off")
+
+    one = ("budget", store, "-o", tmp_path / "study", *SMALL, "--methods=supervised", "--counts=1")
+    monkeypatch.setattr(budget_module, "train", failing)
+    with pytest.raises(SomeFailedError):
+        run(*one)
+    advice = "another --output with a lower --set train.fit.lr=…, or with --set train.fit.amp=off"
+    assert advice in capsys.readouterr().err
+    # Nothing is done, so that the same folder will do, too.
+    monkeypatch.undo()
+    run(*one, "--set=train.fit.lr=0.001")
+
+    assert settings(tmp_path / "study", "supervised")["fit"]["lr"] == 0.001
 
 
 def test_a_study_that_is_stopped_tells_what_it_has(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from wsiseg.config import flattened, load
-from wsiseg.errors import DataError
+from wsiseg.errors import BusyError, DataError
+from wsiseg.lock import locked
 from wsiseg.methods.registry import METHODS, get_method
+from wsiseg.tasks.budget_cells import Cell, cell_folder, write_cell
 from wsiseg.tasks.budget_settings import BudgetConfig, begin, read_begun, training_of
 from wsiseg.tasks.train_job import TrainConfig, with_usual
 
@@ -54,8 +56,19 @@ def test_models_are_named_after_their_method_or_variant() -> None:
     assert training_of(config, "alone", of_volumes=False).name == "alone"
 
 
+def make(output: Path, method: str, *, is_done: bool) -> Path:
+    """Leave what a training of a method leaves, and return its folder."""
+    folder = cell_folder(output, method, "10%", 0)
+    folder.mkdir(parents=True)
+    (folder / "state.pt").touch()
+    if is_done:
+        write_cell(folder, Cell(method=method, size="10%", images=1, seed=0, steps=1, scores={}))
+    return folder
+
+
 def test_what_was_settled_for_a_method_holds_after_calls_without_it(tmp_path: Path) -> None:
     begin(tmp_path, CONFIG, {"glands": "0"})
+    make(tmp_path, "ugmcl", is_done=True)
     begin(tmp_path, CONFIG.model_copy(update={"methods": ("supervised",), "each": {}}), {"glands": "0"})
 
     with pytest.raises(DataError, match="begun with other settings"):
@@ -64,6 +77,56 @@ def test_what_was_settled_for_a_method_holds_after_calls_without_it(tmp_path: Pa
     assert begun is not None
     assert begun.config.methods == CONFIG.methods
     assert begun.config.each == CONFIG.each
+
+
+@pytest.mark.parametrize(
+    ("train", "data"), [({"fit": {"steps": 9}, "mpp": 0.5}, "0"), ({"fit": {"steps": 900}, "mpp": 0.5}, "1")]
+)
+def test_other_settings_and_data_are_refused_once_a_training_is_done(
+    tmp_path: Path, train: dict[str, Any], data: str
+) -> None:
+    begin(tmp_path, CONFIG, {"glands": "0"})
+    half = make(tmp_path, "supervised", is_done=False)
+    begin(tmp_path, CONFIG.model_copy(update={"train": train}), {"glands": data})
+
+    # What is half done belongs to settings that are gone.
+    assert not half.exists()
+    make(tmp_path, "supervised", is_done=True)
+    with pytest.raises(DataError, match="begun with other settings"):
+        begin(tmp_path, CONFIG, {"glands": "0"})
+
+
+def test_a_method_whose_trainings_do_not_fit_may_have_others_than_those_that_are_done(tmp_path: Path) -> None:
+    begin(tmp_path, CONFIG, {"glands": "0"})
+    done, half = make(tmp_path, "supervised", is_done=True), make(tmp_path, "ugmcl", is_done=False)
+
+    begin(tmp_path, CONFIG.model_copy(update={"each": {"ugmcl": {"batch_size": 2}}}), {"glands": "0"})
+
+    assert done.exists()
+    assert not half.exists()
+
+
+def test_settings_do_not_change_under_a_job_that_trains_with_them(tmp_path: Path) -> None:
+    begin(tmp_path, CONFIG, {"glands": "0"})
+    half = make(tmp_path, "supervised", is_done=False)
+
+    with locked(half / ".lock"), pytest.raises(BusyError):
+        begin(tmp_path, CONFIG.model_copy(update={"train": {}}), {"glands": "0"})
+    assert half.exists()
+
+
+def test_what_does_not_change_what_is_learnt_may_change(tmp_path: Path) -> None:
+    begin(tmp_path, CONFIG, {"glands": "0"})
+    make(tmp_path, "supervised", is_done=True)
+    half = make(tmp_path, "ugmcl", is_done=False)
+    train = {"fit": {"steps": 900, "num_workers": 7}, "mpp": 0.5}
+
+    begin(tmp_path, CONFIG.model_copy(update={"train": train}), {"glands": "0"})
+    each = {"ugmcl": {"fit": {"lr": 0.01, "save_interval_s": 9.0}}}
+    begun = begin(tmp_path, CONFIG.model_copy(update={"train": train, "each": each}), {"glands": "0"})
+
+    assert half.exists()
+    assert (begun.config.train, begun.config.each) == (train, each)
 
 
 def test_jobs_that_begin_a_study_at_once_wait_for_each_other(tmp_path: Path) -> None:

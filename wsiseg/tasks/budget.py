@@ -19,6 +19,7 @@ from wsiseg.tasks.budget_page import PAGE, write_study
 from wsiseg.tasks.budget_scores import judged
 from wsiseg.tasks.budget_settings import begin, read_begun, training_of
 from wsiseg.tasks.budget_trial import cards_of, heads_told, shared_head, with_head
+from wsiseg.tasks.budget_words import in_words_of_study
 from wsiseg.tasks.train import train
 from wsiseg.tasks.train_data import fingerprints
 from wsiseg.tasks.train_job import CONFIG, LABELLED, TrainConfig, TrainJob
@@ -106,8 +107,10 @@ def budget(job: BudgetJob, progress: Progress = SILENT, stop: Stop | None = None
     ConfigError, MethodError
         If settings make no sense, before anything is trained.
     StoreError, DataError
-        If the stores cannot be learnt from, nothing that is marked ``test`` has labels, or the study was begun with
+        If the stores cannot be learnt from, nothing that is marked ``test`` has labels, or trainings that are done had
         other settings.
+    BusyError
+        If settings changed and another job still trains with those before.
     StoppedError
         If `stop` was requested; the state is saved.
     """
@@ -117,9 +120,10 @@ def budget(job: BudgetJob, progress: Progress = SILENT, stop: Stop | None = None
     if unknown := set(config.each) - methods:
         raise ConfigError(f"there are settings of {min(unknown)}, which is no method of the study", where="each")
     of_volumes = is_of_volumes(job.stores)
-    trainings = {name: training_of(config, name, of_volumes=of_volumes) for name in config.methods}
-    plans = plans_of(job.stores, config, trainings, progress)
-    cards = cards_of(job.stores, job.output, trainings)
+    with in_words_of_study():
+        trainings = {name: training_of(config, name, of_volumes=of_volumes) for name in config.methods}
+        plans = plans_of(job.stores, config, trainings, progress)
+        cards = cards_of(job.stores, job.output, trainings)
     begun = begin(job.output, config, _fingerprints(job.stores), head=shared_head(cards, trainings))
     trainings = {name: with_head(training, begun.head) for name, training in trainings.items()}
     if told := heads_told(cards, trainings):
@@ -163,7 +167,8 @@ def _outcome(job: BudgetJob, plan: Plan, config: TrainConfig, progress: Progress
         If `stop` was requested.
     """
     try:
-        _make(job, plan, config, progress, stop)
+        with in_words_of_study():
+            _make(job, plan, config, progress, stop)
     except StoppedError:
         raise
     except BusyError as error:
@@ -190,7 +195,7 @@ def _make(job: BudgetJob, plan: Plan, config: TrainConfig, progress: Progress, s
         raise PredictionError(
             "the training does not fit into the device's memory",
             where=folder,
-            mend="Pass a smaller --batch-size or --crop-px",
+            mend="Pass a smaller --batch-size or --crop-px, and another --output if trainings with these are done",
         ) from error
     cell = Cell(
         method=plan.method,

@@ -28,19 +28,10 @@ if TYPE_CHECKING:
 CELLS: Final = "cells"
 SCORES: Final = "scores.json"
 _DIGITS: Final = 6
-# What differs from draw to draw, or does not change what is learnt.
-_OWN: Final = frozenset(
-    {
-        "labelled",
-        "split_seed",
-        "name",
-        "baseline",
-        "fit.seed",
-        "fit.num_workers",
-        "fit.save_interval_s",
-        "fit.log_every",
-    }
-)
+# What does not change what is learnt.
+FREE: Final = frozenset({"fit.num_workers", "fit.save_interval_s"})
+# That, and what differs from draw to draw.
+_OWN: Final = FREE | {"labelled", "split_seed", "name", "baseline", "fit.seed", "fit.log_every"}
 # What the model of a training tells better than its settings, which may have left it open.
 _BY_CARD: Final = re.compile(r"options\.(arch|encoder|head|head_options|normalisation|tile_px|halo_px)(\..+)?")
 

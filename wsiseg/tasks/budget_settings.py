@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+import shutil
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,11 +19,14 @@ from wsiseg.config import Config, flattened, load, merged
 from wsiseg.errors import BusyError, ConfigError, DataError
 from wsiseg.lock import locked
 from wsiseg.methods.registry import get_method, get_patch_method
+from wsiseg.tasks.budget_cells import CELLS, FREE, SCORES
 from wsiseg.tasks.train_job import TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 BEGUN: Final = "study.json"
 _DECIDED: Final = frozenset({"method", "labelled", "split_seed", "fit.seed"})
@@ -97,7 +102,8 @@ class BudgetConfig(Config):
     def with_all_of(self, known: BudgetConfig) -> Self:
         """Return these settings, with the methods and variants of an earlier call that this one leaves out."""
         methods = tuple(dict.fromkeys((*known.methods, *self.methods)))
-        return self.model_copy(update={"methods": methods, "each": {**known.each, **self.each}})
+        kept = {name: own for name, own in known.each.items() if name not in self.methods}
+        return self.model_copy(update={"methods": methods, "each": {**kept, **self.each}})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,35 +169,48 @@ def read_begun(output: Path) -> Begun | None:
 
 
 def begin(output: Path, config: BudgetConfig, data: dict[str, str], *, head: HeadSpec | None = None) -> Begun:
-    """Begin a study, or see that it goes on with the settings and data that it was begun with; return these.
+    """Begin a study, or see that it goes on with the settings and data that its trainings had; return these.
 
     More methods, sizes and seeds are fine, and fewer. What is known of methods that a call leaves out is kept, and the
-    head is that of the first call.
+    head is that of the first call. Settings of methods of which no training is done may change; what of these is half
+    done is removed.
 
     Raises
     ------
     DataError
-        If its trainings had other settings or data.
+        If trainings that are done had other settings or data.
+    BusyError
+        If another job is at a training that had others.
     """
     with alone(output):
+        begun = Begun(config=config, data=data, head=head)
         known = read_begun(output)
         if known is not None:
-            shared = {*config.methods, *config.each} & set(known.config.methods)
-            own = [name for name in shared if known.config.each.get(name) != config.each.get(name)]
-            if own or known.config.train != config.train or known.data != data:
+            begun = Begun(config=config.with_all_of(known.config), data=data, head=known.head)
+            changed = [name for name in known.config.methods if _decisive(known, name) != _decisive(begun, name)]
+            if any(any((output / CELLS / name).glob(f"*/seed*/{SCORES}")) for name in changed):
                 raise DataError(
                     "the study was begun with other settings of its trainings, or on other data",
                     where=output,
                     mend="Use the same ones or another output folder",
                 )
-            config, head = config.with_all_of(known.config), known.head
+            for folder in (folder for name in changed for folder in (output / CELLS / name).glob("*/seed*")):
+                logger.info("%s was half made with other settings and is made anew", folder)
+                with locked(folder / ".lock"):
+                    shutil.rmtree(folder)
         content = {
-            "config": config.model_dump(mode="json"),
+            "config": begun.config.model_dump(mode="json"),
             "data": data,
-            "head": None if head is None else head.model_dump(mode="json"),
+            "head": None if begun.head is None else begun.head.model_dump(mode="json"),
         }
         write_bytes(output / BEGUN, json.dumps(content, indent=2).encode() + b"\n")
-    return Begun(config=config, data=data, head=head)
+    return begun
+
+
+def _decisive(begun: Begun, name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the settings and the data on which the trainings of a method depend."""
+    given = flattened(merged(begun.config.train, begun.config.each.get(name, {})))
+    return {key: value for key, value in given.items() if key not in FREE}, begun.data
 
 
 @contextmanager
