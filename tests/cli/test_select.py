@@ -160,6 +160,19 @@ def test_annotated_patches_are_known_by_their_places_whatever_they_are_called(
     assert {row["patch"] for row in table(tmp_path / "two")} <= {"a", "b", "c-0-0", "c-16-0"}
 
 
+def test_stores_of_other_resolutions_are_refused_before_anything_is_made(
+    tmp_path: Path, make_patch_store: MakePatchStore, run: Run
+) -> None:
+    images = np.full((3, 32, 32, 3), 120, np.uint8)
+    stores = [make_patch_store(tmp_path / f"{mpp}.zarr", images, mpp=mpp).path for mpp in (0.25, 0.5)]
+
+    code, _, err = run("select", *stores, "-k", 2, *ENCODER, *ANYTHING, "-o", tmp_path / "s")
+
+    assert code == 5
+    assert "different resolutions (0.25, 0.5 µm/px)" in err
+    assert list((tmp_path / "s").iterdir()) == []
+
+
 def test_blank_patches_are_chosen_only_where_the_filter_is_off(
     tmp_path: Path, make_patch_store: MakePatchStore, run: Run
 ) -> None:

@@ -72,6 +72,8 @@ def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None
             mend="Pass what wsiseg predict made with --strategy uncertainty, and with no other",
         )
     with open_patches(job.stores) as patches, locked(job.output / ".select.lock"):
+        # Stores that do not go together are refused before anything is made.
+        mpp = patches.mpp
         exclude = config.exclude or (_given(patches) if strategy.needs_prediction else ())
         is_taken = _annotated(patches, exclude)
         predictions = None if job.prediction is None else find_predictions(patches, job.prediction)
@@ -126,6 +128,7 @@ def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None
             pool=len(pool.indices),
             labelled_fraction=report.labelled_fraction,
             tissue_px=area,
+            mpp=mpp,
             origin=config.qupath_origin,
         )
         write_report(job.output, patches, selection, progress)

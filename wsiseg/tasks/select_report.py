@@ -53,6 +53,8 @@ class Selection:
         Pixels of the chosen patches, over `tissue_px`.
     tissue_px
         Pixels of tissue.
+    mpp
+        Micrometres per pixel, or None.
     origin
         What boxes are counted from.
     """
@@ -66,6 +68,7 @@ class Selection:
     pool: int
     labelled_fraction: float
     tissue_px: int
+    mpp: float | None
     origin: str
 
 
@@ -88,7 +91,7 @@ def write_report(folder: Path, patches: PatchSet, selection: Selection, progress
         colour = "#" + bytes(shades[row.cluster - 1]).hex()
         groups.append({"number": row.cluster, "colour": colour, "title": title, "pictures": pictures})
     height, width = patches.image_shape
-    mpp = patches.mpp
+    mpp = selection.mpp
     facts = [
         {"value": f"{len(chosen)}", "label": f"patches of {width} × {height} px"},
         {"value": f"{selection.labelled_fraction:.2%}", "label": "of the tissue's pixels"},
