@@ -10,8 +10,11 @@ import pytest
 
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.stores.patch_set import PatchSet
+from wsiseg.stores.patch_store import PatchStore
+from wsiseg.tasks.train import prepared
 from wsiseg.tasks.train_data import TrainingData, roles, training_data
-from wsiseg.tasks.train_job import TrainConfig, with_usual
+from wsiseg.tasks.train_job import TrainConfig, TrainJob, with_usual
+from wsiseg.training.ranks import joined
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,6 +157,24 @@ def test_it_is_told_what_each_image_is(tmp_path: Path, make_patch_store: MakePat
     assert sorted(told[True].values()).count("train-labelled") == 1
     assert {"val", "train-unlabelled"} <= set(told[True].values())
     assert set(told[False].values()) == {"train-labelled", "val", "test", "unused"}
+
+
+def test_what_was_made_is_told_apart_from_what_was_annotated(tmp_path: Path, make_patch_store: MakePatchStore) -> None:
+    images, masks = np.zeros((4, 32, 32, 3), np.uint8), np.ones((4, 32, 32), np.uint8)
+    paths = (tmp_path / "real.zarr", tmp_path / "made.zarr")
+    make_patch_store(paths[0], images, masks, parents=["a", "b", "c", "d"], splits=["train", "train", "train", "val"])
+    make_patch_store(paths[1], images, masks, parents=["c", "c", "c", "d"], origin="synthetic")
+    stores = [PatchSet([PatchStore.open(path)]) for path in paths]
+    config = TrainConfig.model_validate({"crop_px": 32, "options": {"net": {"widths": [8, 16]}}})
+
+    told = roles(stores, training_data(stores, 0.5, config, takes_unlabelled=False)).splitlines()
+    with joined("cpu") as ranks:
+        work = prepared(TrainJob(stores=paths, output=tmp_path / "run", config=config, device="cpu"), ranks)
+
+    assert [line for line in told if line.startswith("c")] == ["c,c,train-labelled,1", "c,c,train-synthetic,3"]
+    # What was made of those who judge teaches nothing.
+    assert [line for line in told if line.startswith("d")] == ["d,d,val,1", "d,d,unused,1"]
+    assert work.data == "3 annotated and 3 synthetic patches of 3 images to train on, 1 patches of 1 images held out"
 
 
 def test_usual_settings_of_a_method_give_way_to_what_is_asked_for() -> None:

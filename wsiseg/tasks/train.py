@@ -15,6 +15,7 @@ from wsiseg.methods.predictor import NetPredictor, head_of
 from wsiseg.methods.registry import get_method, get_patch_method
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
+from wsiseg.stores.patch_meta import SYNTHETIC
 from wsiseg.stores.volume_store import is_volume_store
 from wsiseg.tasks.train_data import fingerprints, roles, training_data
 from wsiseg.tasks.train_fit import Work, carry_out
@@ -158,4 +159,6 @@ def _amount(sources: Sequence[Source], data: TrainingData) -> str:
         for of in ("parents", "groups")
     )
     patches = sum(len(source.indices) for source in sources)
-    return f"{patches} patches of {images} images" + (f" of {groups} patients" if data.has_patients else "")
+    synthetic = sum(int((source.patches.splits[source.indices] == SYNTHETIC).sum()) for source in sources)
+    count = f"{patches - synthetic} annotated and {synthetic} synthetic" if synthetic else f"{patches}"
+    return f"{count} patches of {images} images" + (f" of {groups} patients" if data.has_patients else "")

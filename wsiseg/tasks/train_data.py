@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from wsiseg.errors import ConfigError, DataError
+from wsiseg.stores.patch_meta import SYNTHETIC
 from wsiseg.stores.patch_set import are_alike
 from wsiseg.tasks.train_labelled import listed_patches, patch_units
 from wsiseg.training.labelled import part_labelled, without_labels
@@ -201,7 +202,8 @@ def roles(stores: Sequence[PatchSet], data: TrainingData) -> str:
     -------
     str
         A row with image, group, role and the number of patches for each image and each role that patches of it have:
-        train-labelled, train-unlabelled, val, test or unused.
+        train-labelled, train-synthetic, train-unlabelled, val, test or unused. What a network made of an
+        image stands with that image.
     """
     counts: Counter[tuple[str, str, str]] = Counter()
     parts: dict[str, Sequence[Source]] = {
@@ -215,6 +217,7 @@ def roles(stores: Sequence[PatchSet], data: TrainingData) -> str:
             for source in sources:
                 if source.patches is store:
                     own[source.indices] = role
+        own[(own == "train-labelled") & (store.splits == SYNTHETIC)] = "train-synthetic"
         counts.update(zip(store.parents.tolist(), store.groups.tolist(), own.tolist(), strict=True))
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
