@@ -267,6 +267,9 @@ def test_layers_without_a_background_are_judged_by_all_their_classes(
         (["--counts=1,40"], ConfigError, "40 of 4 labelled images cannot be drawn"),
         (["--set=train.unlabelled_batch_size=2"], ConfigError, "supervised does not learn from images without labels"),
         (["--set=train.options.arhc=unet"], ConfigError, "arhc"),
+        (["--set=each.mean-teacher.options.arch=unett"], MethodError, "Did you mean unet"),
+        (["--methods=supervised,ugmcl", "--arch=unet"], MethodError, r"--set train\.options\.net\.dropout"),
+        (["--set=train.options.head=flow"], MethodError, "holds classes of pixels"),
     ],
 )
 def test_what_makes_no_sense_is_told_before_anything_is_trained(

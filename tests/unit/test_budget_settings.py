@@ -50,6 +50,21 @@ def test_volumes_keep_the_batches_and_windows_that_are_usual_for_them() -> None:
     assert given[1].fit == TrainConfig().fit
 
 
+def test_a_network_of_all_methods_is_that_of_those_that_take_one() -> None:
+    options = {"arch": "unet", "encoder": "resnet18", "net": {"dropout": 0.2, "rates": [6]}, "init": "none"}
+    config = BudgetConfig(
+        methods=("supervised", "pgfanet"), train={"options": options}, each={"pgfanet": {"options": {"ramp": 0.3}}}
+    )
+
+    taken = {name: training_of(config, name, of_volumes=False).options for name in config.methods}
+
+    assert taken["supervised"] == options
+    assert taken["pgfanet"] == {"net": {"rates": [6]}, "init": "none", "ramp": 0.3}
+    # An encoder that is not said to be that of another network is meant for all.
+    same = config.model_copy(update={"train": {"options": {"encoder": "resnet18"}}})
+    assert training_of(same, "pgfanet", of_volumes=False).options["encoder"] == "resnet18"
+
+
 def test_models_are_named_after_their_method_or_variant() -> None:
     config = BudgetConfig(methods=("alone",), each={"alone": {"method": "ugmcl"}})
 

@@ -9,7 +9,7 @@ import shutil
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args, get_origin
 
 from pydantic import Field, field_validator
 
@@ -19,12 +19,15 @@ from wsiseg.config import Config, flattened, load, merged
 from wsiseg.errors import BusyError, ConfigError, DataError
 from wsiseg.lock import locked
 from wsiseg.methods.registry import get_method, get_patch_method
+from wsiseg.nets.factory import spec_type
 from wsiseg.tasks.budget_cells import CELLS, FREE, SCORES
 from wsiseg.tasks.train_job import TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from wsiseg.methods.base import Method
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +58,8 @@ class BudgetConfig(Config):
     seeds
         Trainings of each method with each share; each draws images of its own.
     train
-        Settings of all trainings, as in a configuration of ``wsiseg train``.
+        Settings of all trainings, as in a configuration of ``wsiseg train``. Networks that it names are not for methods
+        that have one of their own, such as ``pgfanet``.
     each
         Settings of the trainings of one method, by its name; they come before those of all. Under any other name they
         make a variant of the ``method`` that they name, such as one that learns from labels alone.
@@ -137,7 +141,8 @@ def training_of(config: BudgetConfig, name: str, *, of_volumes: bool) -> TrainCo
     chosen = own.pop("method", name)
     if get_patch_method(chosen) is not None:
         raise ConfigError(f"{chosen} learns from what patches show, not from labels of pixels", where="--methods")
-    method, given = get_method(chosen), merged(config.train, own)
+    method = get_method(chosen)
+    given = merged(_meant_for(method, config.train), own)
     if taken := _DECIDED & set(flattened(given)):
         raise ConfigError("the study decides about it", where=f"train.{min(taken)}")
     resolved = load(TrainConfig, options={**given, "method": chosen})
@@ -152,6 +157,20 @@ def training_of(config: BudgetConfig, name: str, *, of_volumes: bool) -> TrainCo
     usual = set(method.training(options, of_volumes=of_volumes)) - (_OF_VOLUMES if of_volumes else set())
     same = merged({key: defaults[key] for key in usual}, {**given, "method": chosen})
     return load(TrainConfig, options={"name": name, **same})
+
+
+def _meant_for(method: Method, train: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of all trainings without a network that a method, which has its own, cannot take."""
+    arch = method.options.model_fields.get("arch")
+    if arch is None or get_origin(arch.annotation) is not Literal:
+        return train
+    options, (own,) = dict(train.get("options", {})), get_args(arch.annotation)
+    if options.get("arch", own) != own:
+        options = {key: value for key, value in options.items() if key not in ("arch", "encoder")}
+    if "net" in options:
+        known = spec_type(own).model_fields
+        options["net"] = {key: value for key, value in options["net"].items() if key in known}
+    return {**train, "options": options}
 
 
 def read_begun(output: Path) -> Begun | None:
