@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from wsiseg.errors import DataError
+from wsiseg.stores.patch_meta import PatchGrid
 from wsiseg.stores.patch_set import PatchSet
 from wsiseg.stores.patch_store import PatchStore
 from wsiseg.tasks.train_data import training_data
@@ -40,7 +41,7 @@ def opened(folder: Path, *places: tuple[int, int]) -> list[PatchSet]:
     """Return the stores, the patches without labels at some places."""
     stores = [PatchStore.open(folder / name) for name in ("real.zarr", "made.zarr", "free.zarr")]
     for at, place in enumerate(places):
-        stores[2].positions[at] = place
+        stores[2].windows[at] = place
     return [PatchSet([store]) for store in stores]
 
 
@@ -56,6 +57,22 @@ def test_no_annotated_pixel_is_in_the_pool(folder: Path) -> None:
     assert source.indices.tolist() == [2, 3, 4]
     assert [one.indices.tolist() for one in found.real] == [[0, 1]]
     assert [one.indices.tolist() for one in found.synthetic] == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize("downsample", [1.0, 0.3, 1.9936, 2.5, 7.3])
+def test_patches_that_touch_do_not_overlap_at_any_resolution(folder: Path, downsample: float) -> None:
+    steps = range(3)
+    found = []
+    for offset in (SIDE, SIDE - 1):
+        stores = opened(folder, *((offset + SIDE * step, 0) for step in steps))
+        for store in (stores[0].stores[0], stores[2].stores[0]):
+            grid = PatchGrid(patch_px=SIDE, stride_px=SIDE, downsample=downsample, canvas=(400, 400))
+            store.meta = store.meta.model_copy(update={"grid": grid})
+            store.positions = np.rint(store.windows * downsample).astype(np.int64)
+        ((_, source),) = kinds([PatchSet(one.stores) for one in stores]).pool
+        found.append(source.indices.tolist())
+
+    assert found == [[0, 1, 2, 3, 4], [1, 2, 3, 4]]
 
 
 def test_labels_that_are_held_back_leave_their_patches_in_the_pool(folder: Path) -> None:

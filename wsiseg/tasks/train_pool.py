@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from wsiseg.training.sources import Source, UnlabelledSource
 
 
+# Edges of stores of different resolutions that are one edge may differ so much.
+_SLIGHT_PX: Final = 1e-3
 # Patches to label, and the stores that they are in.
 Pool: TypeAlias = "list[tuple[PatchSet, UnlabelledSource]]"
 
@@ -115,11 +117,12 @@ class _Places:
 
 def _places(store: PatchSet, sources: Sequence[Source]) -> _Places:
     indices = np.concatenate([np.empty(0, dtype=np.int64), *(source.indices for source in sources)])
-    grids = [(one.meta.grid, len(one)) for one in store.stores]
-    # Patches of images are as large as their part of the image.
-    downsamples = np.concatenate([np.full(count, 1.0 if grid is None else grid.downsample) for grid, count in grids])
-    corners, sizes = store.positions[indices], store.extents[indices] * downsamples[indices, None]
-    return _Places(parents=store.parents[indices], boxes=np.concatenate((corners, corners + sizes), axis=1))
+    boxes = []
+    for one in store.stores:
+        # Of images the canvas is the image. Positions are rounded, so that patches that touch would seem to overlap.
+        scale = 1.0 if one.meta.grid is None else one.meta.grid.downsample
+        boxes.append(np.concatenate((one.windows, one.windows + one.extents), axis=1) * scale)
+    return _Places(parents=store.parents[indices], boxes=np.concatenate(boxes)[indices])
 
 
 def _overlap(places: _Places, others: Sequence[_Places]) -> NDArray[np.bool_]:
@@ -128,7 +131,8 @@ def _overlap(places: _Places, others: Sequence[_Places]) -> NDArray[np.bool_]:
     boxes = np.concatenate([one.boxes for one in others])
     result = np.zeros(len(places.parents), dtype=np.bool_)
     for parent, box in zip(parents, boxes, strict=True):
-        meets = (places.boxes[:, :2] < box[2:]) & (box[:2] < places.boxes[:, 2:])
+        shared = np.minimum(places.boxes[:, 2:], box[2:]) - np.maximum(places.boxes[:, :2], box[:2])
+        meets = shared > _SLIGHT_PX
         result |= (places.parents == parent) & meets.all(axis=1)
     return result
 
