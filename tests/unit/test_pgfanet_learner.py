@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wsiseg.config import load
 from wsiseg.errors import ConfigError, MethodError
 from wsiseg.labels import LabelMap
+from wsiseg.losses.shape_attention import Variant
 from wsiseg.methods.base import Batch, Clock, TrainingFacts
 from wsiseg.methods.pgfanet import METHOD, PgfanetLearner
 from wsiseg.methods.pgfanet_options import PgfanetOptions
@@ -66,17 +67,43 @@ def batch(one: PgfanetLearner, *, labelled: int = 2, unlabelled: int = 2) -> Bat
 START = Clock(step=0, steps=10)
 
 
-def test_labels_and_agreement_make_up_the_loss() -> None:
-    one = learner(consistency=0.5)
+@pytest.mark.parametrize(("aux", "variance"), [(1.0, 1.0), (0.5, 0.0), (0.0, 3.0)])
+def test_labels_and_agreement_make_up_the_loss(aux: float, variance: float) -> None:
+    one = learner(consistency=0.5, aux_weight=aux, variance_weight=variance)
 
     losses = one.training_step(batch(one), Clock(step=5, steps=10))
 
     value = {name: part.item() for name, part in losses.items()}
-    expected = value["cross_entropy"] + value["dice"] + value["aux"] + value["variance"]
+    assert value["variance"] > 1e-4
+    expected = value["cross_entropy"] + value["dice"] + aux * value["aux"] + variance * value["variance"]
     assert value["loss"] == pytest.approx(expected + value["weight"] * value["consistency"], rel=1e-5)
     assert value["consistency"] == pytest.approx(value["inter"] + value["intra"], rel=1e-5)
     assert value["weight"] == pytest.approx(0.5 * np.exp(-5 / 4))
     assert all(0 <= value[name] <= 1 for name in ("agreement", "entropy", "balance"))
+
+
+def stepped(**options: object) -> tuple[dict[str, float], list[Tensor]]:
+    """Return what one step with the same random numbers says, and what it teaches the student."""
+    one = learner(consistency=1.0, **options)
+    data = batch(one)
+    torch.manual_seed(1)
+    losses = one.training_step(data, Clock(step=10, steps=10))
+    torch.autograd.backward(losses["loss"])
+    gradients = [value.grad for value in one.module.student.parameters() if value.grad is not None]
+    return {name: value.item() for name, value in losses.items()}, gradients
+
+
+def test_each_variant_of_the_agreement_is_another_one() -> None:
+    found = {variant: stepped(variant=variant)[0]["consistency"] for variant in get_args(Variant)}
+
+    assert len({round(value, 7) for value in found.values()}) == len(found)
+
+
+def test_a_target_that_is_detached_says_the_same_and_teaches_something_else() -> None:
+    (attached, first), (detached, second) = (stepped(detach_target=is_detached) for is_detached in (False, True))
+
+    assert attached == pytest.approx(detached)
+    assert not all(torch.allclose(mine, theirs, rtol=1e-3) for mine, theirs in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize(("step", "weight"), [(0, 0.000674), (25, 0.0060), (50, 0.0287), (75, 0.0732), (100, 0.1)])
