@@ -93,6 +93,11 @@ def test_jobs_of_an_array_make_one_study(study: Path) -> None:
         (method, images) for method in ("supervised", "mean-teacher") for images in ("1", "2")
     }
     assert all(0 <= float(row["foreground_dice"]) <= 1 for row in found)
+    dice = {(row["method"], row["images"]): 100 * float(row["foreground_dice"]) for row in found}
+    for row in found:
+        gain = dice["mean-teacher", row["images"]] - dice["supervised", row["images"]]
+        told = row["points_over_supervised"]
+        assert told == "" if row["method"] == "supervised" else float(told) == pytest.approx(gain, abs=1e-3)
     assert (study / "budget.png").stat().st_size > 1000
     assert "Learning curves" in (study / "budget.html").read_text()
 
@@ -180,10 +185,32 @@ def test_trainings_that_do_not_fit_fail_and_those_of_other_jobs_are_left(
         run("budget", store, "-o", tmp_path / "study", *SMALL, "--methods=supervised", "--counts=1,2,3")
 
     assert caught.value.exit_code == 3
+    assert "1 trainings failed, 1 done, 1 left to other jobs" in str(caught.value)
     told = capsys.readouterr()
     assert "1 trained, 1 left, 1 failed" in told.out
     assert "Pass a smaller --batch-size or --crop-px" in told.err
     assert len(rows(tmp_path / "study")) == 1
+    page = (tmp_path / "study/budget.html").read_text()
+    assert "Trainings that failed" in page
+    assert "does not fit into the device" in page
+
+    monkeypatch.undo()
+    run("budget", store, "-o", tmp_path / "study", *SMALL, "--methods=supervised", "--counts=1,2")
+    assert "Trainings that failed" not in (tmp_path / "study/budget.html").read_text()
+
+
+def test_a_study_of_which_nothing_could_be_done_says_so(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> TrainReport:
+        raise MethodError("the loss is no longer finite")
+
+    monkeypatch.setattr(budget_module, "train", failing)
+    with pytest.raises(DataError, match="2 trainings failed, none done") as caught:
+        run("budget", store, "-o", tmp_path / "study", *SMALL, "--methods=supervised")
+
+    assert caught.value.exit_code == 5
+    assert (tmp_path / "study/budget.html").read_text().count("the loss is no longer finite") == 2
 
 
 def test_what_an_error_advises_can_be_done(
@@ -194,7 +221,7 @@ def test_what_an_error_advises_can_be_done(
 
     one = ("budget", store, "-o", tmp_path / "study", *SMALL, "--methods=supervised", "--counts=1")
     monkeypatch.setattr(budget_module, "train", failing)
-    with pytest.raises(SomeFailedError):
+    with pytest.raises(DataError):
         run(*one)
     advice = "another --output with a lower --set train.fit.lr=…, or with --set train.fit.amp=off"
     assert advice in capsys.readouterr().err
@@ -247,7 +274,9 @@ def test_layers_without_a_background_are_judged_by_all_their_classes(
 
     run("budget", path, "-o", tmp_path / "study", *SMALL, "--counts=1", "--methods=supervised")
 
-    assert list(rows(tmp_path / "study")[0])[5:] == ["mean_dice", "miou", "fw_iou", "pixel_accuracy"]
+    assert list(rows(tmp_path / "study")[0])[5:] == [
+        "mean_dice", "miou", "fw_iou", "pixel_accuracy", "points_over_supervised",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -405,5 +434,5 @@ def test_volumes_are_judged_by_overlap_and_surface(tmp_path: Path, capsys: pytes
     assert "2 trained" in capsys.readouterr().out
     found = rows(tmp_path / "study")
     assert [row["images"] for row in found] == ["2", "3"]
-    assert list(found[0])[5:] == ["dice", "jaccard", "hd95", "asd", "assd"]
+    assert list(found[0])[5:] == ["dice", "jaccard", "hd95", "asd", "assd", "points_over_supervised"]
     assert all(0 <= float(row["jaccard"]) <= float(row["dice"]) <= 1 for row in found)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from wsiseg.tasks.budget_cells import Cell, cell_folder, read_cells, write_cell
+from wsiseg.tasks.budget_curve import Curve
 from wsiseg.tasks.budget_page import draw, write_study
-from wsiseg.tasks.budget_report import Curve, Study
+from wsiseg.tasks.budget_report import Study
 from wsiseg.tasks.budget_settings import BudgetConfig, begin
 
 if TYPE_CHECKING:
@@ -202,6 +203,24 @@ def test_images_that_choose_models_are_told_beside_those_that_are_learnt_from() 
     (sentence,) = Study(cells=tuple(chosen)).sentences()
 
     assert sentence.endswith("; beside these, 6 labelled images chose its models")
+
+
+def test_methods_are_compared_with_supervised_draw_by_draw(tmp_path: Path) -> None:
+    begin(tmp_path, BudgetConfig(methods=("supervised", "ugmcl"), fractions=(0.5, 1)), {"glands": "0"})
+    # Draws differ by much more than methods do, and one has nothing to be compared with.
+    for seed, level in enumerate((0.2, 0.5, 0.8)):
+        pair = [cell("supervised", 4, seed, level), cell("ugmcl", 4, seed, level + 0.02 + 0.01 * seed)]
+        for one in (*pair, cell("ugmcl", 8, seed, 0.9)):
+            write_cell(cell_folder(tmp_path, one.method, one.size, one.seed), one)
+    (cell_folder(tmp_path, "supervised", "4", 0) / "scores.json").unlink()
+
+    write_study(tmp_path)
+
+    page = (tmp_path / "budget.html").read_text()
+    assert "<td>+3.5 ± 0.7 (2)</td>" in page
+    with (tmp_path / "budget.csv").open(encoding="utf-8") as file:
+        gains = [row["points_over_supervised"] for row in csv.DictReader(file)]
+    assert gains == ["", "", "", "3.0", "4.0", "", "", ""]
 
 
 def test_studies_that_have_just_begun_can_be_drawn() -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from wsiseg.config import load
-from wsiseg.errors import BusyError, ConfigError, PredictionError, SomeFailedError, StoppedError, WsisegError
+from wsiseg.errors import BusyError, ConfigError, DataError, PredictionError, SomeFailedError, StoppedError, WsisegError
 from wsiseg.nets.devices import choose_device
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
 from wsiseg.stores.volume_store import VolumeStore, is_volume_store
-from wsiseg.tasks.budget_cells import SCORES, Cell, cell_folder, write_cell
+from wsiseg.tasks.budget_cells import FAILED, SCORES, Cell, Failure, cell_folder, write_cell, write_failure
 from wsiseg.tasks.budget_draws import dealt, is_of_volumes, plans_of
 from wsiseg.tasks.budget_page import PAGE, write_study
 from wsiseg.tasks.budget_scores import judged
@@ -92,9 +92,16 @@ class BudgetReport:
         ------
         SomeFailedError
             If one did.
+        DataError
+            If one did, and none is done.
         """
-        if failed := self.outcomes["failed"]:
-            raise SomeFailedError(f"{failed} trainings failed; the others are done", where=self.page.parent)
+        failed, left = self.outcomes["failed"], self.outcomes["left"]
+        done = self.outcomes["trained"] + self.outcomes["made before"]
+        if not failed:
+            return
+        told = f"{failed} trainings failed, {done or 'none'} done" + (f", {left} left to other jobs" if left else "")
+        kind = SomeFailedError if done else DataError
+        raise kind(told, where=self.page, mend="The page tells why; run it again when that is mended")
 
 
 def budget(job: BudgetJob, progress: Progress = SILENT, stop: Stop | None = None) -> BudgetReport:
@@ -176,6 +183,8 @@ def _outcome(job: BudgetJob, plan: Plan, config: TrainConfig, progress: Progress
         return "left"
     except WsisegError as error:
         progress.say(f"failed: {error}")
+        failure = Failure(method=plan.method, size=plan.size, seed=plan.seed, why=str(error))
+        write_failure(_folder(job, plan), failure)
         return "failed"
     return "trained"
 
@@ -207,3 +216,4 @@ def _make(job: BudgetJob, plan: Plan, config: TrainConfig, progress: Progress, s
         held_out=plan.held_out if report.is_best else 0,
     )
     write_cell(folder, cell)
+    (folder / FAILED).unlink(missing_ok=True)

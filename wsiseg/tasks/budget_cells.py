@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CELLS: Final = "cells"
 SCORES: Final = "scores.json"
+FAILED: Final = "failed.json"
 _DIGITS: Final = 6
 # What does not change what is learnt.
 FREE: Final = frozenset({"fit.num_workers", "fit.save_interval_s"})
@@ -61,9 +62,38 @@ class Cell:
     held_out: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A training that failed.
+
+    Parameters
+    ----------
+    method, size, seed
+        See `Cell`.
+    why
+        What went wrong.
+    """
+
+    method: str
+    size: str
+    seed: int
+    why: str
+
+
 def cell_folder(output: Path, method: str, size: str, seed: int) -> Path:
     """Return where a training of a study lies."""
     return output / CELLS / method / size.replace("%", "pc") / f"seed{seed}"
+
+
+def write_failure(folder: Path, failure: Failure) -> None:
+    """Write down why a training failed, until it is made."""
+    write_bytes(folder / FAILED, json.dumps(asdict(failure), indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def read_failures(output: Path, methods: Sequence[str]) -> tuple[Failure, ...]:
+    """Return the trainings of some methods that failed and were not made since, method by method."""
+    paths = [path for method in methods for path in sorted((output / CELLS / method).glob(f"*/seed*/{FAILED}"))]
+    return tuple(Failure(**json.loads(path.read_bytes())) for path in paths if not (path.parent / SCORES).exists())
 
 
 def write_cell(folder: Path, cell: Cell) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from wsiseg.atomic import write_bytes
-from wsiseg.tasks.budget_cells import differences, read_cells
-from wsiseg.tasks.budget_report import LEVEL, Study, in_words, number
+from wsiseg.tasks.budget_cells import differences, read_cells, read_failures
+from wsiseg.tasks.budget_curve import LEVEL
+from wsiseg.tasks.budget_report import Study, in_words, number
 from wsiseg.tasks.budget_settings import alone, read_begun
 from wsiseg.tasks.pictures import render
 
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wsiseg.tasks.budget_cells import Cell
-    from wsiseg.tasks.budget_report import Curve
+    from wsiseg.tasks.budget_curve import Curve
 
 TABLE: Final = "budget.csv"
 PICTURE: Final = "budget"
+# Column of the table: the score by which methods are compared, in points, less that of the same labels alone.
+GAIN: Final = "points_over_supervised"
 PAGE: Final = "budget.html"
 _TEMPLATE: Final = "budget.html.j2"
 # Told apart by all eyes (Okabe and Ito, 2008); markers tell more than eight methods apart.
@@ -44,7 +47,8 @@ def write_study(output: Path) -> Study:
     with alone(output):
         begun = read_begun(output)
         config = None if begun is None else begun.config
-        study = Study(cells=() if config is None else read_cells(output, config.methods))
+        methods = () if config is None else config.methods
+        study = Study(cells=read_cells(output, methods), failures=read_failures(output, methods))
         differing = differences(output, study.cells, {} if config is None else config.each)
         write_bytes(output / TABLE, _table(study).encode())
         pictures = {kind: draw(study, kind=kind) for kind in ("png", "svg")}
@@ -61,6 +65,8 @@ def write_study(output: Path) -> Study:
             level=LEVEL,
             picture=base64.b64encode(pictures["png"]).decode(),
             methods=study.methods,
+            failures=study.failures,
+            has_gains=bool(study.gains()),
             differing=differing,
             held_out=max((cell.held_out for cell in study.cells), default=0),
         )
@@ -122,9 +128,9 @@ def _ticks(curves: Sequence[Curve]) -> list[float]:
 def _table(study: Study) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "labelled", "images", "seed", "steps", *study.names])
+    writer.writerow(["method", "labelled", "images", "seed", "steps", *study.names, GAIN])
     for cell in study.cells:
-        values = [cell.scores.get(name, math.nan) for name in study.names]
+        values = [*(cell.scores.get(name, math.nan) for name in study.names), round(study.gain(cell), 4)]
         known = ["" if math.isnan(value) else value for value in values]
         writer.writerow([cell.method, cell.size, cell.images, cell.seed, cell.steps, *known])
     return text.getvalue()
@@ -132,7 +138,7 @@ def _table(study: Study) -> str:
 
 def _rows(study: Study) -> list[dict[str, object]]:
     """Return the rows of the table on the page."""
-    by_score = [study.curves(name) for name in study.names]
+    by_score, gains = [study.curves(name) for name in study.names], study.gains()
     return [
         {
             "method": curve.method,
@@ -140,6 +146,7 @@ def _rows(study: Study) -> list[dict[str, object]]:
             "images": number(curve.images[at]),
             "trainings": int(np.sum(curve.draws[:, at] > 0)),
             "scores": [_told(curves[place], at) for curves in by_score],
+            "gain": _told(gains[place], at, form="+.1f") if gains else "",
             "is_first": at == 0,
         }
         for place, curve in enumerate(by_score[0] if by_score else [])
@@ -147,14 +154,17 @@ def _rows(study: Study) -> list[dict[str, object]]:
     ]
 
 
-def _told(curve: Curve, at: int) -> str:
-    """Return a mean score, its standard deviation, and of how many, where that is not all of them."""
+def _told(curve: Curve, at: int, *, form: str = "") -> str:
+    """Return a mean, its standard deviation, and of how many, where that is not all of them.
+
+    Scores have as many decimals as they need, unless a `form` tells.
+    """
     mean, sd, count = curve.mean[at], curve.sd[at], curve.count[at]
     if not count:
         return "–"
-    digits = 3 if abs(mean) < _LARGE else 1
-    spread = "" if math.isnan(sd) else f" ± {sd:.{digits}f}"
-    return f"{mean:.{digits}f}{spread}" + ("" if count == np.sum(curve.draws[:, at] > 0) else f" ({count})")
+    form = form or (".3f" if abs(mean) < _LARGE else ".1f")
+    spread = "" if math.isnan(sd) else f" ± {sd:{form.lstrip('+')}}"
+    return f"{mean:{form}}{spread}" + ("" if count == np.sum(curve.draws[:, at] > 0) else f" ({count})")
 
 
 def _facts(cells: Sequence[Cell]) -> list[dict[str, str]]:
