@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -483,18 +482,6 @@ def test_networks_of_volumes_are_for_volumes() -> None:
         )
     with pytest.raises(MethodError, match="8 × 8 × 8 voxels do not fit"):
         build({"arch": "vnet", "net": {"widths": [2, 2, 2, 2, 2]}})
-
-
-def test_a_word_is_said_where_the_teacher_is_sure_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    learner = build(IMAGES, certainty=(0.0, 0.0), mc_passes=1)
-    learner.training_step(batch(learner), HALFWAY)
-
-    with caplog.at_level(logging.WARNING):
-        learner.after_update(Clock(step=98, steps=1000))
-        assert not caplog.records
-        learner.after_update(Clock(step=99, steps=1000))
-
-    assert "sure of 0.0 %" in caplog.text
 
 
 def test_a_student_is_kept_without_its_teacher(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -164,3 +165,44 @@ def test_agreement_teaches_both_heads_of_the_student_and_nothing_to_the_teacher(
         assert head is not None
         assert all(value.grad is not None and value.grad.abs().max() > 1e-5 for value in head.parameters())
     assert all(value.grad is None for value in one.module.teacher.parameters())
+
+
+@pytest.mark.parametrize(
+    ("coverages", "steps", "told"),
+    [
+        # By the mean of all batches since the last look, not by the one that comes last.
+        ([0.0] * 99 + [1.0], 1000, ["1.0 % of the pixels only up to update 100,"]),
+        ([0.2] * 99 + [0.0], 1000, []),
+        ([0.0] * 99, 1000, []),
+        # Once as long as it lasts, and again when it comes back.
+        ([0.0] * 300, 1000, ["update 100,"]),
+        ([0.0] * 100 + [1.0] * 100 + [0.0] * 200, 1000, ["update 100,", "update 300,"]),
+        # Short trainings are looked at in the end.
+        ([0.0] * 20, 20, ["0.0 % of the pixels only up to update 20,"]),
+        ([1.0] * 20, 20, []),
+    ],
+)
+def test_a_word_is_said_where_the_teacher_is_sure_of_next_to_nothing(
+    coverages: list[float],
+    steps: int,
+    told: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one = build(certainty=(1, 1))
+    data = batch(one)
+    left = iter(coverages)
+
+    def doubt(images: Tensor) -> Tensor:
+        pixels = images[:, :1].numel()
+        is_sure = torch.arange(pixels) < round(next(left) * pixels)
+        return torch.where(is_sure, 0.0, 1.0).view_as(images[:, :1])
+
+    monkeypatch.setattr(one, "doubt", doubt)
+    with caplog.at_level(logging.WARNING):
+        for step in range(len(coverages)):
+            one.training_step(data, Clock(step=step, steps=steps))
+            one.after_update(Clock(step=step, steps=steps))
+
+    assert len(caplog.records) == len(told)
+    assert all(part in record.getMessage() for part, record in zip(told, caplog.records, strict=True))

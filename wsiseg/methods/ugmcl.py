@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A teacher that is sure of fewer pixels teaches hardly anything; looked at every so many updates.
+# A teacher that is sure of fewer pixels teaches hardly anything; looked at every so many updates, and at the end.
 _FEW: Final = 0.05
 _LOOK_EVERY: Final = 100
 
@@ -47,6 +47,34 @@ class _Taught:
     sdf: Tensor
     prob: Tensor
     doubt: Tensor
+
+
+class _CoverageWatch:
+    """Says a word where a teacher is sure of next to nothing, and no other until it was sure of more in between."""
+
+    def __init__(self) -> None:
+        # Numbers would make a GPU wait at each step.
+        self._seen: list[Tensor] = []
+        self._is_told = False
+
+    def note(self, coverage: Tensor) -> None:
+        """Take down the part of the pixels of a batch of which the teacher is sure."""
+        self._seen.append(coverage)
+
+    def look(self, clock: Clock) -> None:
+        """Look at the mean since the last look, where one is due after an update."""
+        if not self._seen or ((clock.step + 1) % _LOOK_EVERY and clock.step + 1 < clock.steps):
+            return
+        mean = float(torch.stack(self._seen).mean())
+        self._seen = []
+        if mean < _FEW and not self._is_told:
+            logger.warning(
+                "the teacher is sure of %.1f %% of the pixels only up to update %d, so they teach hardly anything; "
+                "less dropout or a higher certainty may help",
+                100 * mean,
+                clock.step + 1,
+            )
+        self._is_told = mean < _FEW
 
 
 class UgmclLearner(TaughtLearner):
@@ -77,7 +105,7 @@ class UgmclLearner(TaughtLearner):
         if card.head is None:
             classes = ClassTargets(num_classes=len(card.labels), kind=kind)
             self._encode = LevelSetTargets(classes=classes, sdf=options.sdf, spacing=relative_spacing(card.volume))
-        self._coverage: Tensor | None = None
+        self._watch = _CoverageWatch()
 
     def training_step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Return ``loss`` and its parts.
@@ -109,13 +137,7 @@ class UgmclLearner(TaughtLearner):
     def after_update(self, clock: Clock) -> None:
         """Move the teacher towards the student, and say a word where it is sure of nothing."""
         self.module.follow(harmonic_decay(clock.step, longest=self._options.ema), buffers=True)
-        if self._coverage is not None and (clock.step + 1) % _LOOK_EVERY == 0 and float(self._coverage) < _FEW:
-            logger.warning(
-                "the teacher is sure of %.1f %% of the pixels only at update %d, so that they teach hardly anything; "
-                "less dropout or a higher certainty may help",
-                100 * float(self._coverage),
-                clock.step + 1,
-            )
+        self._watch.look(clock)
 
     def doubt(self, images: Tensor) -> Tensor:
         """Return the entropy of what the teacher says of images, in many passes with dropout and noise.
@@ -179,11 +201,12 @@ class UgmclLearner(TaughtLearner):
         cross = mutual.cross_task(
             prob[:, 1:], sdf, steepness=options.ctc.steepness, mask=mask if options.ctc.masked else None
         )
-        self._coverage = mask.mean()
+        coverage = mask.mean()
+        self._watch.note(coverage)
         return options.itc.weight * intra + options.ctc.weight * cross, {
             "intra_task": intra.detach(),
             "cross_task": cross.detach(),
-            "coverage": self._coverage,
+            "coverage": coverage,
             **told_of(prob, taught.prob, entropy=taught.doubt),
         }
 
