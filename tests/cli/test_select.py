@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.slide_makers import Layout, write_slide
 from tests.tiny_models import save_tiny_model
 from wsiseg.annotations.features import read_features
-from wsiseg.cli import app
 from wsiseg.geometry import Region, Size
 from wsiseg.labels import LabelMap
 from wsiseg.stores.mask_store import MaskStore
@@ -24,36 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.cli.conftest import Result
     from tests.conftest import MakePatchStore
 
-    Run = Callable[..., tuple[int, str, str]]
+    Run = Callable[..., Result]
 
 ENCODER = ("--encoder", "test_resnet", "--init", "none", "--num-workers", 1)
 ANYTHING = ("--min-tissue", 0, "--min-nuclei", 0)
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Return a function that runs the command in this process."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["wsiseg", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            app.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return int(exit_info.value.code or 0), captured.out, " ".join(captured.err.split())
-
-    return call
-
-
-@pytest.fixture
-def tiles(tmp_path: Path, run: Run) -> Path:
+def tiles(make_tiled_store: Callable[..., Path]) -> Path:
     """Return a store of 5 × 4 patches of 32 px that are 64 level-0 pixels wide, the last column cut off."""
-    write_slide(tmp_path / "a.tiff", Layout(size=Size(300, 256), mpp=0.5))
-    cut = ("--tissue", "none", "--mpp", 1, "--patch-size", 32, "--codec", "zstd")
-    assert run("tile", tmp_path / "a.tiff", "-o", tmp_path, *cut)[0] == 0
-    return tmp_path / "a.zarr"
+    return make_tiled_store(Size(300, 256), patch_px=32, codec="zstd")
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -66,7 +46,8 @@ def test_everything_that_an_annotator_needs_is_written(tmp_path: Path, tiles: Pa
     code, told, _ = run("select", tiles, "-k", 3, "-o", out, "--runners-up", 2, *ENCODER, *ANYTHING)
 
     assert code == 0
-    assert told.startswith("3 of 16 patches chosen")
+    # Their pixels over those of all tissue, which on a canvas of 150 × 128 is everywhere: 3 · 32² / 19,200.
+    assert told.startswith("3 of 16 patches chosen, 16.000% of the pixels of tissue")
     assert "left out of 20 before: 4 cut off by the edge" in told
     rows = table(out)
     assert list(rows[0])[:4] == ["patch", "slide", "x", "y"]
@@ -90,8 +71,10 @@ def test_everything_that_an_annotator_needs_is_written(tmp_path: Path, tiles: Pa
     assert all(one["isLocked"] and one["name"] and one["objectType"] == "annotation" for one in properties)
     assert (out / "contact_sheet.png").exists()
     assert (out / "cluster_map" / "a.png").exists()
+    assert json.loads((out / "selection.json").read_text())["labelled_fraction"] == pytest.approx(0.16)
     page = (out / "selection.html").read_text()
     assert rows[0]["patch"] in page
+    assert "16.00%" in page
     assert "http" not in page
 
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 
 from tests.nuclei_makers import ellipses
 from tests.synthesis_makers import stained
-from wsiseg.cli import app
 from wsiseg.stores.patch_store import PatchStore
-from wsiseg.stores.zarr_files import write_array
+from wsiseg.synthesis.gan_files import read_gan
+from wsiseg.synthesis.layouts import layouts
+from wsiseg.synthesis.nucleus_bank import bank_of
+from wsiseg.synthesis.sampling import sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.cli.conftest import Result
     from tests.conftest import MakePatchStore
 
 TINY = [
@@ -29,49 +31,22 @@ TINY = [
 ]
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a run of the command gave."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """Return a function that runs the command in this process."""
-
-    def call(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["wsiseg", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            app.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Result(int(exit_info.value.code or 0), captured.out, " ".join(captured.err.split()))
-
-    return call
-
-
 @pytest.fixture
 def store(tmp_path: Path, make_patch_store: MakePatchStore) -> Path:
     """Return a store of four patches with nuclei: two of slide s, and one each of a and b."""
     labels = np.stack([ellipses(9, 40, seed=seed, radii=(3.2, 4.5)) for seed in range(4)])
     images = np.stack([stained(one, seed=at) for at, one in enumerate(labels)])
-    path = tmp_path / "real.zarr"
-    made = make_patch_store(
-        path,
+    make_patch_store(
+        tmp_path / "real.zarr",
         images,
         labels,
         layer="labels",
         kind="instances",
         names=("background", "nucleus"),
         parents=["s", "s", "a", "b"],
+        positions=[(0, 0), (40, 0), (0, 0), (0, 0)],
     )
-    positions = made.positions.copy()
-    positions[1] = (40, 0)
-    write_array(path / "positions", positions)
-    return path
+    return tmp_path / "real.zarr"
 
 
 def test_from_patches_to_pairs_to_train_on(tmp_path: Path, run: Callable[..., Result], store: Path) -> None:
@@ -127,6 +102,23 @@ def test_samples_depend_on_seed_and_number_alone(tmp_path: Path, run: Callable[.
     np.testing.assert_array_equal(one, two)
     assert not np.array_equal(one, three)
     assert stores[0].fingerprint != stores[2].fingerprint
+
+
+def test_stored_labels_are_the_masks_that_their_images_were_painted_from(
+    tmp_path: Path, run: Callable[..., Result], store: Path
+) -> None:
+    run("synth", "fit", store, "--patch", "a", "-o", tmp_path / "gan", *TINY)
+    assert run("synth", "sample", tmp_path / "gan", "-n", 3, "--seed", 2, "-o", tmp_path / "made.zarr").code == 0
+
+    made, gan = PatchStore.open(tmp_path / "made.zarr"), read_gan(tmp_path / "gan" / "a", torch.device("cpu"))
+
+    bank = bank_of(gan.example.labels)
+    masks = layouts(bank, gan.card.settings.layout, gan.card.density, range(3), patch="a", seed=2)
+    np.testing.assert_array_equal(made.read_labels("labels", range(3)), masks)
+    # The images are those of these masks, and of no other ones.
+    for image, mask, number in zip(made.read_images(range(3)), masks, range(3), strict=True):
+        np.testing.assert_array_equal(image, sample(gan, mask, seed=2, index=number))
+        assert not np.array_equal(image, sample(gan, mask[::-1].copy(), seed=2, index=number))
 
 
 def test_a_selection_names_patches_by_their_places(tmp_path: Path, run: Callable[..., Result], store: Path) -> None:

@@ -67,10 +67,13 @@ def test_random_patches_need_no_features() -> None:
 
 
 def test_patches_far_apart_cover_the_line(pool: Pool) -> None:
-    choice = get_strategy("kcenter").choose(pool, 3, OPTIONS, seed=0)
+    choice = get_strategy("kcenter").choose(pool, 4, OPTIONS, seed=0)
 
-    chosen = sorted(int(group.places[0]) for group in choice.groups)
-    assert {0, 39} <= set(chosen) or chosen[-1] - chosen[0] >= 20
+    chosen = [int(group.places[0]) for group in choice.groups]
+    for number in range(1, len(chosen)):
+        # Of all patches none lies farther from those chosen before.
+        distances = [min(abs(place - before) for before in chosen[:number]) for place in range(40)]
+        assert distances[chosen[number]] == max(distances)
     for group in choice.groups:
         # What stands by is nearer to its own chosen patch than to any other.
         for place in group.places.tolist():
