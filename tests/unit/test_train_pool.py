@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from wsiseg.errors import DataError
+from wsiseg.labels import LabelMap
 from wsiseg.stores.patch_meta import PatchGrid
 from wsiseg.stores.patch_set import PatchSet
 from wsiseg.stores.patch_store import PatchStore
@@ -57,6 +58,49 @@ def test_no_annotated_pixel_is_in_the_pool(folder: Path) -> None:
     assert source.indices.tolist() == [2, 3, 4]
     assert [one.indices.tolist() for one in found.real] == [[0, 1]]
     assert [one.indices.tolist() for one in found.synthetic] == [[0, 1, 2]]
+
+
+def test_a_box_counts_once_and_takes_only_what_shows_it_from_the_pool(
+    tmp_path: Path, make_patch_store: MakePatchStore
+) -> None:
+    # Seven by seven patches that overlap by half, and one of them drawn over: eight neighbours know a part of it.
+    corners = [(x, y) for y in range(0, 7 * SIDE // 2, SIDE // 2) for x in range(0, 7 * SIDE // 2, SIDE // 2)]
+    drawn = np.full((4 * SIDE, 4 * SIDE), -1, np.int32)
+    left, top = corners[24]
+    drawn[top : top + SIDE, left : left + SIDE] = 0
+    labels = [drawn[y : y + SIDE, x : x + SIDE] for x, y in corners]
+    images = np.zeros((49, SIDE, SIDE, 3), np.uint8)
+    made = make_patch_store(tmp_path / "s.zarr", images, parents=["s"] * 49, positions=corners)
+    is_known = np.array([(own >= 0).any() for own in labels])
+    made.add_layer("truth", "instances", LabelMap.from_names(("background", "nucleus")))
+    made.write_labels("truth", np.flatnonzero(is_known), [own for own in labels if (own >= 0).any()])
+    assert is_known.sum() == 9
+
+    found = kinds([PatchSet([PatchStore.open(tmp_path / "s.zarr")])])
+
+    assert [source.indices.tolist() for source in found.real] == [[24]]
+    ((_, source),) = found.pool
+    assert source.indices.tolist() == np.flatnonzero(~is_known).tolist()
+
+
+def test_what_no_other_patch_knows_is_learnt_from(tmp_path: Path, make_patch_store: MakePatchStore) -> None:
+    labels = np.zeros((3, SIDE, SIDE), np.int32)
+    # Of the first half is known, as the second knows, too; of the third a corner that lies nowhere else.
+    labels[0, :, : SIDE // 2] = -1
+    labels[2, :4] = labels[2, :, :4] = -1
+    make_patch_store(
+        tmp_path / "real.zarr", np.zeros((3, SIDE, SIDE, 3), np.uint8), labels, kind="instances", parents=["s"] * 3,
+        positions=[(0, 0), (SIDE // 2, 0), (4, 7)],
+    )  # fmt: skip
+    make_patch_store(
+        tmp_path / "free.zarr", np.zeros((2, SIDE, SIDE, 3), np.uint8), parents=["s"] * 2, positions=[(0, 8), (7, 8)]
+    )
+
+    found = kinds([PatchSet([PatchStore.open(tmp_path / name)]) for name in ("real.zarr", "free.zarr")])
+
+    assert [source.indices.tolist() for source in found.real] == [[1, 2]]
+    # The first patch without labels lies beside the corner, the other on it.
+    assert [source.indices.tolist() for _, source in found.pool] == [[0]]
 
 
 @pytest.mark.parametrize("downsample", [1.0, 0.3, 1.9936, 2.5, 7.3])

@@ -19,13 +19,11 @@ from wsiseg.tasks.object_labels import ObjectLabels
 from wsiseg.tasks.train_job import CONFIG
 from wsiseg.tasks.train_pool import apart
 from wsiseg.tiling.reading import open_patches
-from wsiseg.training.sources import UnlabelledSource
+from wsiseg.training.sources import Source, UnlabelledSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from wsiseg.progress import Progress
     from wsiseg.stopping import Stop
@@ -84,7 +82,7 @@ def label_objects(
 ) -> ObjectLabelReport:
     """Label the objects of patches that nobody has annotated.
 
-    Patches that overlap annotated ones of these stores, synthetic ones, and those marked ``val`` or ``test`` are left
+    Patches that show what is annotated in these stores, synthetic ones, and those marked ``val`` or ``test`` are left
     alone.
 
     Parameters
@@ -157,16 +155,17 @@ def _rules_of(model: Path) -> tuple[PseudoRules, bool]:
 
 def _pool(stores: Sequence[PatchSet], mpp: float | None) -> Pool:
     """Return the patches to label."""
-
-    def part(store: PatchSet, is_in: NDArray[np.bool_]) -> UnlabelledSource:
-        return UnlabelledSource(patches=store, layer="", indices=np.flatnonzero(is_in), mpp=mpp)
-
-    used, free = [], []
+    used: list[Source] = []
+    free = []
     for store in stores:
         given = [name for name, info in store.layers.items() if info.kind == "instances" and not info.made_by]
-        is_used = np.isin(store.splits, ["val", "test", SYNTHETIC])
+        is_labelled = np.zeros(len(store), dtype=np.bool_)
         for name in given:
-            is_used |= store.is_labelled(name)
-        used.append(part(store, is_used))
-        free.append(part(store, ~is_used))
+            used.append(Source(patches=store, layer=name, indices=np.flatnonzero(store.is_labelled(name))))
+            is_labelled |= store.is_labelled(name)
+        is_marked = np.isin(store.splits, ["val", "test", SYNTHETIC])
+        rest = np.flatnonzero(is_marked & ~is_labelled), np.flatnonzero(~is_marked & ~is_labelled)
+        marked, own = (UnlabelledSource(patches=store, layer="", indices=indices, mpp=mpp) for indices in rest)
+        used.append(marked)
+        free.append(own)
     return apart(stores, free, used)

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from wsiseg.errors import DataError
 from wsiseg.stores.patch_meta import SYNTHETIC
+from wsiseg.tasks.patch_places import Places, known_box
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
     from wsiseg.stores.patch_set import PatchSet
     from wsiseg.tasks.train_data import TrainingData
     from wsiseg.training.sources import Source, UnlabelledSource
 
 
-# Edges of stores of different resolutions that are one edge may differ so much.
-_SLIGHT_PX: Final = 1e-3
 # Patches to label, and the stores that they are in.
 Pool: TypeAlias = "list[tuple[PatchSet, UnlabelledSource]]"
 
@@ -50,8 +47,8 @@ class Kinds:
 def kinds_of(stores: Sequence[PatchSet], data: TrainingData) -> Kinds:
     """Return what is to be learnt from.
 
-    Patches without labels that overlap one with labels on the same slide or image are left out, be these labels
-    learnt from or held out.
+    Patches without labels that show what is labelled on the same slide or image are left out, be these labels learnt
+    from or held out. So are annotated patches of which no more is known than of another, which holds all of it.
 
     Raises
     ------
@@ -68,6 +65,7 @@ def kinds_of(stores: Sequence[PatchSet], data: TrainingData) -> Kinds:
     if not real:
         raise DataError("no annotated patch is left to train on", mend="Add the store that they were annotated in")
     pool = apart(stores, data.unlabelled, (*real, *data.held_out))
+    real = _without_repeats([(store, source) for store in stores for source in real if source.patches is store])
     if not pool:
         raise DataError(
             "there is no patch without labels that could get pseudo-labels",
@@ -77,22 +75,30 @@ def kinds_of(stores: Sequence[PatchSet], data: TrainingData) -> Kinds:
 
 
 def apart(stores: Sequence[PatchSet], candidates: Sequence[UnlabelledSource], used: Sequence[Source]) -> Pool:
-    """Return the candidates that show no pixel of slides or images that `used` patches show.
+    """Return the candidates that show no pixel of slides or images of which something is known by `used` patches.
+
+    Of patches that are known in part a box around that part counts.
 
     Parameters
     ----------
     stores
         That both are in.
     candidates, used
-        Patches of these stores.
+        Patches of these stores. Of those that have no layer all counts as known.
     """
-    taken = [_places(store, [one for one in used if one.patches is store]) for store in stores]
+    parts = [(store, source) for store in stores for source in candidates if source.patches is store]
+    places = Places.of(parts)
+    is_free = np.ones(len(places.boxes), dtype=np.bool_)
+    for store, source in ((store, source) for store in stores for source in used if source.patches is store):
+        taken = Places.of([(store, source)])
+        for parent, box, index in zip(taken.parents, taken.boxes, source.indices.tolist(), strict=True):
+            if (places.meets(parent, box) & is_free).any():
+                is_free &= ~places.meets(parent, known_box(source, index, box))
+    ends = np.cumsum([len(source.indices) for _, source in parts])
     pool = []
-    for store in stores:
-        for source in (one for one in candidates if one.patches is store):
-            is_free = ~_overlap(_places(store, [source]), taken)
-            if is_free.any():
-                pool.append((store, replace(source, indices=source.indices[is_free])))
+    for (store, source), own in zip(parts, np.split(is_free, ends)[:-1], strict=True):
+        if own.any():
+            pool.append((store, replace(source, indices=source.indices[own])))
     return pool
 
 
@@ -107,34 +113,29 @@ def weighted(*kinds: tuple[Sequence[Source], float]) -> list[Source]:
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Places:
-    """Where patches lie: names of slides or images (n,), and x0, y0, x1, y1 in level-0 pixels (n, 4)."""
+def _without_repeats(parts: Sequence[tuple[PatchSet, Source]]) -> list[Source]:
+    """Return sources without the patches of which no more is known than of another, which holds all of it.
 
-    parents: NDArray[np.object_]
-    boxes: NDArray[np.float64]
-
-
-def _places(store: PatchSet, sources: Sequence[Source]) -> _Places:
-    indices = np.concatenate([np.empty(0, dtype=np.int64), *(source.indices for source in sources)])
-    boxes = []
-    for one in store.stores:
-        # Of images the canvas is the image. Positions are rounded, so that patches that touch would seem to overlap.
-        scale = 1.0 if one.meta.grid is None else one.meta.grid.downsample
-        boxes.append(np.concatenate((one.windows, one.windows + one.extents), axis=1) * scale)
-    return _Places(parents=store.parents[indices], boxes=np.concatenate(boxes)[indices])
-
-
-def _overlap(places: _Places, others: Sequence[_Places]) -> NDArray[np.bool_]:
-    """Tell which places share pixels with any of the others, (n,)."""
-    parents = np.concatenate([one.parents for one in others])
-    boxes = np.concatenate([one.boxes for one in others])
-    result = np.zeros(len(places.parents), dtype=np.bool_)
-    for parent, box in zip(parents, boxes, strict=True):
-        shared = np.minimum(places.boxes[:, 2:], box[2:]) - np.maximum(places.boxes[:, :2], box[:2])
-        meets = shared > _SLIGHT_PX
-        result |= (places.parents == parent) & meets.all(axis=1)
-    return result
+    What is annotated in one box is known to each patch that the box lies on; it is not learnt so many times over.
+    """
+    places = Places.of(parts)
+    patches = [(source, index) for _, source in parts for index in source.indices.tolist()]
+    known = replace(places, boxes=places.boxes.copy())
+    for at, (source, index) in enumerate(patches):
+        if places.meets(places.parents[at], places.boxes[at]).sum() > 1:
+            known.boxes[at] = known_box(source, index, places.boxes[at])
+    is_kept = np.ones(len(patches), dtype=np.bool_)
+    for at, (parent, box) in enumerate(zip(known.parents, known.boxes, strict=True)):
+        others = known.hold(parent, box) & is_kept
+        others[at] = False
+        is_kept[at] = not others.any()
+    found, first = [], 0
+    for _, source in parts:
+        own = is_kept[first : first + len(source.indices)]
+        first += len(source.indices)
+        if own.any():
+            found.append(replace(source, indices=source.indices[own]))
+    return found
 
 
 def _count(sources: Sequence[Source]) -> int:

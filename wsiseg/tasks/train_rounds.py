@@ -68,7 +68,7 @@ def train_in_rounds(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop)
     mpp = config.mpp or next((store.mpp for store in stores if store.mpp is not None), None)
     data = training_data(stores, mpp, config, takes_unlabelled=True)
     kinds = kinds_of(stores, data)
-    data = replace(data, unlabelled=[source for _, source in kinds.pool])
+    data = replace(data, labelled=[*kinds.real, *kinds.synthetic], unlabelled=[source for _, source in kinds.pool])
     facts = TrainingFacts(
         name=config.name or job.output.resolve().name,
         kind="instances" if data.info.kind == "instances" else "classes",
