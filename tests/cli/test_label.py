@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from tests.slide_makers import Layout, write_slide
-from wsiseg.cli import app
-from wsiseg.geometry import Region, Size
+from wsiseg.geometry import Region
 from wsiseg.labels import IGNORE, LabelMap
 from wsiseg.lock import locked
 from wsiseg.stores.patch_store import PatchStore
@@ -22,40 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.cli.conftest import Result
     from tests.conftest import MakePatchStore
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run of the command gave."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """Return a function that runs the command in this process."""
-
-    def call(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["wsiseg", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            app.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Result(int(exit_info.value.code or 0), captured.out, captured.err)
-
-    return call
-
-
-@pytest.fixture
-def store(tmp_path: Path, run: Callable[..., Result]) -> Path:
-    """Return a store of 2 × 3 patches that are 100 level-0 pixels wide, the last ones cut off by the slide's end."""
-    write_slide(tmp_path / "a.tiff", Layout(size=Size(250, 200), mpp=0.5))
-    code = run("tile", tmp_path / "a.tiff", "-o", tmp_path, "--tissue", "none", "--mpp", 1, "--patch-size", 50).code
-    assert code == 0
-    return tmp_path / "a.zarr"
 
 
 def boxes(path: Path, *drawn: tuple[tuple[float, float, float, float], str]) -> Path:

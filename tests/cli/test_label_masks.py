@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +12,6 @@ from PIL import Image
 
 from tests.geojson_makers import feature, write_features
 from tests.slide_makers import Layout, write_slide
-from wsiseg.cli import app
 from wsiseg.geometry import Region, Size
 from wsiseg.labels import IGNORE
 from wsiseg.lock import locked
@@ -29,42 +26,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from tests.cli.conftest import Result
     from tests.conftest import MakePatchStore
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a run of the command gave."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """Return a function that runs the command in this process."""
-
-    def call(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["wsiseg", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            app.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Result(int(exit_info.value.code or 0), captured.out, " ".join(captured.err.split()))
-
-    return call
-
-
 TILE = ("--tissue", "none", "--mpp", 1, "--patch-size", 50)
-
-
-@pytest.fixture
-def store(tmp_path: Path, run: Callable[..., Result]) -> Path:
-    """Return a store of 2 × 3 patches of 50 pixels on a canvas of 125 × 100 pixels, 2 level-0 pixels wide each."""
-    write_slide(tmp_path / "a.tiff", Layout(size=Size(250, 200), mpp=0.5))
-    assert run("tile", tmp_path / "a.tiff", "-o", tmp_path, *TILE).code == 0
-    return tmp_path / "a.zarr"
 
 
 @pytest.fixture
