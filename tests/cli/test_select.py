@@ -143,6 +143,24 @@ def test_annotated_patches_are_known_by_their_places_whatever_they_are_called(
     assert {row["patch"] for row in table(tmp_path / "two")} <= {"a", "b", "c-0-0", "c-16-0"}
 
 
+def test_images_of_any_size_may_be_chosen_and_count_with_their_own_pixels(
+    tmp_path: Path, make_patch_store: MakePatchStore, run: Run
+) -> None:
+    images = np.full((3, 32, 32, 3), 120, np.uint8)
+    extents = np.array([[32, 32], [20, 10], [16, 16]], np.int32)
+    path = make_patch_store(tmp_path / "p.zarr", images, extents=extents).path
+
+    code, told, err = run("select", path, "-k", 3, "--strategy", "random", *ANYTHING, "-o", tmp_path / "s")
+
+    assert code == 0, err
+    assert told.startswith("3 of 3 patches chosen, 100.000% of the pixels of tissue")
+    page = (tmp_path / "s" / "selection.html").read_text()
+    assert "patches of up to 32 × 32 px" in page
+    assert f"{(32 * 32 + 20 * 10 + 16 * 16) / 4e6:.3g} mm²" in page
+    with Image.open(tmp_path / "s" / "patches" / "image1.png") as picture:
+        assert picture.size == (20, 10)
+
+
 def test_stores_of_other_resolutions_are_refused_before_anything_is_made(
     tmp_path: Path, make_patch_store: MakePatchStore, run: Run
 ) -> None:

@@ -13,6 +13,7 @@ from wsiseg.errors import DataError
 from wsiseg.executors import ordered_map, run_ahead
 from wsiseg.limits import memory_limit
 from wsiseg.selection.appearance import appearance
+from wsiseg.selection.pool import sizes_of
 from wsiseg.stores.feature_store import QUADRANTS
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def encode(
     patches
         Read in their order, so that each shard on disk is read once.
     encoder
-        Gets each patch, and its four quadrants at their own size.
+        Gets each patch, and its four quadrants at their own size; of smaller images no padding.
     store
         Made for these patches.
     device, dtype
@@ -103,9 +104,11 @@ def encode(
         for first in range(rows.start, rows.stop, batch_size)
     ]
 
-    def read(run: tuple[range, range]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
-        images = patches.read_images(np.arange(run[1].start, run[1].stop))
-        return images, quadrants_of(images), appearance(images)
+    sizes = sizes_of(patches)
+
+    def read(run: tuple[range, range]) -> list[tuple[NDArray[np.intp], NDArray[np.uint8], NDArray[np.float32]]]:
+        own = np.arange(run[1].start, run[1].stop)
+        return [(places, images, appearance(images)) for places, images in _by_size(patches, own, sizes)]
 
     def features(images: NDArray[np.uint8]) -> NDArray[np.float16]:
         batch = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
@@ -117,11 +120,17 @@ def encode(
     with progress.task("features", total=len(store), unit="patches") as advance:
         advance(len(store) - sum(map(len, missing)))
         found = ordered_map(read, runs, workers=workers, ahead=_AHEAD * max(1, workers))
-        for (rows, run), (images, quadrants, looks) in zip(runs, found, strict=True):
-            whole = features(images)
-            # No larger batch than before: quadrants have a quarter of the pixels.
-            quarters = features(quadrants.reshape(-1, *quadrants.shape[2:]))
-            parts.append((whole, quarters.reshape(len(whole), QUADRANTS, -1), looks))
+        for (rows, run), read_parts in zip(runs, found, strict=True):
+            whole = np.empty((len(run), store.dimensions), dtype=np.float16)
+            quarters = np.empty((len(run), QUADRANTS, store.dimensions), dtype=np.float16)
+            looks = np.empty((len(run), 2), dtype=np.float32)
+            for places, images, own in read_parts:
+                whole[places], looks[places] = features(images), own
+                # No larger batch than before: quadrants have a quarter of the pixels.
+                quadrants = quadrants_of(images)
+                made = features(quadrants.reshape(-1, *quadrants.shape[2:]))
+                quarters[places] = made.reshape(len(places), QUADRANTS, -1)
+            parts.append((whole, quarters, looks))
             advance(len(run))
             if run.stop == rows.stop:
                 _write(store, rows, parts)
@@ -155,16 +164,31 @@ def look_at(patches: PatchSet, *, workers: int, progress: Progress, stop: Stop) 
         If `stop` was requested.
     """
     runs = [np.arange(first, min(first + _RUN, len(patches))) for first in range(0, len(patches), _RUN)]
-    parts = [np.empty((0, 2), dtype=np.float32)]
-    found = ordered_map(lambda run: appearance(patches.read_images(run)), runs, workers=workers, ahead=2 * workers)
+    sizes, looks = sizes_of(patches), np.empty((len(patches), 2), dtype=np.float32)
+
+    def look(run: NDArray[np.int64]) -> int:
+        for places, images in _by_size(patches, run, sizes):
+            looks[run[places]] = appearance(images)
+        return len(run)
+
+    found = ordered_map(look, runs, workers=workers, ahead=2 * workers)
     with progress.task("appearance", total=len(patches), unit="patches") as advance:
-        for part in found:
-            parts.append(part)
-            advance(len(part))
+        for seen in found:
+            advance(seen)
             if stop.is_requested:
                 found.close()
                 raise stop.error()
-    return np.concatenate(parts)
+    return looks
+
+
+def _by_size(
+    patches: PatchSet, indices: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.uint8]]]:
+    """Yield patches of one size together, (n, H, W, 3), with their places among the indices."""
+    images, own = patches.read_images(indices), sizes[indices]
+    for width, height in np.unique(own, axis=0).tolist():
+        places = np.flatnonzero((own == (width, height)).all(axis=1))
+        yield places, images[places, :height, :width]
 
 
 class PoolFeatures:

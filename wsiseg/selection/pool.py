@@ -77,12 +77,11 @@ def filter_pool(
     uncertainty
         Of what was predicted of each, (N,), 0 where nothing was; None where no prediction has a say.
     """
-    height, width = patches.image_shape
     tissue = np.minimum(patches.tissue, appearance[:, 0])
     rules = {
-        "synthetic": _is_synthetic(patches),
+        "synthetic": patches.splits == SYNTHETIC,
         "held out": np.isin(patches.splits, _HELD_OUT),
-        "cut off by the edge": (patches.extents != (width, height)).any(axis=1),
+        "cut off by the edge": _cut_off(patches),
         "annotated": is_taken,
         "blank": tissue < settings.min_tissue,
         "without nuclei": appearance[:, 1] < settings.min_nuclei,
@@ -116,7 +115,7 @@ def tissue_px(patches: PatchSet) -> int:
     What is held out or synthetic does not count. Where patches overlap, the mean of their shares of tissue is taken.
     """
     boxes = boxes_of(patches)
-    is_in = ~(np.isin(patches.splits, _HELD_OUT) | _is_synthetic(patches))
+    is_in = ~np.isin(patches.splits, (*_HELD_OUT, SYNTHETIC))
     total = 0.0
     for image in np.unique(boxes[is_in, 0]).tolist():
         own = np.flatnonzero(is_in & (boxes[:, 0] == image))
@@ -124,8 +123,29 @@ def tissue_px(patches: PatchSet) -> int:
     return round(total)
 
 
-def _is_synthetic(patches: PatchSet) -> NDArray[np.bool_]:
-    return np.concatenate([np.full(len(store), store.meta.origin == SYNTHETIC) for store in patches.stores])
+def sizes_of(patches: PatchSet) -> NDArray[np.int64]:
+    """Return width and height of what is looked at of each patch, (N, 2).
+
+    Whole images come without the padding that smaller ones have beside larger ones. Patches that are cut off keep
+    theirs: there may be hardly anything else of them.
+    """
+    shapes = [np.full((len(store), 2), store.image_shape[::-1]) for store in patches.stores]
+    sizes: NDArray[np.int64] = np.where(_cut_off(patches)[:, None], np.concatenate(shapes), patches.extents)
+    return sizes
+
+
+def _cut_off(patches: PatchSet) -> NDArray[np.bool_]:
+    """Tell which patches are smaller than others of their store, as their slide or image ends there, (N,).
+
+    What is all there is of an image is whole, however small.
+    """
+    parts = []
+    for store in patches.stores:
+        is_smaller = (store.extents != store.image_shape[::-1]).any(axis=1)
+        _, owners, counts = np.unique(store.parents.astype(str), return_inverse=True, return_counts=True)
+        is_image = (counts[owners] == 1) & (store.meta.grid is None)
+        parts.append(is_smaller & ~is_image)
+    return np.concatenate(parts)
 
 
 def covered_px(boxes: NDArray[np.int64], weights: Sequence[float] | NDArray[np.float32]) -> float:

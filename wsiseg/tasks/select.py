@@ -105,14 +105,14 @@ def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None
         rows = _rows(patches, pool, choice, config, is_taken)
         area = tissue_px(patches)
         chosen = [row for row in rows if row.rank == 1]
-        height, width = patches.image_shape
+        drawn = int(patches.extents[[row.index for row in chosen]].prod(axis=1, dtype=np.int64).sum())
         report = SelectReport(
             output=job.output,
             chosen=len(chosen),
             pool=len(pool.indices),
             patches=len(patches),
             removed=pool.removed,
-            labelled_fraction=len(chosen) * height * width / max(1, area),
+            labelled_fraction=drawn / max(1, area),
         )
         cluster = np.zeros(len(patches), dtype=np.int32)
         cluster[pool.indices] = choice.cluster + 1

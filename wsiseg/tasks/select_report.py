@@ -90,15 +90,17 @@ def write_report(folder: Path, patches: PatchSet, selection: Selection, progress
         title = f"{row.patch}" + (f", for {row.members:,} patches" if "score" in row.scores else "")
         colour = "#" + bytes(shades[row.cluster - 1]).hex()
         groups.append({"number": row.cluster, "colour": colour, "title": title, "pictures": pictures})
-    height, width = patches.image_shape
+    extents = patches.extents[[row.index for row in chosen]].astype(np.int64)
+    width, height = extents.max(axis=0).tolist()
+    most = "" if (extents == extents[0]).all() else "up to "
     mpp = selection.mpp
     facts = [
-        {"value": f"{len(chosen)}", "label": f"patches of {width} × {height} px"},
+        {"value": f"{len(chosen)}", "label": f"patches of {most}{width} × {height} px"},
         {"value": f"{selection.labelled_fraction:.2%}", "label": "of the tissue's pixels"},
         {"value": f"{selection.pool:,}", "label": "patches to choose from"},
     ]
     if mpp is not None:
-        facts.insert(1, {"value": f"{len(chosen) * width * height * mpp**2 / 1e6:.3g} mm²", "label": "to annotate"})
+        facts.insert(1, {"value": f"{extents.prod(axis=1).sum() * mpp**2 / 1e6:.3g} mm²", "label": "to annotate"})
     page = render(
         "select.html.j2",
         groups=groups,

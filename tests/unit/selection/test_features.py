@@ -13,7 +13,7 @@ from wsiseg.errors import DataError, StoppedError, StoreError
 from wsiseg.progress import SILENT
 from wsiseg.selection.appearance import appearance
 from wsiseg.selection.encoders import ImageEncoder
-from wsiseg.selection.features import PoolFeatures, encode, fingerprint_of, quadrants_of
+from wsiseg.selection.features import PoolFeatures, encode, fingerprint_of, look_at, quadrants_of
 from wsiseg.stopping import Stop
 from wsiseg.stores.feature_store import FeatureMeta, FeatureStore
 from wsiseg.stores.patch_set import PatchSet
@@ -94,6 +94,25 @@ def test_features_are_those_of_each_patch_and_its_quadrants(tmp_path: Path, patc
     np.testing.assert_allclose(store.read("quadrants", rows)[:, 2, :3], lower_left.mean(axis=(1, 2)), atol=1e-3)
     np.testing.assert_allclose(store.read("appearance", rows), appearance(images))
     np.testing.assert_array_equal(store.read("patches", rows[::-1]), store.read("patches", rows)[::-1])
+
+
+def test_smaller_images_are_looked_at_without_their_padding(tmp_path: Path, make_patch_store: MakePatchStore) -> None:
+    images = np.random.default_rng(0).integers(256, size=(5, SIDE, SIDE, 3), dtype=np.uint8)
+    extents = np.array([[SIDE, SIDE], [10, 8], [SIDE, SIDE], [10, 8], [8, 8]], np.int32)
+    patches = PatchSet([make_patch_store(tmp_path / "p.zarr", images, extents=extents)])
+    store = FeatureStore.prepare(tmp_path / "f.zarr", meta(ImageEncoder(Means()), patches))
+
+    run(patches, Means(), store)
+
+    looks = look_at(patches, workers=1, progress=SILENT, stop=Stop())
+    np.testing.assert_array_equal(store.read("appearance", np.arange(5)), looks)
+    for index, (width, height) in enumerate(extents.tolist()):
+        own = images[index, :height, :width]
+        found = store.read("patches", np.array([index]))[0]
+        np.testing.assert_allclose(found[:3], own.mean(axis=(0, 1)) / 255, atol=1e-3)
+        np.testing.assert_allclose(looks[index], appearance(own[None])[0])
+        last = store.read("quadrants", np.array([index]))[0, 3]
+        np.testing.assert_allclose(last[:3], own[-(height // 2) :, -(width // 2) :].mean(axis=(0, 1)) / 255, atol=1e-3)
 
 
 def test_zarr_reads_what_is_written(tmp_path: Path, patches: PatchSet) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsiseg.selection.appearance import appearance
-from wsiseg.selection.pool import PoolSettings, boxes_of, covered_px, filter_pool, tissue_px
+from wsiseg.selection.pool import PoolSettings, boxes_of, covered_px, filter_pool, sizes_of, tissue_px
 from wsiseg.stores.patch_meta import PatchGrid, PatchMeta
 from wsiseg.stores.patch_set import PatchSet
 from wsiseg.stores.patch_store import PatchStore
@@ -91,9 +91,10 @@ def test_each_rule_counts_what_those_before_it_have_left(tmp_path: Path, make_pa
     shape = (8, 16, 16, 3)
     extents = np.full((8, 2), 16, np.int32)
     extents[1] = (16, 9)
-    store = make_patch_store(
-        tmp_path / "a.zarr", np.full(shape, 200, np.uint8), splits=["test", *["train"] * 6, ""], extents=extents
-    )
+    parents = ["a", "b", "b", "c", "d", "e", "f", "g"]
+    splits = ["test", *["train"] * 6, ""]
+    images = np.full(shape, 200, np.uint8)
+    store = make_patch_store(tmp_path / "a.zarr", images, splits=splits, extents=extents, parents=parents)
     looks = np.tile(np.array([[1.0, 0.2]], np.float32), (8, 1))
     looks[:2] = 0
     looks[3] = (0.4, 0)
@@ -122,6 +123,23 @@ def test_each_rule_counts_what_those_before_it_have_left(tmp_path: Path, make_pa
     assert unsure.removed["not predicted, or certain"] == 2
 
 
+def test_only_what_ends_at_an_edge_is_cut_off(tmp_path: Path, make_patch_store: MakePatchStore) -> None:
+    # Images of three sizes, one that was cut into a whole patch and the rest of it, and a slide of smaller patches.
+    extents = np.array([[8, 8], [8, 6], [5, 5], [8, 8], [2, 8]], np.int32)
+    images = make_patch_store(
+        tmp_path / "a.zarr", np.zeros((5, 8, 8, 3), np.uint8), extents=extents, parents=["a", "b", "c", "d", "d"]
+    )
+    slide = gridded(tmp_path / "b.zarr", images=1, side=7, patch=4, stride=4).stores[0]
+    patches = PatchSet([images, slide])
+    looks = np.ones((len(patches), 2), np.float32)
+
+    report = filter_pool(patches, looks, PoolSettings(), is_taken=np.zeros(len(patches), np.bool_))
+
+    assert report.removed["cut off by the edge"] == 1 + 3
+    assert report.indices.tolist() == [0, 1, 2, 3, 5]
+    assert sizes_of(patches).tolist() == [[8, 8], [8, 6], [5, 5], [8, 8], [8, 8], *[[4, 4]] * 4]
+
+
 def test_glass_eosin_and_nuclei_are_told_apart() -> None:
     glass = np.full((1, 32, 32, 3), 240, np.uint8)
     eosin = np.broadcast_to(HE[:, 0], (1, 32, 32, 3)).copy()
@@ -134,9 +152,8 @@ def test_glass_eosin_and_nuclei_are_told_apart() -> None:
 
 
 def test_synthetic_patches_are_never_chosen(tmp_path: Path, make_patch_store: MakePatchStore) -> None:
-    store = make_patch_store(tmp_path / "a.zarr", np.zeros((3, 8, 8, 3), np.uint8))
+    store = make_patch_store(tmp_path / "a.zarr", np.zeros((3, 8, 8, 3), np.uint8), origin="synthetic")
     looks: NDArray[np.float32] = np.ones((3, 2), np.float32)
-    object.__setattr__(store, "meta", store.meta.model_copy(update={"origin": "synthetic"}))
 
     report = filter_pool(PatchSet([store]), looks, PoolSettings(), is_taken=np.zeros(3, np.bool_))
 
