@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from wsiseg.checkpoint import Normalisation
 from wsiseg.config import load
 from wsiseg.errors import ConfigError, MethodError
+from wsiseg.heads.symmetry import turned, turned_back
 from wsiseg.labels import LabelMap
 from wsiseg.methods import registry
 from wsiseg.methods.base import Batch, Clock, DenseLearner, TrainingFacts
-from wsiseg.methods.predictor import NetPredictor, load_predictor
+from wsiseg.methods.predictor import NetPredictor, head_of, load_predictor
 from wsiseg.methods.registry import get_method, get_patch_method, method_names
 
 if TYPE_CHECKING:
@@ -221,16 +223,22 @@ def test_a_saved_model_predicts_the_same(case: Case, tmp_path: Path) -> None:
 
 
 @each
-def test_symmetric_images_have_symmetric_predictions(case: Case) -> None:
+def test_predictions_over_all_symmetries_turn_with_the_image(case: Case) -> None:
     learner = build(case)
     predictor = learner.predictor(learner.module)
-    images = everything(case, learner).images
+    assert isinstance(predictor, NetPredictor)
+    head = head_of(predictor.card)
+    images, mirrored_and_turned = everything(case, learner).images[:1], 5
+
+    def over_all(shown: Tensor) -> Tensor:
+        return torch.stack([predictor.transformed(shown, symmetry) for symmetry in range(8)]).mean(dim=0)
 
     with torch.inference_mode():
-        plain = predictor.forward(images)
-        torch.testing.assert_close(predictor.transformed(images, 0), plain)
-        for symmetry in range(1, 8):
-            assert predictor.transformed(images, symmetry).shape == plain.shape
+        torch.testing.assert_close(predictor.transformed(images, 0), predictor.forward(images))
+        expected, found = over_all(images), over_all(turned(images, mirrored_and_turned))
+        undo = turned_back if head is None else head.turned_back
+        torch.testing.assert_close(undo(found, mirrored_and_turned), expected, rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 @each
