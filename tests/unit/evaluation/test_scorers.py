@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from wsiseg.evaluation.scorers import InstanceScorer, SemanticScorer
+from wsiseg.evaluation.scorers import DISTANCES, InstanceScorer, SemanticScorer
 from wsiseg.metrics import count_confusion
 
 Labels = NDArray[np.uint8]
@@ -67,3 +67,38 @@ def test_what_happens_where_the_truth_is_ignored_does_not_matter() -> None:
     scores = scorer.image_scores()
     assert scores["miou"] == scores["boundary_f1"] == 1
     assert scores["hd95"] == 0
+
+
+def touching() -> NDArray[np.int64]:
+    """Return a nucleus on its own, two that touch, and one that the image cuts."""
+    labels = np.zeros((30, 40), dtype=np.int64)
+    labels[3:9, 4:12], labels[14:20, 10:16], labels[14:20, 16:24], labels[24:, 30:] = 3, 1, 7, 9
+    return labels
+
+
+def test_a_perfect_prediction_has_the_best_scores_whatever_its_ids() -> None:
+    truth = touching()
+    scorer = InstanceScorer(pixel_size=0.5, tolerance_px=0)
+
+    scorer.add(np.where(truth > 0, 20 - truth, 0), truth)
+
+    for scores in (scorer.image_scores(), scorer.pooled_scores(np.ones(1, dtype=np.int64))):
+        distances = {name: float(np.squeeze(scores.pop(name))) for name in DISTANCES if name in scores}
+        assert set(distances.values()) == {0.0}
+        assert {"f1", "f1_50_95", "dice", "aji", "aji_plus", "pq", "object_f1", "object_dice"} < set(scores)
+        assert {name for name, value in scores.items() if float(np.squeeze(value)) != 1} == set()
+
+
+def test_a_merged_pair_costs_and_a_lost_image_has_the_worst_scores() -> None:
+    truth = touching()
+    scorer = InstanceScorer(pixel_size=0.5, tolerance_px=0)
+
+    scorer.add(np.where(truth == 7, 1, truth), truth)
+    scorer.add(np.zeros_like(truth), truth)
+
+    scores = scorer.image_scores()
+    merged, lost = ({name: float(values[at]) for name, values in scores.items()} for at in (0, 1))
+    assert 0 < merged["aji_plus"] < merged["aji"] < 1
+    assert merged["dice"] == 1
+    assert {lost[name] for name in ("f1", "dice", "aji", "pq", "object_f1", "object_dice")} == {0}
+    assert lost["object_hausdorff"] == lost["hd95"] == 25
