@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.volume_makers import write_cases
 from wsiseg.cli import app
@@ -258,6 +259,62 @@ def test_sizes_of_as_many_images_are_trained_once(
     assert "20% labelled and 10% are the same here" in capsys.readouterr().err
 
 
+def test_images_that_are_drawn_and_then_held_out_are_counted_once(
+    tmp_path: Path, make_patch_store: MakePatchStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "s.zarr"
+    rng = np.random.default_rng(0)
+    labels = (rng.random((8, 5, 5)) < 0.4).repeat(8, axis=1).repeat(8, axis=2).astype(np.uint8)
+    splits = ["", "", "", "", "", "", "test", "test"]
+    make_patch_store(path, rng.integers(0, 255, (*labels.shape, 3)).astype(np.uint8), labels, splits=splits)
+
+    run(
+        "budget", path, "-o", tmp_path / "study", *SMALL, "--counts=3,5", "--methods=supervised",
+        "--set=train.val_from=labelled", "--set=train.val_fraction=0.4",
+    )  # fmt: skip
+
+    assert [(row["labelled"], row["images"]) for row in rows(tmp_path / "study")] == [("3", "2"), ("5", "3")]
+    told = capsys.readouterr().out
+    assert "with 3 labelled images" in told
+    assert "beside these, 1 to 2 labelled images chose its models" in told
+
+
+def test_what_is_drawn_is_what_is_counted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (tmp_path / "src" / kind).mkdir(parents=True)
+        for number in range(8):
+            shape = (40, 40, 3) if kind == "images" else (40, 40)
+            pixels = rng.integers(0, 255 if kind == "images" else 2, shape).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "src" / kind / f"{number}.png")
+    parts = ("train", "train", "val", "test")
+    table = "".join(f"{number},{parts[number // 2]},p{number // 2}\n" for number in range(8))
+    (tmp_path / "split.csv").write_text("image,split,patient_id\n" + table)
+    run(
+        "ingest",
+        tmp_path / "src",
+        "-o",
+        tmp_path / "s.zarr",
+        "--mpp=0.5",
+        "--labels-as=classes",
+        f"--split={tmp_path / 'split.csv'}",
+    )
+
+    for by, unit, held_out in (("patient", "patients", 1), ("image", "images", 2), ("patch", "patches", 2)):
+        folder = tmp_path / by
+        run(
+            "budget", tmp_path / "s.zarr", "-o", folder, *SMALL, "--counts=1,2", "--methods=supervised",
+            f"--set=train.labelled_by={by}",
+        )  # fmt: skip
+
+        cells = [json.loads(path.read_text()) for path in sorted(folder.glob("cells/*/*/*/scores.json"))]
+        assert [(cell["images"], cell["unit"], cell["held_out"]) for cell in cells] == [
+            (count, unit, held_out) for count in (1, 2)
+        ]
+        assert f"labelled {unit} to learn from" in (folder / "budget.html").read_text()
+        assert f"<!-- labelled {unit} -->" in (folder / "budget.svg").read_text()
+
+
 def test_layers_without_a_background_are_judged_by_all_their_classes(
     tmp_path: Path, make_patch_store: MakePatchStore
 ) -> None:
@@ -274,7 +331,7 @@ def test_layers_without_a_background_are_judged_by_all_their_classes(
 
     run("budget", path, "-o", tmp_path / "study", *SMALL, "--counts=1", "--methods=supervised")
 
-    assert list(rows(tmp_path / "study")[0])[5:] == [
+    assert list(rows(tmp_path / "study")[0])[6:] == [
         "mean_dice", "miou", "fw_iou", "pixel_accuracy", "points_over_supervised",
     ]  # fmt: skip
 
@@ -433,6 +490,6 @@ def test_volumes_are_judged_by_overlap_and_surface(tmp_path: Path, capsys: pytes
 
     assert "2 trained" in capsys.readouterr().out
     found = rows(tmp_path / "study")
-    assert [row["images"] for row in found] == ["2", "3"]
-    assert list(found[0])[5:] == ["dice", "jaccard", "hd95", "asd", "assd", "points_over_supervised"]
+    assert [(row["images"], row["unit"]) for row in found] == [("2", "volumes"), ("3", "volumes")]
+    assert list(found[0])[6:] == ["dice", "jaccard", "hd95", "asd", "assd", "points_over_supervised"]
     assert all(0 <= float(row["jaccard"]) <= float(row["dice"]) <= 1 for row in found)

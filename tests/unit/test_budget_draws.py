@@ -13,7 +13,7 @@ from wsiseg.tasks.budget_draws import Plan, dealt
 @given(methods=st.integers(1, 6), sizes=st.integers(1, 5), seeds=st.integers(1, 4), jobs=st.integers(1, 9))
 def test_each_job_gets_as_many_trainings_of_each_method(methods: int, sizes: int, seeds: int, jobs: int) -> None:
     plans = [
-        Plan(method=f"method{method}", size=f"{size}", seed=seed, held_out=0)
+        Plan(method=f"method{method}", size=f"{size}", seed=seed)
         for seed in range(seeds)
         for size in range(sizes)
         for method in range(methods)

@@ -13,7 +13,7 @@ from wsiseg.nets.devices import choose_device
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
 from wsiseg.stores.volume_store import VolumeStore, is_volume_store
-from wsiseg.tasks.budget_cells import FAILED, SCORES, Cell, Failure, cell_folder, write_cell, write_failure
+from wsiseg.tasks.budget_cells import FAILED, SCORES, Cell, Failure, cell_folder, counted, write_cell, write_failure
 from wsiseg.tasks.budget_draws import dealt, is_of_volumes, plans_of
 from wsiseg.tasks.budget_page import PAGE, write_study
 from wsiseg.tasks.budget_scores import judged
@@ -22,7 +22,7 @@ from wsiseg.tasks.budget_trial import cards_of, heads_told, shared_head, with_he
 from wsiseg.tasks.budget_words import in_words_of_study
 from wsiseg.tasks.train import train
 from wsiseg.tasks.train_data import fingerprints
-from wsiseg.tasks.train_job import CONFIG, LABELLED, TrainConfig, TrainJob
+from wsiseg.tasks.train_job import CONFIG, TrainConfig, TrainJob
 from wsiseg.tiling.reading import open_patches
 
 if TYPE_CHECKING:
@@ -206,14 +206,16 @@ def _make(job: BudgetJob, plan: Plan, config: TrainConfig, progress: Progress, s
             where=folder,
             mend="Pass a smaller --batch-size or --crop-px, and another --output if trainings with these are done",
         ) from error
+    images, held_out = counted(folder, plan.unit)
     cell = Cell(
         method=plan.method,
         size=plan.size,
-        images=len((folder / LABELLED).read_text(encoding="utf-8").splitlines()),
+        images=images,
         seed=plan.seed,
         steps=report.fit.best_step,
         scores=scores,
-        held_out=plan.held_out if report.is_best else 0,
+        held_out=held_out if report.is_best else 0,
+        unit=plan.unit,
     )
     write_cell(folder, cell)
     (folder / FAILED).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
@@ -16,7 +17,7 @@ from wsiseg.config import flattened
 from wsiseg.heads.registry import head_options
 from wsiseg.methods.cards import SEMANTIC
 from wsiseg.nets.factory import OURS
-from wsiseg.tasks.train_job import CONFIG
+from wsiseg.tasks.train_job import CONFIG, LABELLED, ROLES
 from wsiseg.training.training_run import BEST, LAST
 
 if TYPE_CHECKING:
@@ -44,13 +45,16 @@ class Cell:
     Parameters
     ----------
     method, size, images, seed
-        How, with what share of the labels, which are so many images, and with which draw.
+        How, with what share of the labels, which are so many images (or what else is the `unit`) that it learnt from,
+        and with which draw.
     steps
         Updates behind the model.
     scores
         On the test patches, by name, 0 … 1 but for distances; NaN where unknown.
     held_out
         Labelled images by which the model was chosen, beside those that it learnt from.
+    unit
+        What is drawn and counted: patients, slides, images, volumes or patches.
     """
 
     method: str
@@ -60,6 +64,7 @@ class Cell:
     steps: int
     scores: dict[str, float]
     held_out: int = 0
+    unit: str = "images"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +88,32 @@ class Failure:
 def cell_folder(output: Path, method: str, size: str, seed: int) -> Path:
     """Return where a training of a study lies."""
     return output / CELLS / method / size.replace("%", "pc") / f"seed{seed}"
+
+
+def counted(folder: Path, unit: str) -> tuple[int, int]:
+    """Return from how many labelled images, or what else is drawn, a training learnt, and by how many it was judged.
+
+    Parameters
+    ----------
+    folder
+        Of the training.
+    unit
+        See `Cell`.
+    """
+    drawn = len((folder / LABELLED).read_text(encoding="utf-8").splitlines())
+    if not (folder / ROLES).exists():
+        # Begun with a version that did not tell of volumes, which are all learnt from.
+        return drawn, 0
+    with (folder / ROLES).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    learnt, judges = (
+        sum(int(row["patches"]) for row in rows if row["role"] == role)
+        if unit == "patches"
+        else len({row["image" if unit == "images" else "group"] for row in rows if row["role"] == role})
+        for role in ("train-labelled", "val")
+    )
+    # Of what was drawn some may judge, and synthetic patches, which nobody has labelled, may be added to it.
+    return min(drawn, learnt), judges
 
 
 def write_failure(folder: Path, failure: Failure) -> None:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from wsiseg.progress import Progress
+    from wsiseg.stores.patch_set import PatchSet
     from wsiseg.tasks.budget_settings import BudgetConfig
+    from wsiseg.tasks.train_data import TrainingData
     from wsiseg.tasks.train_job import TrainConfig
     from wsiseg.training.splits import Divisible
 
@@ -38,20 +38,20 @@ class Plan:
     ----------
     method, size, seed
         How, with what share of the labels, and with which draw.
-    held_out
-        Labelled images by which its model is chosen; 0 where the last one is taken.
+    unit
+        What is drawn: patients, slides, images, volumes or patches.
     """
 
     method: str
     size: str
     seed: int
-    held_out: int
+    unit: str = "images"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pool:
     names: list[str]
-    held_out: int
+    unit: str
 
 
 def is_of_volumes(stores: Sequence[Path]) -> bool:
@@ -85,20 +85,20 @@ def plans_of(
         If the stores cannot be learnt from, or nothing that is marked ``test`` has labels.
     """
     plans: list[Plan] = []
-    repeated: dict[tuple[str, str], int] = {}
+    repeated: dict[tuple[str, str], str] = {}
     for seed in range(config.seeds):
         pools = {method: _pool(stores, trainings[method], seed) for method in config.methods}
         first: dict[tuple[str, int], str] = {}
         for size in config.sizes:
             for method, pool in pools.items():
-                count = len(draw_labelled(pool.names, size, seed=seed))
+                count = len(draw_labelled(pool.names, size, seed=seed, what=pool.unit))
                 known = first.setdefault((method, count), size)
                 if known == size:
-                    plans.append(Plan(method=method, size=size, seed=seed, held_out=pool.held_out))
+                    plans.append(Plan(method=method, size=size, seed=seed, unit=pool.unit))
                 else:
-                    repeated[size, known] = count
+                    repeated[size, known] = f"{count} {pool.unit}"
     for (size, known), count in repeated.items():
-        progress.say(f"{size} labelled and {known} are the same here, {count} images: trained as {known} only")
+        progress.say(f"{size} labelled and {known} are the same here, {count}: trained as {known} only")
     return plans
 
 
@@ -126,13 +126,22 @@ def _pool(stores: Sequence[Path], config: TrainConfig, seed: int) -> _Pool:
     if is_of_volumes(stores):
         volumes = volume_data(stores, drawing, takes_unlabelled=takes_unlabelled)
         _check_judges(volumes.stores, LAYER, where=stores[0])
-        judges = [source.store.groups[source.indices] for source in volumes.held_out]
-        return _Pool(names=volumes.chosen or [], held_out=_count(judges))
+        entries = [entry for store in volumes.stores for entry in store.meta.volumes]
+        unit = "patients" if any(entry.group != entry.name for entry in entries) else "volumes"
+        return _Pool(names=volumes.chosen or [], unit=unit)
     patches = [open_patches([path]) for path in stores]
     data = training_data(patches, None, drawing, takes_unlabelled=takes_unlabelled)
     _check_judges(patches, data.layer, where=stores[0])
-    judges = [source.patches.groups[source.indices] for source in data.held_out]
-    return _Pool(names=data.chosen or [], held_out=_count(judges))
+    return _Pool(names=data.chosen or [], unit=_unit(patches, data, config))
+
+
+def _unit(stores: Sequence[PatchSet], data: TrainingData, config: TrainConfig) -> str:
+    """Return what of patch stores is drawn."""
+    if config.labelled_by != "patient":
+        return {"image": "images", "patch": "patches"}[config.labelled_by]
+    if data.has_patients:
+        return "patients"
+    return "slides" if all(part.meta.slide for store in stores for part in store.stores) else "images"
 
 
 def _check_judges(stores: Sequence[Divisible], layer: str, *, where: Path) -> None:
@@ -143,7 +152,3 @@ def _check_judges(stores: Sequence[Divisible], layer: str, *, where: Path) -> No
             where=where,
             mend="Make the store with wsiseg ingest --split, a table of image and split",
         )
-
-
-def _count(groups: Sequence[NDArray[np.object_]]) -> int:
-    return len({name for names in groups for name in names.tolist()})

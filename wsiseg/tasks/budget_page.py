@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from wsiseg.tasks.budget_cells import Cell
     from wsiseg.tasks.budget_curve import Curve
 
 TABLE: Final = "budget.csv"
@@ -58,9 +57,10 @@ def write_study(output: Path) -> Study:
             _TEMPLATE,
             name=output.resolve().name,
             score=in_words(study.score),
+            unit=study.unit,
             names=[in_words(name) for name in study.names],
             rows=_rows(study),
-            facts=_facts(study.cells),
+            facts=_facts(study),
             sentences=[sentence.partition(": ")[::2] for sentence in study.sentences()],
             level=LEVEL,
             picture=base64.b64encode(pictures["png"]).decode(),
@@ -97,7 +97,7 @@ def draw(study: Study, *, kind: str) -> bytes:
             axes.plot(curve.draws[known], curve.scores[known], ".", alpha=0.45, markersize=5, **look)
             marker = _MARKERS[place % len(_MARKERS)]
             axes.plot(curve.images, curve.mean, marker=marker, markersize=6, linewidth=2, label=curve.method, **look)
-        axes.set(xlabel="labelled images", ylabel=f"{in_words(study.score)} on the test images")
+        axes.set(xlabel=f"labelled {study.unit}", ylabel=f"{in_words(study.score)} on the test data")
         if curves:
             ticks = _ticks(curves)
             axes.set_xscale("log")
@@ -128,11 +128,11 @@ def _ticks(curves: Sequence[Curve]) -> list[float]:
 def _table(study: Study) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "labelled", "images", "seed", "steps", *study.names, GAIN])
+    writer.writerow(["method", "labelled", "images", "unit", "seed", "steps", *study.names, GAIN])
     for cell in study.cells:
         values = [*(cell.scores.get(name, math.nan) for name in study.names), round(study.gain(cell), 4)]
         known = ["" if math.isnan(value) else value for value in values]
-        writer.writerow([cell.method, cell.size, cell.images, cell.seed, cell.steps, *known])
+        writer.writerow([cell.method, cell.size, cell.images, cell.unit, cell.seed, cell.steps, *known])
     return text.getvalue()
 
 
@@ -167,16 +167,17 @@ def _told(curve: Curve, at: int, *, form: str = "") -> str:
     return f"{mean:{form}}{spread}" + ("" if count == np.sum(curve.draws[:, at] > 0) else f" ({count})")
 
 
-def _facts(cells: Sequence[Cell]) -> list[dict[str, str]]:
+def _facts(study: Study) -> list[dict[str, str]]:
     """Return what stands at the head of the page."""
+    cells, unit = study.cells, study.unit
     if not cells:
         return []
     images, held_out = ([getattr(cell, name) for cell in cells] for name in ("images", "held_out"))
     facts = {
         "methods": str(len({cell.method for cell in cells})),
-        "labelled images to learn from": _span(images),
-        **({"labelled images to choose models by": _span(held_out)} if any(held_out) else {}),
-        "draws of images": str(len({cell.seed for cell in cells})),
+        f"labelled {unit} to learn from": _span(images),
+        **({f"labelled {unit} to choose models by": _span(held_out)} if any(held_out) else {}),
+        f"draws of {unit}": str(len({cell.seed for cell in cells})),
         "trainings": str(len(cells)),
     }
     return [{"label": label, "value": value} for label, value in facts.items()]

@@ -62,6 +62,11 @@ class Study:
         shared = [name for name in self.names if all(name in cell.scores for cell in self.cells)]
         return next((name for name in _DICE if name in shared), (shared or self.names or [""])[0])
 
+    @property
+    def unit(self) -> str:
+        """Return what is drawn and counted; all where methods differ in that."""
+        return " or ".join(dict.fromkeys(cell.unit for cell in self.cells)) or "images"
+
     def curves(self, score: str) -> list[Curve]:
         """Return the curve of each method that has trainings."""
         return [
@@ -73,8 +78,8 @@ class Study:
 
         A point is a hundredth of the score by which methods are compared. NaN where there is none to compare with.
         """
-        draw = cell.images, cell.seed
-        bases = [one for one in self.cells if one.method == SUPERVISED and (one.images, one.seed) == draw]
+        draw = cell.images, cell.unit, cell.seed
+        bases = [one for one in self.cells if one.method == SUPERVISED and (one.images, one.unit, one.seed) == draw]
         if cell.method == SUPERVISED or not bases:
             return math.nan
         return 100 * (cell.scores.get(self.score, math.nan) - bases[0].scores.get(self.score, math.nan))
@@ -93,9 +98,9 @@ class Study:
             if len(curve.sizes) < 2:  # noqa: PLR2004 - a curve has two points
                 continue
             held_out = sorted({cell.held_out for cell in self.cells if cell.method == curve.method} - {0})
-            besides = f"; beside these, {_range(held_out)} labelled images chose its models" if held_out else ""
-            reached = f"{name} {curve.mean[-1]:.3f} with {number(curve.images[-1])} labelled images"
-            told.append(f"{curve.method}: {reached}; {_price(curve, name)}{besides}")
+            besides = f"; beside these, {_range(held_out)} labelled {self.unit} chose its models" if held_out else ""
+            reached = f"{name} {curve.mean[-1]:.3f} with {number(curve.images[-1])} labelled {self.unit}"
+            told.append(f"{curve.method}: {reached}; {_price(curve, name, self.unit)}{besides}")
         return tuple(told)
 
 
@@ -123,14 +128,14 @@ def _curve(method: str, cells: list[Cell], score: str) -> Curve:
     return Curve(method=method, sizes=sizes, draws=draws, scores=scores)
 
 
-def _price(curve: Curve, name: str) -> str:
+def _price(curve: Curve, name: str, unit: str) -> str:
     """Return in words what the next point costs, and how sure that is."""
     low, high = curve.slope_interval
     price = curve.price(curve.slope)
     if math.isnan(price):
         return "no price of more can be told yet, as no draw has two sizes"
     before, last = (number(images) for images in curve.images[-2:])
-    pace = f"from {before} to {last} images it changed by {curve.last_gain:+.3f}"
+    pace = f"from {before} to {last} {unit} it changed by {curve.last_gain:+.3f}"
     draws = f"{LEVEL} interval, {len(curve.draws)} draws"
     alone = ", which rests on one draw" if math.isnan(low) else ""
     if curve.is_flat:
@@ -143,7 +148,7 @@ def _price(curve: Curve, name: str) -> str:
     if not math.isfinite(price):
         doubled = f"a doubling of the labels changes the {name} by {_doubled(curve.slope)}"
         return f"no price of more is in sight, as {doubled}{alone}"
-    costs = f"from there the next +{POINT} costs about {math.ceil(price)} more images"
+    costs = f"from there the next +{POINT} costs about {math.ceil(price)} more {unit}"
     if alone:
         return costs + alone
     least, most = curve.price(high), curve.price(low)
