@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -170,6 +171,47 @@ def test_more_rounds_repeat_nothing(done: Path, stores: list[Path]) -> None:
     more = sorted(after.keys() - before.keys())
     assert [name.rpartition("-")[2] for name in more if ".zarr" in name] == ["2/zarr.json"]
     assert "run/student-2/last/model.safetensors" in more
+
+
+def test_what_would_not_be_learnt_is_not_labelled(done: Path, stores: list[Path]) -> None:
+    note = done / "student-1" / "pseudo-labels.json"
+    before, told = times(done.parent), note.read_bytes()
+
+    with pytest.raises(DataError, match="remove the folders from student-1 on to train these again"):
+        run("train", *stores, "-o", done, *SMALL, "--set=options.pseudo.min_score=0.6")
+    run("train", *stores, "-o", done, *SMALL)
+
+    assert times(done.parent) == before
+    assert note.read_bytes() == told
+
+
+def test_labels_of_a_student_go_when_others_take_their_place(
+    done: Path, stores: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(done.parent, folder)
+    own, student = [folder / path.name for path in stores], folder / "run" / "student-1"
+    free = PatchStore.open(own[2])
+    old = json.loads((student / "pseudo-labels.json").read_bytes())["layer"]
+
+    # Of a student that is finished nobody needs them any more.
+    free.remove_layer(old)
+    run("train", *own, "-o", folder / "run", *SMALL)
+    assert old not in free.layers
+
+    # This one was killed when it had its labels and nothing else.
+    for path in student.iterdir():
+        if path.name != "pseudo-labels.json":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    run("train", *own, "-o", folder / "run", *SMALL, "--set=options.pseudo.min_score=0.6")
+    new = json.loads((student / "pseudo-labels.json").read_bytes())["layer"]
+    assert new != old
+    assert {name for name in free.layers if name.endswith("student-1")} == {new}
+
+    monkeypatch.setattr(object_labels, "PseudoLabeller", Stopped)
+    with pytest.raises(StoppedError):
+        run("train", *own, "-o", folder / "run", *SMALL, "--overwrite", "--steps=1")
+    assert not [name for name in free.layers if name.endswith("student-1")]
 
 
 def test_masks_of_patches_that_were_not_selected_are_never_read(

@@ -18,6 +18,7 @@ Pixels beyond a patch's extent are background when read here, whatever is stored
 
 from __future__ import annotations
 
+import shutil
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -222,6 +223,14 @@ class PatchStore:
             fill=info.fill,
             attributes=info.attributes,
         )
+
+    def remove_layer(self, name: str) -> None:
+        """Remove a layer of labels, if there is one of that name; nobody may be reading it."""
+        folder = self.path / "labels" / name
+        # Without it the rest is no layer any more.
+        (folder / METADATA).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        self._labels.pop(name, None)
 
     def write_labels(self, layer: str, indices: Indices, arrays: Sequence[NDArray[Any]]) -> None:
         """Write labels of some patches; one process at a time.

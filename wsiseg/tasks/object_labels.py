@@ -15,6 +15,7 @@ from wsiseg.methods.predictor import load_predictor
 from wsiseg.training.pseudo_labels import PseudoLabeller, write_pseudo_labels
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import torch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from wsiseg.methods.pseudo_objects import PseudoRules
     from wsiseg.progress import Progress
     from wsiseg.stopping import Stop
+    from wsiseg.stores.patch_set import PatchSet
     from wsiseg.tasks.train_pool import Pool
     from wsiseg.training.pseudo_labels import Health
 
@@ -107,3 +109,11 @@ class ObjectLabels:
         for patches, _ in self.pool:
             for store in patches.stores:
                 patches.layers.update(store.layers)
+
+
+def remove_labels(stores: Iterable[PatchSet], layer: str) -> None:
+    """Remove a layer of pseudo-labels from all stores that have it."""
+    for patches in stores:
+        if patches.layers.pop(layer, None) is not None:
+            for store in patches.stores:
+                store.remove_layer(layer)

@@ -110,7 +110,8 @@ def write_rounds_report(
             for stage in trained
             if (folder / stage.name / CURVES).exists()
         ],
-        audits=[(name, _audited(told, device)) for name, told in students],
+        # Of a student that is finished nobody needs them any more.
+        audits=[(name, _audited(told, device)) for name, told in students if told.labels.are_in(told.layer)],
     )
     write_bytes(folder / PAGE, page)
 

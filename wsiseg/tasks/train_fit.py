@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from wsiseg.atomic import write_bytes
-from wsiseg.checkpoint import read
+from wsiseg.checkpoint import CARD, read
 from wsiseg.config import save
 from wsiseg.errors import ConfigError
 from wsiseg.tasks.train_job import CONFIG, LABELLED, ROLES, TrainReport, clear, plan_of, with_steps
 from wsiseg.training.fit import fit
+from wsiseg.training.state import check_plan, read_begun
 from wsiseg.training.teacher_check import Taught, TeacherCheck
 from wsiseg.training.training_run import BEST, LAST, STATE
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from wsiseg.tasks.train_job import TrainConfig, TrainJob
     from wsiseg.training.batches import BatchStream
     from wsiseg.training.ranks import Ranks
+    from wsiseg.training.state import Remedy
     from wsiseg.training.validation import Validator
 
 # What torch says where batch normalisation in training sees a single value; its error has no kind of its own.
@@ -121,6 +123,32 @@ def carry_out(work: Work, job: TrainJob, ranks: Ranks, progress: Progress, stop:
     is_best = not math.isnan(report.best)
     folder = job.output / (BEST if is_best else LAST)
     return TrainReport(fit=report, checkpoint=folder, is_first=ranks.is_first, is_best=is_best)
+
+
+def is_finished(work: Work, folder: Path, remedy: Remedy) -> bool:
+    """Tell whether a training was carried out before; see that one that was begun may go on.
+
+    Parameters
+    ----------
+    work
+        The training.
+    folder
+        Its own.
+    remedy
+        What is told where it cannot go on.
+
+    Raises
+    ------
+    DataError
+        If it was begun with other settings or data.
+    """
+    begun = read_begun(folder / STATE, remedy)
+    if begun is None:
+        return False
+    settings = with_steps(work.config, work.batches)
+    plan = plan_of(work.config.model_copy(update={"fit": settings}), work.facts, work.chosen)
+    check_plan(begun.plan, plan, where=folder, remedy=remedy)
+    return begun.step == settings.steps and (folder / LAST / CARD).exists()
 
 
 def write_choice(folder: Path, chosen: Sequence[str] | None, roles: str) -> None:

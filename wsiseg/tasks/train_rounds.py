@@ -16,10 +16,10 @@ from wsiseg.methods.base import TrainingFacts
 from wsiseg.methods.label_efficient import METHOD, PSEUDO, LabelEfficientOptions, StudentStage, TeacherStage
 from wsiseg.methods.predictor import head_of
 from wsiseg.stores.volume_store import is_volume_store
-from wsiseg.tasks.object_labels import ObjectLabels
+from wsiseg.tasks.object_labels import ObjectLabels, remove_labels
 from wsiseg.tasks.rounds_report import Told, Trained, write_rounds_report
 from wsiseg.tasks.train_data import fingerprints, roles, training_data
-from wsiseg.tasks.train_fit import Work, carry_out, write_choice
+from wsiseg.tasks.train_fit import Work, carry_out, is_finished, write_choice
 from wsiseg.tasks.train_job import CONFIG, TrainReport, clear, with_usual
 from wsiseg.tasks.train_patches import share_model
 from wsiseg.tasks.train_pool import kinds_of, weighted
@@ -27,7 +27,7 @@ from wsiseg.tiling.reading import open_patches
 from wsiseg.training.batches import Batches
 from wsiseg.training.head_check import check_head
 from wsiseg.training.sources import Source
-from wsiseg.training.state import seed_all
+from wsiseg.training.state import Remedy, seed_all
 from wsiseg.training.streams import PseudoStreams, other_seed
 from wsiseg.training.training_run import BEST, STATE
 from wsiseg.training.validation import Validation
@@ -83,6 +83,7 @@ def train_in_rounds(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop)
         if job.overwrite:
             clear(job.output)
             for folder in (job.output / "teacher", *job.output.glob("student-*")):
+                remove_labels(stores, _noted(folder / HEALTH).get("layer", ""))
                 shutil.rmtree(folder, ignore_errors=True)
         if not (job.output / CONFIG).exists():
             _note(job, resolved, options, data, stores)
@@ -158,14 +159,13 @@ class _Rounds:
     def run(self, stage: TeacherStage | StudentStage) -> Trained:
         """Train one stage, its pseudo-labels first if it learns from any."""
         config, facts, pseudo = self._job.config, self._facts, list[Source]()
-        told = None
+        labels, layer = None, ""
         if isinstance(stage, StudentStage) and self._model is not None:
-            told = self._label(stage, self._model)
-            pseudo = [
-                Source(patches=one.patches, layer=told.layer, indices=one.indices, mpp=one.mpp)
-                for _, one in self._kinds.pool
-            ]
-            facts = replace(facts, training_data={**facts.training_data, "pseudo-labels": told.layer})
+            labels = self._labels(stage, self._model)
+            layer = f"{labels.made_by}-{stage.name}"
+            pool = [source for _, source in self._kinds.pool]
+            pseudo = [Source(patches=one.patches, layer=layer, indices=one.indices, mpp=one.mpp) for one in pool]
+            facts = replace(facts, training_data={**facts.training_data, "pseudo-labels": layer})
         seed_all(config.fit.seed)
         learner = stage.build(facts)
         folder = self._job.output / stage.name
@@ -183,6 +183,7 @@ class _Rounds:
             data=f"{stage.name} on {self._kinds}, {sum(len(one.indices) for one in self._data.held_out)} held out",
             judge=partial(Validation, self._data.held_out) if self._data.held_out else None,
         )
+        told = None if labels is None else self._label(labels, layer, work, folder)
         report = carry_out(work, replace(self._job, output=folder), self._ranks, self._progress, self._stop)
         self._model = report.checkpoint
         return Trained(name=stage.name, report=report, told=told)
@@ -209,9 +210,8 @@ class _Rounds:
             mark=PSEUDO,
         )
 
-    def _label(self, stage: StudentStage, teacher: Path) -> Told:
-        """Write the pseudo-labels of a student, unless that was done, and return what it is told."""
-        labels = ObjectLabels(
+    def _labels(self, stage: StudentStage, teacher: Path) -> ObjectLabels:
+        return ObjectLabels(
             model=teacher,
             name=self._facts.name,
             labels=self._facts.labels,
@@ -219,12 +219,23 @@ class _Rounds:
             rules=stage.options.pseudo,
             min_scores=stage.min_scores(self._facts.labels),
         )
-        layer, file = f"{labels.made_by}-{stage.name}", self._job.output / stage.name / HEALTH
-        if self._ranks.is_first and not (labels.are_in(layer) and _noted(file).get("layer") == layer):
+
+    def _label(self, labels: ObjectLabels, layer: str, work: Work, folder: Path) -> Told:
+        """Write the pseudo-labels of a student, unless that was done, and return what it is told.
+
+        Before that it is seen that the student may go on, as it would not need labels that it cannot learn from.
+        """
+        anew = f"train all stages again, or remove the folders from {folder.name} on to train these again"
+        is_done, file = is_finished(work, folder, Remedy(effect=anew)), folder / HEALTH
+        self._ranks.wait()
+        before = _noted(file).get("layer")
+        if self._ranks.is_first and not is_done and not (labels.are_in(layer) and before == layer):
+            if before is not None and before != layer:
+                remove_labels((patches for patches, _ in labels.pool), before)
             health = labels.write(layer, device=self._ranks.device, progress=self._progress, stop=self._stop)
             told = {key: None if math.isnan(value) else value for key, value in asdict(health).items()}
             write_bytes(file, json.dumps({"layer": layer, **told}, indent=1).encode() + b"\n")
-            self._progress.say(f"pseudo-labels of {stage.name}: {health}")
+            self._progress.say(f"pseudo-labels of {folder.name}: {health}")
         self._ranks.wait()
         labels.find()
         return Told(labels=labels, layer=layer, health=_noted(file))
