@@ -491,5 +491,13 @@ def test_volumes_are_judged_by_overlap_and_surface(tmp_path: Path, capsys: pytes
     assert "2 trained" in capsys.readouterr().out
     found = rows(tmp_path / "study")
     assert [(row["images"], row["unit"]) for row in found] == [("2", "volumes"), ("3", "volumes")]
-    assert list(found[0])[6:] == ["dice", "jaccard", "hd95", "asd", "assd", "points_over_supervised"]
+    assert list(found[0])[6:] == [
+        "dice",
+        "jaccard",
+        "hd95",
+        "asd",
+        "assd",
+        "missing_structures",
+        "points_over_supervised",
+    ]
     assert all(0 <= float(row["jaccard"]) <= float(row["dice"]) <= 1 for row in found)

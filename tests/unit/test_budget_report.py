@@ -257,6 +257,21 @@ def test_trainings_may_have_scores_that_others_lack(folder: Path) -> None:
     assert "<td>–</td>" in (folder / "budget.html").read_text()
 
 
+def test_how_many_structures_have_no_distances_stands_beside_these(folder: Path) -> None:
+    for seed, missing in enumerate((2.0, 5.0)):
+        scores = {"dice": 0.8, "hd95": 1.0, "missing_structures": missing}
+        one = Cell(method="b", size="8", images=8, seed=seed, steps=9, scores=scores)
+        write_cell(cell_folder(folder, "b", "8", seed), one)
+
+    write_study(folder)
+
+    page = (folder / "budget.html").read_text()
+    assert "<td>1.000 ± 0.000</td><td>3.5 ± 2.1</td>" in page
+    assert "how many these are stands beside them" in page
+    with (folder / "budget.csv").open(encoding="utf-8") as file:
+        assert [row["missing_structures"] for row in csv.DictReader(file)] == ["", "", "", "2.0", "5.0"]
+
+
 def test_trainings_of_an_older_version_can_be_read(folder: Path) -> None:
     path = cell_folder(folder, "b", "100%", 1) / "scores.json"
     path.parent.mkdir(parents=True)

@@ -86,3 +86,16 @@ def test_volumes_that_are_marked_test_judge_and_no_others(
 
     assert scores["dice"] == pytest.approx((1 + 2 / 3) / 2)
     assert scores["jaccard"] == pytest.approx((1 + 1 / 2) / 2)
+
+
+def test_structures_without_distances_are_counted(
+    tmp_path: Path, says: Callable[[Sequence[NDArray[np.uint8]]], None]
+) -> None:
+    store = make_store(tmp_path / "v.zarr", ["test"] * 4, [LEFT, LEFT, NOTHING, NOTHING])
+    # Found, lost, found where there is none, and rightly not found.
+    says([LEFT, NOTHING, LEFT, NOTHING])
+
+    scores = judged(tmp_path, [store], None, None, torch.device("cpu"))
+
+    assert scores["missing_structures"] == 2
+    assert scores["hd95"] == 0

@@ -14,6 +14,7 @@ from wsiseg.atomic import write_bytes
 from wsiseg.tasks.budget_cells import differences, read_cells, read_failures
 from wsiseg.tasks.budget_curve import LEVEL
 from wsiseg.tasks.budget_report import Study, in_words, number
+from wsiseg.tasks.budget_scores import MISSING
 from wsiseg.tasks.budget_settings import alone, read_begun
 from wsiseg.tasks.pictures import render
 
@@ -66,6 +67,7 @@ def write_study(output: Path) -> Study:
             picture=base64.b64encode(pictures["png"]).decode(),
             methods=study.methods,
             failures=study.failures,
+            has_missing=MISSING in study.names,
             has_gains=bool(study.gains()),
             differing=differing,
             held_out=max((cell.held_out for cell in study.cells), default=0),
@@ -145,7 +147,10 @@ def _rows(study: Study) -> list[dict[str, object]]:
             "size": curve.sizes[at],
             "images": number(curve.images[at]),
             "trainings": int(np.sum(curve.draws[:, at] > 0)),
-            "scores": [_told(curves[place], at) for curves in by_score],
+            "scores": [
+                _told(curves[place], at, form=".1f" if name == MISSING else "")
+                for name, curves in zip(study.names, by_score, strict=True)
+            ],
             "gain": _told(gains[place], at, form="+.1f") if gains else "",
             "is_first": at == 0,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -31,6 +32,8 @@ OBJECTS: Final = ("dice", "aji", "f1", "pq", "object_f1", "object_dice", "object
 CLASSES: Final = ("mean_dice", "miou", "fw_iou", "pixel_accuracy")
 # The mean over all classes but the background, which is easy and would dampen what more labels are worth.
 FOREGROUND: Final = "foreground_dice"
+# Of volumes: how many structures of all were found or are there, and not both, so that they have no distances.
+MISSING: Final = "missing_structures"
 _TOLERANCE_PX: Final = 2.0
 
 
@@ -40,8 +43,8 @@ def judged(
     """Return the scores of a model on what is marked ``test``.
 
     Of patches, all are taken as one: objects and pixels count alike, wherever they lie. Of volumes, it is the mean over
-    the structures and then over the volumes, of those that have the score. What nothing is known of is NaN, such as
-    distances to structures that were not found.
+    the structures and then over the volumes, of those that have the score; distances leave out structures that are
+    there on one side only, and `MISSING` is their number. What nothing is known of is NaN.
 
     Parameters
     ----------
@@ -99,7 +102,7 @@ def _of_volumes(predictor: Predictor, stores: Sequence[Path], device: torch.devi
     about = predictor.spec.volume
     if about is None:
         raise DataError("a model of images cannot be judged by volumes", where=stores[0])
-    cases = []
+    cases, missing = [], 0
     for store in (VolumeStore.open(path) for path in stores):
         for index in np.flatnonzero(store.is_labelled(LAYER) & (store.splits == "test")).tolist():
             means = window_means(
@@ -111,10 +114,12 @@ def _of_volumes(predictor: Predictor, stores: Sequence[Path], device: torch.devi
                 surface_scores((found == label) & known, truth == label, spacing=spacing)
                 for label in range(1, len(means))
             ]
+            missing += sum(any(math.isnan(value) for value in one.values()) for one in each)
             cases.append([_mean([one[name] for one in each]) for name in SURFACE_SCORES])
     if not cases:
         raise DataError("no volume that is marked test has labels", where=stores[0])
-    return {name: _mean(values) for name, values in zip(SURFACE_SCORES, zip(*cases, strict=True), strict=True)}
+    scores = {name: _mean(values) for name, values in zip(SURFACE_SCORES, zip(*cases, strict=True), strict=True)}
+    return {**scores, MISSING: float(missing)}
 
 
 def _mean(values: Sequence[float]) -> float:
