@@ -53,6 +53,7 @@ CASES = [
     Case("label-efficient", "instances", {**SMALL, "head": "flow"}),
     Case("label-efficient", "instances", {**SMALL, "head": "star"}),
     Case("label-efficient", "instances", FINDING),
+    Case("supervised", "classes", SEVERAL),
     Case("supervised", "classes", SMALL),
     Case("supervised", "instances", FINDING),
     Case("supervised", "instances", {**SMALL, "head": "flow"}),

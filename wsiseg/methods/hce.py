@@ -60,7 +60,9 @@ class HceOptions(NetOptions):
     aux_weight
         Of the losses of the auxiliary decoders on labels.
     consistency
-        Weight of the agreement at the end of its ramp, which lasts for the whole training.
+        Weight of the agreement at the end of its ramp.
+    ramp
+        Part of the training that the ramp lasts; all of it where that is long, less where it is short.
     noise_std, noise_clip
         Noise on the images that the teacher sees, normalised ones: its standard deviation, and the most of it.
     ema
@@ -72,6 +74,7 @@ class HceOptions(NetOptions):
     dice: Dice = "pooled"
     aux_weight: float = Field(default=1.0, ge=0)
     consistency: float = Field(default=0.1, ge=0)
+    ramp: float = Field(default=1.0, gt=0, le=1)
     noise_std: float = Field(default=0.1, ge=0)
     noise_clip: float = Field(default=0.2, ge=0)
     ema: float = Field(default=0.99, ge=0, lt=1)
@@ -121,7 +124,7 @@ class HceLearner(TaughtLearner):
         if batch.labelled == len(images) or options.consistency == 0:
             return losses
         agreement = self._agreed(images[batch.labelled :])
-        weight = options.consistency * gaussian(clock.progress)
+        weight = options.consistency * gaussian(clock.progress / options.ramp)
         losses["loss"] = losses["loss"] + weight * agreement.pop("loss")
         return losses | agreement | {"weight": aux.new_tensor(weight)}
 

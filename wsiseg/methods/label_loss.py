@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from wsiseg.heads.terms import with_total
 from wsiseg.losses.semantic import combo
 from wsiseg.methods.predictor import head_of
+from wsiseg.nets.hce import HCENet
 from wsiseg.nets.maskrcnn import MaskRCNN
 from wsiseg.nets.pgfanet import PGFANet
 
@@ -19,8 +22,9 @@ if TYPE_CHECKING:
 
 
 def outputs_of(net: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
-    """Return what a network says of images: its output, float32 (B, maps, H, W), and that of its first stage if any.
+    """Return what a network says of images: its output, float32 (B, maps, H, W), and those beside it if any.
 
+    Beside it are the output of the first of two stages, or those of auxiliary decoders.
     Of Mask R-CNN, which must know what is there to learn it, the features that all of its heads look at.
 
     Parameters
@@ -32,8 +36,12 @@ def outputs_of(net: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
     """
     if isinstance(net, MaskRCNN):
         return tuple(level.float() for level in net.features(images))
-    # Its first stage guides the second one, and learns what to show it from labels alone.
-    said = net.both(images, perturb=False) if isinstance(net, PGFANet) else (net(images),)
+    said: Sequence[Tensor]
+    if isinstance(net, PGFANet):
+        # Its first stage guides the second one, and learns what to show it from labels alone.
+        said = net.both(images, perturb=False)
+    else:
+        said = net.opinions(images, perturb=False) if isinstance(net, HCENet) else (net(images),)
     return tuple(maps.float() for maps in said)
 
 
@@ -85,7 +93,7 @@ class LabelLoss:
         self._dice_weight = dice_weight
 
     def __call__(self, outputs: Sequence[Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return ``loss`` and its parts; of two stages both learn, and ``aux`` is the loss of the first.
+        """Return ``loss`` and its parts; what is beside the output learns, too, and ``aux`` is its mean loss.
 
         Parameters
         ----------
@@ -94,10 +102,11 @@ class LabelLoss:
         targets
             Of these images.
         """
-        losses, *early = (self._of(maps, targets) for maps in outputs)
-        for stage in early:
-            losses = {**losses, "loss": losses["loss"] + stage["loss"], "aux": stage["loss"].detach()}
-        return losses
+        losses, *others = (self._of(maps, targets) for maps in outputs)
+        if not others:
+            return losses
+        aux = torch.stack([other["loss"] for other in others]).mean()
+        return {**losses, "loss": losses["loss"] + aux, "aux": aux.detach()}
 
     def _of(self, maps: Tensor, targets: dict[str, Tensor]) -> dict[str, Tensor]:
         if self._head is not None:
