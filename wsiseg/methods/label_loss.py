@@ -35,7 +35,7 @@ def outputs_of(net: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
         float (B, 3, H, W), normalised.
     """
     if isinstance(net, MaskRCNN):
-        return tuple(level.float() for level in net.features(images))
+        return net.features(images)
     said: Sequence[Tensor]
     if isinstance(net, PGFANet):
         # Its first stage guides the second one, and learns what to show it from labels alone.

@@ -131,8 +131,9 @@ class MaskRCNN(nn.Module):
         return self
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the levels of the feature pyramid, (B, width, h, w) each, for normalised images (B, 3, H, W)."""
-        return tuple(self.backbone(images).values())
+        """Return the levels of the feature pyramid, float32 (B, width, h, w), for normalised images (B, 3, H, W)."""
+        # Anchors are made in the precision of features, and 16 bits do not tell pixels apart.
+        return tuple(level.float() for level in self.backbone(images).values())
 
     def losses(self, features: Sequence[Tensor], labels: Tensor, valid: Tensor) -> dict[str, Tensor]:
         """Return scalars, whose sum is to be minimised; all are 0 where nothing is valid.

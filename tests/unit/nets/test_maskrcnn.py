@@ -133,6 +133,20 @@ def test_stages_that_do_not_learn_stay_as_they_are() -> None:
     assert all(value.requires_grad for value in small().parameters())
 
 
+def test_anchors_lie_on_whole_pixels_in_any_precision() -> None:
+    net = small().eval()
+    seen: list[Tensor] = []
+    net.rpn.anchor_generator.register_forward_hook(lambda *args: seen.extend(args[-1]))
+
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        maps = net(torch.zeros(1, 3, 32, 544))
+
+    assert maps.dtype == torch.float32
+    assert seen[0].dtype == torch.float32
+    # Of the finest level, whose stride is 4.
+    assert seen[0][: 3 * 136 : 3, 0].tolist() == [4 * at - 6 for at in range(136)]
+
+
 def test_more_proposals_overlap_in_training() -> None:
     net = small()
 
