@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from wsiseg.stores.patch_set import PatchSet
 from wsiseg.stores.patch_store import PatchStore
 from wsiseg.tasks.train_data import training_data
 from wsiseg.tasks.train_job import TrainConfig
-from wsiseg.tasks.train_pool import kinds_of, weighted
+from wsiseg.tasks.train_pool import for_student, for_teacher, kinds_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,10 +140,24 @@ def test_pseudo_labels_make_no_labelled_store(folder: Path) -> None:
 
 def test_each_kind_has_its_share(folder: Path) -> None:
     found = kinds(opened(folder))
+    twice = replace(found, synthetic=[*found.synthetic, *found.synthetic])
 
-    weights = [source.weight for source in weighted((found.real, 0.25), ([*found.synthetic, *found.synthetic], 0.75))]
+    of_teacher = [source.weight for source in for_teacher(twice, real=0.25)]
+    given, count = for_student(found, (0.2, 0.5, 0.3), batch_size=10)
 
-    assert weights == [0.25, 0.375, 0.375]
+    assert of_teacher == [0.25, 0.375, 0.375]
+    assert ([source.weight for source in given], count) == ([0.2, 0.5], 3)
+    assert [source.patches.splits[0] == "synthetic" for source in given] == [False, True]
+
+
+@pytest.mark.parametrize(("batch_size", "count"), [(2, 1), (5, 3), (8, 5), (10, 6)])
+def test_without_synthetic_patches_the_others_share_a_batch(folder: Path, batch_size: int, count: int) -> None:
+    found = replace(kinds(opened(folder)), synthetic=[])
+
+    given, pseudo = for_student(found, (0.2, 0.5, 0.3), batch_size=batch_size)
+
+    assert ([source.weight for source in given], pseudo) == ([0.2], count)
+    assert [source.weight for source in for_teacher(found, real=0.25)] == [0.25]
 
 
 def test_something_must_be_without_labels(folder: Path) -> None:

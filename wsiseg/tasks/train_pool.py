@@ -102,7 +102,31 @@ def apart(stores: Sequence[PatchSet], candidates: Sequence[UnlabelledSource], us
     return pool
 
 
-def weighted(*kinds: tuple[Sequence[Source], float]) -> list[Source]:
+def for_teacher(kinds: Kinds, *, real: float) -> list[Source]:
+    """Return annotated and synthetic patches, of which the first have the part `real` of the draws."""
+    return _weighted((kinds.real, real), (kinds.synthetic, 1 - real))
+
+
+def for_student(kinds: Kinds, shares: tuple[float, float, float], *, batch_size: int) -> tuple[list[Source], int]:
+    """Return what a student learns from beside pseudo-labels, and how many images of a batch have these.
+
+    Parameters
+    ----------
+    kinds
+        What there is.
+    shares
+        Parts of the images that are annotated, synthetic and pseudo-labelled. Where there are no synthetic ones, the
+        others share what is left in the same proportion.
+    batch_size
+        Images, 2 or more.
+    """
+    real, synthetic, pseudo = shares
+    part = pseudo / (real + pseudo + (synthetic if kinds.synthetic else 0))
+    count = min(max(1, round(part * batch_size)), batch_size - 1)
+    return _weighted((kinds.real, real), (kinds.synthetic, synthetic)), count
+
+
+def _weighted(*kinds: tuple[Sequence[Source], float]) -> list[Source]:
     """Return sources of several kinds, each with a part of the draws; within a kind, by area."""
     found = []
     for sources, share in kinds:

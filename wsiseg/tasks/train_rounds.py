@@ -22,7 +22,7 @@ from wsiseg.tasks.train_data import fingerprints, roles, training_data
 from wsiseg.tasks.train_fit import Work, carry_out, is_finished, write_choice
 from wsiseg.tasks.train_job import CONFIG, TrainReport, clear, with_usual
 from wsiseg.tasks.train_patches import share_model
-from wsiseg.tasks.train_pool import kinds_of, weighted
+from wsiseg.tasks.train_pool import for_student, for_teacher, kinds_of
 from wsiseg.tiling.reading import open_patches
 from wsiseg.training.batches import Batches
 from wsiseg.training.head_check import check_head
@@ -197,13 +197,9 @@ class _Rounds:
             "world": self._ranks.world,
         }
         if not pseudo:
-            real = options.teacher_real
-            given = weighted((kinds.real, real), (kinds.synthetic, 1 - real))
+            given = for_teacher(kinds, real=options.teacher_real)
             return Batches(given, encode, batch_size=config.batch_size, seed=config.fit.seed, **shared)
-        real, synthetic, rest = options.student_shares
-        given = weighted((kinds.real, real), (kinds.synthetic, synthetic))
-        share = rest / (real + rest + (synthetic if kinds.synthetic else 0))
-        count = min(max(1, round(share * config.batch_size)), config.batch_size - 1)
+        given, count = for_student(kinds, options.student_shares, batch_size=config.batch_size)
         return PseudoStreams(
             Batches(given, encode, batch_size=config.batch_size - count, seed=config.fit.seed, **shared),
             Batches(pseudo, encode, batch_size=count, seed=other_seed(config.fit.seed), **shared),
