@@ -10,6 +10,7 @@ import numpy as np
 
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.stores.patch_meta import SYNTHETIC
+from wsiseg.training.splits import are_of, groups_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,7 +148,7 @@ def without_labels(
     """Return the patches of each store that may be learnt from without labels.
 
     These are all but those that are learnt from with labels, those marked ``val`` or ``test``, synthetic ones, and
-    those of patients of whom something is held out or for testing.
+    those of patients of whom something is held out or marked so.
 
     Parameters
     ----------
@@ -156,15 +157,13 @@ def without_labels(
     labelled, held_out
         Patches of each that are learnt from with labels, and that models are chosen by.
     """
-    judges = {
-        str(name)
-        for store, indices in zip(stores, held_out, strict=True)
-        for name in (*store.groups[indices], *store.groups[store.splits == "test"])
-    }
+    marked = [np.isin(store.splits, ["val", "test"]) for store in stores]
+    for mask, judging in zip(marked, held_out, strict=True):
+        mask[judging] = True
+    judges = groups_of(stores, marked)
     found = []
     for store, used in zip(stores, labelled, strict=True):
-        is_free = ~np.isin(store.splits, ["val", "test", SYNTHETIC])
-        is_free &= ~np.isin(store.groups.astype(str), sorted(judges))
+        is_free = (store.splits != SYNTHETIC) & ~are_of(store, judges)
         is_free[used] = False
         found.append(np.flatnonzero(is_free))
     return found

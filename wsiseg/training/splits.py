@@ -91,20 +91,20 @@ def split_patches(
         raise DataError(
             "no patch has labels to train on", where=f"layer {layer}", mend="Label some, or check their splits"
         )
-    tested = _groups(stores, [store.splits == "test" for store in stores])
+    tested = groups_of(stores, [store.splits == "test" for store in stores])
     may_judge = [
-        mask & (store.splits != SYNTHETIC) & ~_are_of(store, tested) for store, mask in zip(stores, usable, strict=True)
+        mask & (store.splits != SYNTHETIC) & ~are_of(store, tested) for store, mask in zip(stores, usable, strict=True)
     ]
     if any(np.any(store.splits[mask] == "val") for store, mask in zip(stores, may_judge, strict=True)):
         held_out = [mask & (store.splits == "val") for store, mask in zip(stores, may_judge, strict=True)]
-    elif val_fraction == 0 or tested.issuperset(_groups(stores, usable)):
+    elif val_fraction == 0 or tested.issuperset(groups_of(stores, usable)):
         held_out = [np.zeros(len(store), dtype=np.bool_) for store in stores]
     else:
         chosen = _choose_groups(stores, may_judge, val_fraction * sum(int(mask.sum()) for mask in may_judge), seed)
-        held_out = [mask & _are_of(store, chosen) for store, mask in zip(stores, may_judge, strict=True)]
-    marked = _groups(stores, [store.splits == "val" for store in stores])
-    judged = tested | marked | _groups(stores, held_out)
-    training = [mask & ~_are_of(store, judged) for store, mask in zip(stores, usable, strict=True)]
+        held_out = [mask & are_of(store, chosen) for store, mask in zip(stores, may_judge, strict=True)]
+    marked = groups_of(stores, [store.splits == "val" for store in stores])
+    judged = tested | marked | groups_of(stores, held_out)
+    training = [mask & ~are_of(store, judged) for store, mask in zip(stores, usable, strict=True)]
     lost = sum(
         int((mask & (store.splits != SYNTHETIC) & ~train & ~held).sum())
         for store, mask, train, held in zip(stores, usable, training, held_out, strict=True)
@@ -120,12 +120,12 @@ def split_patches(
     return [(np.flatnonzero(train), np.flatnonzero(held)) for train, held in zip(training, held_out, strict=True)]
 
 
-def _groups(stores: Sequence[Divisible], masks: Sequence[NDArray[np.bool_]]) -> set[str]:
+def groups_of(stores: Sequence[Divisible], masks: Sequence[NDArray[np.bool_]]) -> set[str]:
     """Return the groups of some patches of all stores."""
     return {str(group) for store, mask in zip(stores, masks, strict=True) for group in store.groups[mask]}
 
 
-def _are_of(store: Divisible, groups: set[str]) -> NDArray[np.bool_]:
+def are_of(store: Divisible, groups: set[str]) -> NDArray[np.bool_]:
     """Tell which patches of a store are of one of some groups, (N,)."""
     return np.isin(store.groups.astype(str), sorted(groups))
 

@@ -109,9 +109,12 @@ def test_what_is_drawn_may_be_smaller_than_a_group_and_messages_name_it(
         part_labelled([store], [np.arange(4)], "3", seed=0, what="patients")
 
 
-def test_images_of_patients_who_judge_are_not_learnt_from(tmp_path: Path, make_patch_store: MakePatchStore) -> None:
+@pytest.mark.parametrize("mark", ["test", "val"])
+def test_images_of_patients_who_judge_are_not_learnt_from(
+    tmp_path: Path, make_patch_store: MakePatchStore, mark: str
+) -> None:
     images = np.zeros((3, 8, 8, 3), np.uint8)
-    marked = make_patch_store(tmp_path / "a.zarr", images, parents=["p", "p", "q"], splits=["test", "train", "train"])
+    marked = make_patch_store(tmp_path / "a.zarr", images, parents=["p", "p", "q"], splits=[mark, "train", "train"])
     other = make_patch_store(tmp_path / "b.zarr", images, parents=["p", "q", "r"], splits=["unlabelled"] * 3)
 
     rest = without_labels([marked, other], [np.arange(0)] * 2, [np.arange(0)] * 2)
