@@ -31,7 +31,9 @@ _FOLDER: Final = "local-dir:"
 _PUBLISHED: Final = "IMAGENET1K_V1"
 _IMAGENET: Final = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HUB_WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
-_TRIED_PX: Final = 64
+_TRIED_PX: Final = (64, 128)
+# What networks raise at images of a size that they do not take.
+_REFUSALS: Final = (RuntimeError, AssertionError, ValueError)
 _WHITE: Final = 255.0
 
 
@@ -70,11 +72,13 @@ class ImageEncoder(nn.Module):
         Of the colours 0 … 1 that it wants, for each channel.
     side_px
         Edge of the images that it takes, to which others are resized; None where it takes any.
+    tried_px
+        Edge of an image that it is tried with if it takes any.
 
     Raises
     ------
     MethodError
-        If it does not make one vector of each image.
+        If it takes no such images, or does not make one vector of each.
     """
 
     def __init__(
@@ -84,14 +88,20 @@ class ImageEncoder(nn.Module):
         mean: tuple[float, ...] = (0.0, 0.0, 0.0),
         std: tuple[float, ...] = (1.0, 1.0, 1.0),
         side_px: int | None = None,
+        tried_px: int = _TRIED_PX[0],
     ) -> None:
         super().__init__()
         self.net = net.eval().requires_grad_(requires_grad=False)
         self.side_px = side_px
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
-        with torch.inference_mode():
-            tried = self.net(torch.zeros(1, 3, side_px or _TRIED_PX, side_px or _TRIED_PX))
+        try:
+            tried = _tried(self.net, side_px or tried_px)
+        except _REFUSALS as error:
+            raise MethodError(
+                f"the encoder takes no images of {side_px or tried_px} px ({_first_line(error)})",
+                mend="Choose another --encoder",
+            ) from error
         if not isinstance(tried, Tensor) or tried.shape != (1, tried.numel()):
             raise MethodError("the encoder does not make one vector of an image", mend="Choose another --encoder")
         self.dimensions = int(tried.numel())
@@ -115,10 +125,18 @@ class ImageEncoder(nn.Module):
         return digest.hexdigest()
 
 
-def build_encoder(spec: EncoderSpec) -> ImageEncoder:
+def build_encoder(spec: EncoderSpec, *, sides_px: tuple[int, int] = _TRIED_PX) -> ImageEncoder:
     """Return the encoder that `spec` names, on the CPU.
 
     Random weights are always the same.
+
+    Parameters
+    ----------
+    spec
+        Which.
+    sides_px
+        Smallest and largest side of the images that it will get. If it does not take both as they are, images are
+        resized to the side that its weights were published for.
 
     Raises
     ------
@@ -130,15 +148,31 @@ def build_encoder(spec: EncoderSpec) -> ImageEncoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if spec.encoder == DEFAULT or spec.encoder.startswith(_TORCHVISION):
-            net, (mean, std), side = _from_torchvision(spec)
+            net, (mean, std), published_px, is_fixed = _from_torchvision(spec)
         else:
-            net, (mean, std), side = _from_timm(spec)
+            net, (mean, std), published_px, is_fixed = _from_timm(spec)
+    side = published_px if is_fixed or not _takes(net.eval(), sides_px) else None
     if spec.preproc == "unit":
-        return ImageEncoder(net, side_px=side)
-    return ImageEncoder(net, mean=tuple(mean), std=tuple(std), side_px=side)
+        return ImageEncoder(net, side_px=side, tried_px=sides_px[0])
+    return ImageEncoder(net, mean=tuple(mean), std=tuple(std), side_px=side, tried_px=sides_px[0])
 
 
-_Built = tuple[nn.Module, tuple[tuple[float, ...], tuple[float, ...]], int | None]
+def _takes(net: nn.Module, sides_px: tuple[int, ...]) -> bool:
+    """Tell whether a network makes vectors of one length of images of several sizes."""
+    try:
+        return len({_tried(net, side).numel() for side in sides_px}) == 1
+    except _REFUSALS:
+        return False
+
+
+@torch.inference_mode()
+def _tried(net: nn.Module, side_px: int) -> Tensor:
+    found: Tensor = net(torch.zeros(1, 3, side_px, side_px))
+    return found
+
+
+# The network, the colours and the side that its weights were published for, and whether it was for that side alone.
+_Built = tuple[nn.Module, tuple[tuple[float, ...], tuple[float, ...]], int, bool]
 
 
 def _from_torchvision(spec: EncoderSpec) -> _Built:
@@ -160,7 +194,7 @@ def _from_torchvision(spec: EncoderSpec) -> _Built:
     # The classifier is the last module of each of them.
     head = list(dict(net.named_children()))[-1]
     setattr(net, head, nn.Identity())
-    return nn.Sequential(net, nn.Flatten()), _IMAGENET, None
+    return nn.Sequential(net, nn.Flatten()), _IMAGENET, int(weights.transforms().crop_size[0]), False
 
 
 def _from_timm(spec: EncoderSpec) -> _Built:
@@ -182,8 +216,8 @@ def _from_timm(spec: EncoderSpec) -> _Built:
     if is_own or spec.init != TRAINED:
         _begin(net, spec, cached=lambda: _cached(colours), fetch=lambda: timm.create_model(name, pretrained=True))
     net.reset_classifier(0)
-    side = int(colours["input_size"][-1]) if colours.get("fixed_input_size") else None
-    return net, (tuple(colours["mean"]), tuple(colours["std"])), side
+    side_px, is_fixed = int(colours["input_size"][-1]), bool(colours.get("fixed_input_size"))
+    return net, (tuple(colours["mean"]), tuple(colours["std"])), side_px, is_fixed
 
 
 def _timm_name(spec: EncoderSpec) -> str:

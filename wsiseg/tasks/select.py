@@ -14,14 +14,13 @@ from wsiseg.atomic import write_bytes
 from wsiseg.errors import ConfigError, DataError, NothingMatchedError, StoreError
 from wsiseg.lock import locked
 from wsiseg.progress import SILENT
-from wsiseg.selection.encoders import EncoderSpec, build_encoder
-from wsiseg.selection.features import PoolFeatures, encode, fingerprint_of, look_at
+from wsiseg.selection.features import PoolFeatures, fingerprint_of, look_at
 from wsiseg.selection.groups import pick
 from wsiseg.selection.pool import PoolReport, boxes_of, filter_pool, tissue_px
 from wsiseg.selection.strategies import Pool, get_strategy
 from wsiseg.stopping import Stop
-from wsiseg.stores.feature_store import FeatureMeta, FeatureStore
 from wsiseg.stores.patches import patch_names
+from wsiseg.tasks.select_features import features_of
 from wsiseg.tasks.select_files import TABLE, Row, find_rows, read_chosen, write_table
 from wsiseg.tasks.select_job import SelectReport
 from wsiseg.tasks.select_predictions import find_predictions
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from wsiseg.nets.devices import Amp
     from wsiseg.progress import Progress
     from wsiseg.selection.groups import Choice
     from wsiseg.stores.patch_set import PatchSet
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RECORD: Final = "selection.json"
-FEATURES: Final = "features.zarr"
 
 
 def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None) -> SelectReport:
@@ -81,7 +78,7 @@ def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None
         if not job.overwrite and (before := _read_report(job.output, asked)) is not None:
             return before
         if strategy.needs_features:
-            store = _features(job, patches, progress, stop)
+            store = features_of(job, patches, progress, stop)
             looks = store.read("appearance", np.arange(len(patches)))
         else:
             store = None
@@ -116,12 +113,13 @@ def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None
         )
         cluster = np.zeros(len(patches), dtype=np.int32)
         cluster[pool.indices] = choice.cluster + 1
+        is_in_pool = np.isin(np.arange(len(patches)), pool.indices)
         (job.output / RECORD).unlink(missing_ok=True)
         write_table(job.output / TABLE, rows)
         selection = Selection(
             rows=tuple(rows),
             cluster=cluster,
-            uncertainty=uncertainty,
+            uncertainty=None if uncertainty is None else np.where(is_in_pool, uncertainty, 0),
             strategy=config.strategy,
             encoder=config.encoder if strategy.needs_features else "",
             removed=pool.removed,
@@ -137,50 +135,6 @@ def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None
         record = {"asked": asked, **found, "tissue_px": area, "labelled_fraction": report.labelled_fraction}
         write_bytes(job.output / RECORD, json.dumps(record, indent=1).encode() + b"\n")
         return report
-
-
-def _features(job: SelectJob, patches: PatchSet, progress: Progress, stop: Stop) -> FeatureStore:
-    """Return the features of all patches, made if they are not there."""
-    from wsiseg.nets.devices import choose_device, choose_dtype
-
-    config = job.config
-    spec = EncoderSpec(**{name: getattr(config, name) for name in EncoderSpec.model_fields})
-    device = choose_device(job.device)
-    amp: Amp = config.amp
-    encoder = build_encoder(spec)
-    if spec.init == "none":
-        progress.say("features of random weights tell colours and coarse texture, but little of tissue")
-    meta = FeatureMeta(
-        count=len(patches),
-        dimensions=encoder.dimensions,
-        encoder=spec.encoder,
-        preproc=spec.preproc,
-        weights=encoder.fingerprint(),
-        patches=fingerprint_of(patches),
-    )
-    path = job.features or job.output / FEATURES
-    with locked(path.with_name(f".{path.name}.lock")):
-        store = FeatureStore.prepare(path, meta, overwrite=job.overwrite and not _is_of(path, meta))
-        encode(
-            patches,
-            encoder,
-            store,
-            device=device,
-            dtype=choose_dtype(amp, device),
-            batch_size=config.batch_size,
-            workers=job.num_workers,
-            progress=progress,
-            stop=stop,
-        )
-    return store
-
-
-def _is_of(path: Path, meta: FeatureMeta) -> bool:
-    """Tell whether features that are there are those that are asked for."""
-    try:
-        return FeatureStore(path).meta == meta
-    except StoreError:
-        return False
 
 
 def _given(patches: PatchSet) -> tuple[str, ...]:

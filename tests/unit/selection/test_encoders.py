@@ -42,6 +42,39 @@ def test_any_encoder_makes_one_vector_of_an_image(name: str) -> None:
         assert not found.requires_grad
 
 
+class OneSize(nn.Module):
+    """Takes images of one size, as a vision transformer does."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side, self.body, self.heads = side, nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        assert images.shape[2] == self.side, "Wrong image height!"
+        found: torch.Tensor = self.heads(self.body(images).mean(dim=(2, 3)))
+        return found
+
+
+def test_networks_that_take_one_size_get_the_one_of_their_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = EncoderSpec(encoder="torchvision/vit_b_16", init="none")
+    monkeypatch.setattr("torchvision.models.get_model", lambda *_, **__: OneSize(224))
+
+    for sides in ((64, 128), (224, 448), (112, 224)):
+        encoder = build_encoder(spec, sides_px=sides)
+        assert encoder.side_px == 224
+        assert encoder(images(32)).shape == (2, 4)
+    monkeypatch.setattr("torchvision.models.get_model", lambda *_, **__: OneSize(100))
+    with pytest.raises(MethodError, match=r"takes no images of 224 px \(Wrong image height!\)"):
+        build_encoder(spec)
+
+
+def test_networks_get_images_as_they_are_if_they_take_all_of_them() -> None:
+    spec = EncoderSpec(encoder=SMALL, init="none")
+
+    assert build_encoder(spec, sides_px=(16, 32)).side_px is None
+    assert build_encoder(EncoderSpec(encoder=FIXED, init="none")).side_px == 160
+
+
 def test_random_weights_are_always_the_same_and_leave_the_random_state_alone() -> None:
     before = torch.random.get_rng_state()
 
