@@ -56,6 +56,7 @@ CASES = [
     Case("supervised", "classes", SEVERAL),
     Case("supervised", "classes", SMALL),
     Case("supervised", "instances", FINDING),
+    Case("supervised", "instances", {**SMALL, "head": "centre"}),
     Case("supervised", "instances", {**SMALL, "head": "flow"}),
     Case("supervised", "instances", {**SMALL, "head": "hv"}),
     Case("supervised", "instances", {**SMALL, "head": "star"}),

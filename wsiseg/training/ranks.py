@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import distributed, nn
@@ -14,6 +15,9 @@ from wsiseg.nets.devices import choose_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# All wait while the first process labels patches or makes pages, which takes longer than libraries have patience for.
+_PATIENCE: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +92,7 @@ def joined(device: str) -> Iterator[Ranks]:
     chosen = choose_device(f"cuda:{local}" if device in ("auto", "cuda") and torch.cuda.is_available() else device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield Ranks(rank=distributed.get_rank(), world=world, device=chosen)
     finally:

@@ -1,0 +1,29 @@
+"""Processes that train together have patience with each other."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from torch import distributed
+
+from wsiseg.training.ranks import joined
+
+
+def test_others_wait_as_long_as_the_first_process_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(
+        distributed, "init_process_group", lambda backend, **given: asked.update(given, backend=backend)
+    )
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
+
+    with joined("cpu") as ranks:
+        assert (ranks.rank, ranks.world, ranks.is_first) == (1, 2, False)
+
+    assert asked["backend"] == "gloo"
+    # Libraries give up after ten minutes.
+    assert asked["timeout"] >= timedelta(hours=12)
