@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
 from torch import distributed
 
 from wsiseg.training.ranks import joined
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_others_wait_as_long_as_the_first_process_labels(monkeypatch: pytest.MonkeyPatch) -> None:
