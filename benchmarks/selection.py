@@ -70,7 +70,13 @@ def write_features(path: Path, count: int, dimensions: int) -> FeatureStore:
     rng = np.random.default_rng(0)
     kinds = rng.normal(0, 1, (KINDS, dimensions)).astype(np.float32)
     meta = FeatureMeta(
-        count=count, dimensions=dimensions, encoder="made up", preproc="unit", weights="none", patches="none"
+        count=count,
+        dimensions=dimensions,
+        encoder="made up",
+        preproc="unit",
+        precision="float32",
+        weights="none",
+        patches="none",
     )
     store = FeatureStore.prepare(path, meta)
     for rows in store.missing():
@@ -99,6 +105,7 @@ def features(options: argparse.Namespace) -> None:
             dimensions=encoder.dimensions,
             encoder=options.encoder,
             preproc="imagenet",
+            precision="float32",
             weights="random",
             patches="random",
         )

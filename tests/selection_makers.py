@@ -19,7 +19,14 @@ def stored(path: Path, quadrants: NDArray[np.float32], *, chunk: int = 32) -> Fe
     """Return a store of these quadrants (n, 4, D), and of their means as patches."""
     count, _, dimensions = quadrants.shape
     meta = FeatureMeta(
-        count=count, dimensions=dimensions, chunk=chunk, encoder="e", preproc="unit", weights="w", patches="p"
+        count=count,
+        dimensions=dimensions,
+        chunk=chunk,
+        encoder="e",
+        preproc="unit",
+        precision="float32",
+        weights="w",
+        patches="p",
     )
     store = FeatureStore.prepare(path, meta)
     for rows in store.missing():

@@ -92,8 +92,11 @@ def test_a_second_run_does_nothing_and_another_selection_is_refused(tmp_path: Pa
     code, _, err = run(*asked, "--seed", 1)
     assert code == 5
     assert "another selection" in err
-    # Features are found again where they are.
+    # Features are found again where they are, if they are the same numbers.
     features = ("--features", out / "features.zarr")
+    code, _, err = run("select", tiles, "-k", 2, "-o", tmp_path / "t", *ENCODER, *ANYTHING, *features, "--amp", "bf16")
+    assert code == 5
+    assert "float32), not those asked for" in err
     assert run("select", tiles, "-k", 2, "-o", tmp_path / "t", *ENCODER, *ANYTHING, *features)[0] == 0
     assert not (tmp_path / "t" / "features.zarr").exists()
     assert run("select", tiles, "-k", 2, "-o", out, *ENCODER, *ANYTHING, "--overwrite")[0] == 0

@@ -65,6 +65,8 @@ class FeatureMeta(BaseModel):
         Name of the network.
     preproc
         How colours were prepared.
+    precision
+        Number format that the network ran in, such as ``float32`` or ``bfloat16``.
     weights
         Hash of the network's weights.
     patches
@@ -80,6 +82,7 @@ class FeatureMeta(BaseModel):
     chunk: int = CHUNK
     encoder: str
     preproc: str
+    precision: str
     weights: str
     patches: str
 
@@ -116,17 +119,19 @@ class FeatureStore:
         Raises
         ------
         StoreError
-            If it holds features of other patches, or by another encoder, unless they may be overwritten.
+            If it holds features of other patches, by another encoder or in another number format, unless they may be
+            overwritten.
         """
         if (path / METADATA).exists() and not overwrite:
             store = cls(path)
-            fields = ("encoder", "preproc", "weights", "patches", "count", "dimensions")
+            fields = ("encoder", "preproc", "precision", "weights", "patches", "count", "dimensions")
             if other := [name for name in fields if getattr(store.meta, name) != getattr(meta, name)]:
-                what = "patches" if "patches" in other else f"{store.meta.encoder} ({store.meta.preproc})"
+                made = f"{store.meta.encoder} ({store.meta.preproc}, {store.meta.precision})"
+                what = "patches" if "patches" in other else made
                 raise StoreError(
                     f"holds features of {'other ' if what == 'patches' else ''}{what}, not those asked for",
                     where=path,
-                    mend="Choose another place with --features, or --overwrite",
+                    mend="Choose another place with --features, the same --amp, or --overwrite",
                 )
             return store
         with atomic_path(path) as temporary:

@@ -43,6 +43,7 @@ def features_of(job: SelectJob, patches: PatchSet, progress: Progress, stop: Sto
     spec = EncoderSpec(**{name: getattr(config, name) for name in EncoderSpec.model_fields})
     device = choose_device(job.device)
     amp: Amp = config.amp
+    dtype = choose_dtype(amp, device)
     sizes = sizes_of(patches)
     # The smallest that it gets are quadrants.
     encoder = build_encoder(spec, sides_px=(max(1, int(sizes.min()) // 2), int(sizes.max())))
@@ -53,6 +54,7 @@ def features_of(job: SelectJob, patches: PatchSet, progress: Progress, stop: Sto
         dimensions=encoder.dimensions,
         encoder=spec.encoder,
         preproc=spec.preproc,
+        precision="float32" if dtype is None else str(dtype).removeprefix("torch."),
         weights=encoder.fingerprint(),
         patches=fingerprint_of(patches),
     )
@@ -64,7 +66,7 @@ def features_of(job: SelectJob, patches: PatchSet, progress: Progress, stop: Sto
             encoder,
             store,
             device=device,
-            dtype=choose_dtype(amp, device),
+            dtype=dtype,
             batch_size=config.batch_size,
             workers=job.num_workers,
             progress=progress,

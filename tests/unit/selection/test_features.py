@@ -60,6 +60,7 @@ def meta(encoder: ImageEncoder, patches: PatchSet, *, chunk: int = 4, name: str 
         chunk=chunk,
         encoder=name,
         preproc="unit",
+        precision="float32",
         weights=encoder.fingerprint(),
         patches=fingerprint_of(patches),
     )
@@ -155,8 +156,10 @@ def test_features_of_others_are_refused_unless_they_may_be_replaced(tmp_path: Pa
 
     with pytest.raises(StoreError, match="features of other patches"):
         FeatureStore.prepare(tmp_path / "f.zarr", of_others)
-    with pytest.raises(StoreError, match=r"features of means \(unit\), not those"):
+    with pytest.raises(StoreError, match=r"features of means \(unit, float32\), not those"):
         FeatureStore.prepare(tmp_path / "f.zarr", about.model_copy(update={"encoder": "other"}))
+    with pytest.raises(StoreError, match=r"features of means \(unit, float32\), not those"):
+        FeatureStore.prepare(tmp_path / "f.zarr", about.model_copy(update={"precision": "bfloat16"}))
     replaced = FeatureStore.prepare(tmp_path / "f.zarr", of_others, overwrite=True)
 
     assert sum(map(len, replaced.missing())) == len(patches.stores[0])
