@@ -101,6 +101,7 @@ def test_jobs_of_an_array_make_one_study(study: Path) -> None:
         assert told == "" if row["method"] == "supervised" else float(told) == pytest.approx(gain, abs=1e-3)
     assert (study / "budget.png").stat().st_size > 1000
     assert "Learning curves" in (study / "budget.html").read_text()
+    assert "another recipe" not in (study / "budget.html").read_text()
 
 
 def test_methods_learn_from_the_same_images_and_more_labels_hold_the_fewer(study: Path) -> None:
@@ -231,6 +232,13 @@ def test_what_an_error_advises_can_be_done(
     run(*one, "--set=train.fit.lr=0.001")
 
     assert settings(tmp_path / "study", "supervised")["fit"]["lr"] == 0.001
+
+
+def test_where_nothing_is_left_without_labels_the_page_says_so(store: Path, tmp_path: Path) -> None:
+    run("budget", store, "-o", tmp_path / "study", *SMALL, "--counts=2,4")
+
+    page = (tmp_path / "study/budget.html").read_text()
+    assert "nothing is left to be learnt from without labels (mean-teacher with 4)" in page
 
 
 def test_a_study_that_is_stopped_tells_what_it_has(

@@ -216,6 +216,7 @@ def _make(job: BudgetJob, plan: Plan, config: TrainConfig, progress: Progress, s
         scores=scores,
         held_out=held_out if report.is_best else 0,
         unit=plan.unit,
+        lacks_unlabelled=plan.lacks_unlabelled,
     )
     write_cell(folder, cell)
     (folder / FAILED).unlink(missing_ok=True)

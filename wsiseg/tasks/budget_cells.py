@@ -55,6 +55,8 @@ class Cell:
         Labelled images by which the model was chosen, beside those that it learnt from.
     unit
         What is drawn and counted: patients, slides, images, volumes or patches.
+    lacks_unlabelled
+        Whether the method learns from images without labels, and none were left.
     """
 
     method: str
@@ -65,6 +67,7 @@ class Cell:
     scores: dict[str, float]
     held_out: int = 0
     unit: str = "images"
+    lacks_unlabelled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,18 +40,23 @@ class Plan:
         How, with what share of the labels, and with which draw.
     unit
         What is drawn: patients, slides, images, volumes or patches.
+    lacks_unlabelled
+        Whether the method learns from images without labels, and none are left.
     """
 
     method: str
     size: str
     seed: int
     unit: str = "images"
+    lacks_unlabelled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pool:
     names: list[str]
     unit: str
+    # Whether nothing is left to be learnt from without labels, by a method that does, once all are drawn.
+    is_spent: bool
 
 
 def is_of_volumes(stores: Sequence[Path]) -> bool:
@@ -94,11 +99,13 @@ def plans_of(
                 count = len(draw_labelled(pool.names, size, seed=seed, what=pool.unit))
                 known = first.setdefault((method, count), size)
                 if known == size:
-                    plans.append(Plan(method=method, size=size, seed=seed, unit=pool.unit))
+                    lacks_unlabelled = pool.is_spent and count == len(pool.names)
+                    plan = Plan(method=method, size=size, seed=seed, unit=pool.unit, lacks_unlabelled=lacks_unlabelled)
+                    plans.append(plan)
                 else:
                     repeated[size, known] = f"{count} {pool.unit}"
-    for (size, known), count in repeated.items():
-        progress.say(f"{size} labelled and {known} are the same here, {count}: trained as {known} only")
+    for (size, known), drawn in repeated.items():
+        progress.say(f"{size} labelled and {known} are the same here, {drawn}: trained as {known} only")
     return plans
 
 
@@ -128,11 +135,12 @@ def _pool(stores: Sequence[Path], config: TrainConfig, seed: int) -> _Pool:
         _check_judges(volumes.stores, LAYER, where=stores[0])
         entries = [entry for store in volumes.stores for entry in store.meta.volumes]
         unit = "patients" if any(entry.group != entry.name for entry in entries) else "volumes"
-        return _Pool(names=volumes.chosen or [], unit=unit)
+        return _Pool(names=volumes.chosen or [], unit=unit, is_spent=takes_unlabelled and not volumes.unlabelled)
     patches = [open_patches([path]) for path in stores]
     data = training_data(patches, None, drawing, takes_unlabelled=takes_unlabelled)
     _check_judges(patches, data.layer, where=stores[0])
-    return _Pool(names=data.chosen or [], unit=_unit(patches, data, config))
+    is_spent = takes_unlabelled and not data.unlabelled
+    return _Pool(names=data.chosen or [], unit=_unit(patches, data, config), is_spent=is_spent)
 
 
 def _unit(stores: Sequence[PatchSet], data: TrainingData, config: TrainConfig) -> str:

@@ -67,6 +67,7 @@ def write_study(output: Path) -> Study:
             picture=base64.b64encode(pictures["png"]).decode(),
             methods=study.methods,
             failures=study.failures,
+            without=_without(study),
             has_missing=MISSING in study.names,
             has_gains=bool(study.gains()),
             differing=differing,
@@ -186,6 +187,15 @@ def _facts(study: Study) -> list[dict[str, str]]:
         "trainings": str(len(cells)),
     }
     return [{"label": label, "value": value} for label, value in facts.items()]
+
+
+def _without(study: Study) -> str:
+    """Return the methods and sizes where nothing without labels was left to learn from, in words."""
+    sizes: dict[str, list[str]] = {}
+    for cell in study.cells:
+        if cell.lacks_unlabelled and cell.size not in sizes.setdefault(cell.method, []):
+            sizes[cell.method].append(cell.size)
+    return "; ".join(f"{method} with {', '.join(own)}" for method, own in sizes.items())
 
 
 def _span(numbers: Sequence[int]) -> str:
