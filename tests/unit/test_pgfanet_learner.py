@@ -84,7 +84,7 @@ def test_labels_and_agreement_make_up_the_loss(aux: float, variance: float) -> N
 
 def stepped(**options: object) -> tuple[dict[str, float], list[Tensor]]:
     """Return what one step with the same random numbers says, and what it teaches the student."""
-    one = learner(consistency=1.0, **options)
+    one = learner("instances", consistency=1.0, **options)
     data = batch(one)
     torch.manual_seed(1)
     losses = one.training_step(data, Clock(step=10, steps=10))
