@@ -147,7 +147,8 @@ def _border_distance(is_there: NDArray[np.bool_], steps: NDArray[np.float64]) ->
     if is_there.all():
         return np.zeros(is_there.shape)
     if (steps == steps[0]).all():
-        return np.maximum(_distance(is_there, steps) - steps[0] / 2, 0)
+        isotropic: NDArray[np.float64] = np.maximum(_distance(is_there, steps) - steps[0] / 2, 0)
+        return isotropic
     away, nearest = ndimage.distance_transform_edt(is_there, sampling=steps, return_indices=True)
     # Squares of the way to the nearest pixel along each axis; the step in its direction is between those of the axes.
     ways = np.moveaxis(nearest - np.indices(is_there.shape), 0, -1) ** 2 * steps**2
