@@ -58,7 +58,7 @@ def test_from_patches_to_pairs_to_train_on(tmp_path: Path, run: Callable[..., Re
     assert set(figures) == {"a", "s-40-0"}
     assert {"colour_error_nuclei", "adherence", "diversity", "copies", "ssim"} <= set(figures["a"])
     page = (tmp_path / "gan" / "quality.html").read_text()
-    assert page.count("data:image/png") == 20
+    assert page.count("data:image/png") == 2
     for name in figures:
         assert {path.name for path in (tmp_path / "gan" / name).iterdir()} >= {
             "gan.json",
@@ -156,15 +156,29 @@ def test_a_second_run_does_nothing_and_other_settings_are_refused(
     command = ["synth", "fit", store, "--patch", "a", "-o", tmp_path / "gan", *TINY]
     run(*command)
     file = tmp_path / "gan" / "a" / "scale-1.safetensors"
-    before = file.stat().st_mtime_ns
+    files = [path for path in (tmp_path / "gan").rglob("*") if path.is_file() and path.name != "config.json"]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    figures = tmp_path / "gan" / "quality.json"
 
     again = run(*command)
     other = run(*command, "--seed", 3)
+    is_untouched = {path: path.stat().st_mtime_ns for path in files} == before
+    assert "already done" not in run(*command, "--patch", "b").out
+    of_both = json.loads(figures.read_text())
+    assert "already done" in run(*command, "--patch", "b").out
     anew = run(*command, "--seed", 3, "--overwrite")
 
     assert (again.code, other.code, anew.code) == (0, 5, 0)
+    assert "already done" in again.out
+    assert is_untouched
     assert "--overwrite" in other.err
-    assert file.stat().st_mtime_ns > before
+    assert file.stat().st_mtime_ns > before[file]
+    # A run for some GANs tells of all that there are, and measures those that have changed.
+    assert set(of_both) == {"a", "b"}
+    told = json.loads(figures.read_text())
+    assert told["b"] == of_both["b"]
+    assert told["a"]["fingerprint"] != of_both["a"]["fingerprint"]
+    assert (tmp_path / "gan" / "quality.html").read_text().count("data:image/png") == 2
 
 
 def test_more_patches_and_refused_settings_leave_a_gan_as_it_is(

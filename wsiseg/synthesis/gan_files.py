@@ -178,6 +178,16 @@ def is_begun(folder: Path) -> bool:
     return (folder / CARD).exists()
 
 
+def is_trained(folder: Path) -> bool:
+    """Tell whether the GAN in a folder is trained to its end."""
+    return all(scale_file(folder, number).exists() for number in range(len(read_card(folder).settings.widths)))
+
+
+def find_gans(folder: Path) -> list[Path]:
+    """Return the folders of the GANs in a folder, which may be that of one itself."""
+    return [folder] if is_begun(folder) else sorted(card.parent for card in folder.glob(f"*/{CARD}"))
+
+
 def read_card(folder: Path) -> GanCard:
     """Return what the GAN in a folder was made from.
 

@@ -14,7 +14,7 @@ from wsiseg.lock import locked
 from wsiseg.nets.devices import choose_device
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
-from wsiseg.synthesis.gan_files import GanCard, begin, is_begun, read_card, read_gan
+from wsiseg.synthesis.gan_files import GanCard, begin, find_gans, is_begun, is_trained, read_card
 from wsiseg.synthesis.gan_fit import fit
 from wsiseg.synthesis.layouts import layouts
 from wsiseg.tasks.synth_patches import chosen_patches, densities_of
@@ -82,16 +82,20 @@ class SynthFitReport:
         What says how good they are.
     refused
         Patches of the selection that cannot be learnt from, and why.
+    was_done
+        Whether all of it was there already.
     """
 
     output: Path
     patches: tuple[str, ...]
     page: Path
     refused: tuple[str, ...] = ()
+    was_done: bool = False
 
     def __str__(self) -> str:
         count = len(self.patches)
-        return f"{count} GAN{'s' * (count > 1)} in {self.output}: {', '.join(self.patches)}\nquality: {self.page}"
+        done = ", already done" if self.was_done else ""
+        return f"{count} GAN{'s' * (count > 1)} in {self.output}: {', '.join(self.patches)}{done}\nquality: {self.page}"
 
     def check(self) -> None:
         """Raise if a patch of the selection could not be learnt from.
@@ -140,6 +144,8 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
     save(job.settings, job.output / CONFIG)
     for one, card in zip(chosen, cards, strict=True):
         with locked(job.output / f".{one.name}.lock"):
+            if is_trained(job.output / one.name):
+                continue
             masks = layouts(
                 one.bank,
                 job.settings.layout,
@@ -157,11 +163,17 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
                 progress=progress,
                 stop=stop,
             )
-    gans = [read_gan(job.output / one.name, device) for one in chosen]
     with locked(job.output / f".{PAGE}.lock"):
-        page = write_quality(job.output, gans, progress=progress)
-    names = tuple(one.name for one in chosen)
-    return SynthFitReport(output=job.output, patches=names, page=page, refused=tuple(map(str, refused)))
+        # Also those of earlier runs, but for what is still being trained by another one.
+        trained = [folder for folder in find_gans(job.output) if is_trained(folder)]
+        has_measured = write_quality(job.output, trained, device, progress=progress)
+    return SynthFitReport(
+        output=job.output,
+        patches=tuple(one.name for one in chosen),
+        page=job.output / PAGE,
+        refused=tuple(map(str, refused)),
+        was_done=not has_measured,
+    )
 
 
 def _begin(job: SynthFitJob, store: PatchSet, layer: str, chosen: Sequence[Chosen]) -> list[GanCard]:

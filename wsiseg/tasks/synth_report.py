@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wsiseg.atomic import write_bytes
 from wsiseg.progress import track
+from wsiseg.synthesis.gan_files import read_gan
 from wsiseg.synthesis.layouts import layouts
 from wsiseg.synthesis.nucleus_bank import bank_of
 from wsiseg.synthesis.quality import COPY, assess
 from wsiseg.synthesis.sampling import rebuilt, sample
 from wsiseg.synthesis.sheets import outlined, sheet, write_png
-from wsiseg.tasks.pictures import png, render
+from wsiseg.tasks.pictures import encoded, render
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
     from wsiseg.progress import Progress
@@ -50,32 +52,60 @@ _ROWS: Final = (
 )
 
 
-def write_quality(output: Path, gans: Sequence[Gan], *, progress: Progress) -> Path:
-    """Write a page, its numbers, and for each GAN a sheet of pairs into their folder; return the page."""
-    figures: dict[str, dict[str, Any]] = {}
-    strips = []
-    for gan in track(gans, progress, what="quality", total=len(gans), unit="GANs"):
-        quality, pairs = _assessed(gan)
-        figures[gan.card.patch] = {
-            **asdict(quality),
-            "reconstruction_error": dict(zip(map(str, gan.sides), gan.errors, strict=True)),
-            "preset": gan.card.settings.preset,
-            "density": gan.card.density,
-            "fingerprint": gan.fingerprint,
-        }
-        write_png(output / gan.card.patch / PAIRS, sheet(pairs))
-        strips.append((gan.card.patch, [[(title, png(pixels)) for title, pixels in row] for row in pairs]))
+def write_quality(output: Path, folders: Sequence[Path], device: torch.device, *, progress: Progress) -> bool:
+    """Write a page about GANs and its numbers into a folder, and a sheet of pairs into that of each GAN.
+
+    What was measured of the same weights before is not measured again; tell whether anything else was there to do.
+
+    Parameters
+    ----------
+    output
+        Gets the page and the numbers.
+    folders
+        Of trained GANs.
+    device
+        Where they sample.
+    progress
+        Told about GANs.
+    """
+    before, figures, sheets = _figures(output / FIGURES), {}, []
+    for folder in track(folders, progress, what="quality", total=len(folders), unit="GANs"):
+        gan = read_gan(folder, device)
+        name, pairs = gan.card.patch, folder / PAIRS
+        figures[name] = before.get(name, {})
+        if figures[name].get("fingerprint") != gan.fingerprint or not pairs.exists():
+            quality, shown = _assessed(gan)
+            write_png(pairs, sheet(shown))
+            figures[name] = {
+                **asdict(quality),
+                "reconstruction_error": dict(zip(map(str, gan.sides), gan.errors, strict=True)),
+                "preset": gan.card.settings.preset,
+                "density": gan.card.density,
+                "fingerprint": gan.fingerprint,
+            }
+        sheets.append((name, encoded(pairs.read_bytes())))
+    if figures == before and (output / PAGE).exists():
+        return False
     page = render(
         "synth_quality.html.j2",
         name=output.resolve().name,
         figures=figures,
         rows=_ROWS,
-        strips=strips,
+        sheets=sheets,
         images=_IMAGES,
     )
     write_bytes(output / FIGURES, json.dumps(figures, indent=1, allow_nan=False).encode() + b"\n")
     write_bytes(output / PAGE, page)
-    return output / PAGE
+    return True
+
+
+def _figures(path: Path) -> dict[str, dict[str, Any]]:  # Any: JSON
+    """Return the numbers of an earlier run, if there are any."""
+    try:
+        found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found
 
 
 def _assessed(gan: Gan) -> tuple[Quality, list[Row]]:
