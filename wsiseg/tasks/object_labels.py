@@ -97,12 +97,9 @@ class ObjectLabels:
             for path in sorted({store.path for patches, _ in self.pool for store in patches.stores}):
                 held.enter_context(locked(path.with_name(f".{path.name}.{layer}.lock")))
             advance = held.enter_context(progress.task("pseudo-labels", total=self.patches, unit="patches"))
-            health = write_pseudo_labels(
+            return write_pseudo_labels(
                 self.pool, labeller, layer, self.labels, made_by=self.made_by, advance=advance, stop=stop
             )
-        if not health.kept:
-            progress.say("warning: not one object was believed; train the teacher longer, or ask for lower scores")
-        return health
 
     def find(self) -> None:
         """Look for layers that were written since the stores were opened, be it by another process."""

@@ -19,6 +19,7 @@ from wsiseg.tasks.object_labels import ObjectLabels
 from wsiseg.tasks.train_job import CONFIG
 from wsiseg.tasks.train_pool import apart
 from wsiseg.tiling.reading import open_patches
+from wsiseg.training.pseudo_labels import doubt
 from wsiseg.training.sources import Source, UnlabelledSource
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ def label_objects(
     health = None
     if overwrite or not found.are_in(layer):
         health = found.write(layer, device=choose_device(device), progress=progress, stop=stop)
+        if doubted := doubt(health, None):
+            progress.say(f"warning: {doubted}")
     return ObjectLabelReport(stores=stores, layer=layer, patches=found.patches, health=health)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -72,6 +73,17 @@ class Trained:
     name: str
     report: TrainReport
     told: Told | None
+
+
+def compared(student: Trained, teacher: Trained) -> str:
+    """Return whether a student is better than what taught it, in one line."""
+    fit, before = student.report.fit, teacher.report.fit
+    if math.isnan(fit.best) or math.isnan(before.best):
+        return f"nobody knows whether {student.name} is better than {teacher.name}, as nothing is held out"
+    said = f"{fit.metric} of {student.name} {fit.best:.4f}, of {teacher.name} {before.best:.4f}"
+    if fit.best < before.best:
+        return f"warning: {said}: pseudo-labels made it worse than {teacher.report.checkpoint}"
+    return said
 
 
 def write_rounds_report(

@@ -17,7 +17,7 @@ from wsiseg.methods.label_efficient import METHOD, PSEUDO, LabelEfficientOptions
 from wsiseg.methods.predictor import head_of
 from wsiseg.stores.volume_store import is_volume_store
 from wsiseg.tasks.object_labels import ObjectLabels, remove_labels
-from wsiseg.tasks.rounds_report import Told, Trained, write_rounds_report
+from wsiseg.tasks.rounds_report import Told, Trained, compared, write_rounds_report
 from wsiseg.tasks.train_data import fingerprints, roles, training_data
 from wsiseg.tasks.train_fit import Work, carry_out, is_finished, write_choice
 from wsiseg.tasks.train_job import CONFIG, TrainReport, clear, with_usual
@@ -26,6 +26,7 @@ from wsiseg.tasks.train_pool import for_student, for_teacher, kinds_of
 from wsiseg.tiling.reading import open_patches
 from wsiseg.training.batches import Batches
 from wsiseg.training.head_check import check_head
+from wsiseg.training.pseudo_labels import annotated_coverage, doubt
 from wsiseg.training.sources import Source
 from wsiseg.training.state import Remedy, seed_all
 from wsiseg.training.streams import PseudoStreams, other_seed
@@ -153,15 +154,15 @@ class _Rounds:
     ) -> None:
         self._job, self._data, self._kinds, self._facts = job, data, kinds, facts
         self._ranks, self._progress, self._stop = ranks, progress, stop
-        # Of the stage before.
-        self._model: Path | None = None
+        # The stage before.
+        self._before: Trained | None = None
 
     def run(self, stage: TeacherStage | StudentStage) -> Trained:
         """Train one stage, its pseudo-labels first if it learns from any."""
         config, facts, pseudo = self._job.config, self._facts, list[Source]()
         labels, layer = None, ""
-        if isinstance(stage, StudentStage) and self._model is not None:
-            labels = self._labels(stage, self._model)
+        if isinstance(stage, StudentStage) and self._before is not None:
+            labels = self._labels(stage, self._before.report.checkpoint)
             layer = f"{labels.made_by}-{stage.name}"
             pool = [source for _, source in self._kinds.pool]
             pseudo = [Source(patches=one.patches, layer=layer, indices=one.indices, mpp=one.mpp) for one in pool]
@@ -185,8 +186,11 @@ class _Rounds:
         )
         told = None if labels is None else self._label(labels, layer, work, folder)
         report = carry_out(work, replace(self._job, output=folder), self._ranks, self._progress, self._stop)
-        self._model = report.checkpoint
-        return Trained(name=stage.name, report=report, told=told)
+        trained = Trained(name=stage.name, report=report, told=told)
+        if self._before is not None and self._ranks.is_first:
+            self._progress.say(compared(trained, self._before))
+        self._before = trained
+        return trained
 
     def _batches(self, stage: TeacherStage | StudentStage, encode: Encode, pseudo: Sequence[Source]) -> BatchStream:
         config, kinds, options = self._job.config, self._kinds, stage.options
@@ -232,6 +236,8 @@ class _Rounds:
             told = {key: None if math.isnan(value) else value for key, value in asdict(health).items()}
             write_bytes(file, json.dumps({"layer": layer, **told}, indent=1).encode() + b"\n")
             self._progress.say(f"pseudo-labels of {folder.name}: {health}")
+            if doubted := doubt(health, annotated_coverage(self._kinds.real)):
+                self._progress.say(f"warning: {doubted}")
         self._ranks.wait()
         labels.find()
         return Told(labels=labels, layer=layer, health=_noted(file))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from PIL import Image
@@ -26,7 +26,14 @@ if TYPE_CHECKING:
     from wsiseg.progress import Advance
     from wsiseg.stopping import Stop
     from wsiseg.stores.patch_set import PatchSet
-    from wsiseg.training.sources import UnlabelledSource
+    from wsiseg.training.sources import Source, UnlabelledSource
+
+
+# Patches that tell how much of a tissue is objects.
+_LOOKED_AT: Final = 200
+# More than that ignored, or covered so many times as much or as little as in annotated patches, is worth a word.
+_MUCH_IGNORED: Final = 0.5
+_FAR: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +64,43 @@ class Health:
             f"{self.patches} patches, {self.kept:,} objects kept and {self.rejected:,} rejected, mean score "
             f"{self.mean_score:.2f}, {self.coverage:.1%} of the pixels are objects and {self.ignored:.1%} ignored"
         )
+
+
+def annotated_coverage(sources: Sequence[Source]) -> float:
+    """Return the part of what is known of annotated patches that is objects, of some patches where there are many."""
+    patches = [(source, index) for source in sources for index in source.indices.tolist()]
+    known = covered = 0
+    for source, index in patches[:: 1 + len(patches) // _LOOKED_AT]:
+        patch = source.read(index)
+        known += int(patch.valid.sum())
+        covered += int((patch.labels[patch.valid] > 0).sum())
+    return covered / max(1, known)
+
+
+def doubt(health: Health, annotated: float | None) -> str:
+    """Return what speaks against learning from pseudo-labels, in one line; empty where nothing does.
+
+    Parameters
+    ----------
+    health
+        Of the pseudo-labels.
+    annotated
+        See `annotated_coverage`; None where that is not known.
+    """
+    if not health.kept:
+        return "not one object was believed; train the teacher longer, or ask for lower scores"
+    if health.ignored > _MUCH_IGNORED:
+        return (
+            f"nothing is learnt from {health.ignored:.1%} of the pixels of pseudo-labelled patches, as the teacher is "
+            "not sure of them; train it longer, or change options.pseudo"
+        )
+    covered = health.coverage / (1 - health.ignored)
+    if annotated is not None and not annotated / _FAR <= covered <= annotated * _FAR:
+        return (
+            f"objects cover {covered:.1%} of what has pseudo-labels, and {annotated:.1%} of what is annotated; look at "
+            "the pictures before you trust them"
+        )
+    return ""
 
 
 class PseudoLabeller:
