@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.slide_makers import Layout, write_slide
 from tests.tiny_models import save_tiny_model
 from wsiseg.annotations.features import read_features
 from wsiseg.geometry import Region, Size
@@ -162,6 +165,31 @@ def test_images_of_any_size_may_be_chosen_and_count_with_their_own_pixels(
     assert f"{(32 * 32 + 20 * 10 + 16 * 16) / 4e6:.3g} mm²" in page
     with Image.open(tmp_path / "s" / "patches" / "image1.png") as picture:
         assert picture.size == (20, 10)
+
+
+def test_the_page_says_how_each_store_with_chosen_patches_is_labelled(
+    tmp_path: Path, tiles: Path, make_patch_store: MakePatchStore, run: Run
+) -> None:
+    write_slide(tmp_path / "b c.tiff", Layout(size=Size(256, 128), mpp=0.5))
+    cut = ("--tissue", "none", "--mpp", 1, "--patch-size", 32, "--codec", "zstd")
+    assert run("tile", tmp_path / "b c.tiff", "-o", tmp_path, *cut)[0] == 0
+    images = make_patch_store(tmp_path / "images.zarr", np.full((2, 32, 32, 3), 120, np.uint8), mpp=1).path
+    held_out = make_patch_store(
+        tmp_path / "0.zarr", np.full((2, 32, 32, 3), 120, np.uint8), mpp=1, splits=["test"] * 2
+    ).path
+    stores = (held_out, tiles, tmp_path / "b c.zarr", images)
+
+    # All that there are: 16 of the one slide, 8 of the other, 2 images.
+    code, _, err = run("select", *stores, "-k", 26, "--strategy", "random", *ANYTHING, "-o", tmp_path / "s")
+
+    assert code == 0, err
+    page = html.unescape((tmp_path / "s" / "selection.html").read_text())
+    commands = [line.removeprefix("<pre>") for line in page.splitlines() if "wsiseg label" in line]
+    assert [shlex.split(line.removesuffix("</pre>"))[2:5] for line in commands] == [
+        [str(tiles), "--from", "annotations/a.geojson"],
+        [str(tmp_path / "b c.zarr"), "--from", "annotations/b c.geojson"],
+        [str(images), "--from", "labels/"],
+    ]
 
 
 def test_stores_of_other_resolutions_are_refused_before_anything_is_made(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from base64 import b64decode
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ from wsiseg.tasks.select_files import GEOJSON, PATCHES, ROIS, file_name, write_p
 from wsiseg.tasks.select_pictures import cluster_colours, colours, contact_sheet, patch_map, uncertainty_colours
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from wsiseg.progress import Progress
     from wsiseg.stores.patch_set import PatchSet
+    from wsiseg.stores.patch_store import PatchStore
     from wsiseg.tasks.select_files import Row
 
 PAGE: Final = "selection.html"
@@ -42,7 +45,7 @@ class Selection:
     cluster
         Of each patch of the stores, from 1; 0 for those that could not be chosen.
     uncertainty
-        Of what was predicted of each patch of the stores, 0 … 1, by which they were chosen; None if they were not.
+        Of what was predicted of each patch that could be chosen, 0 … 1, and 0 for the others; None if it had no say.
     strategy, encoder
         Names; no encoder where none was needed.
     removed
@@ -112,11 +115,11 @@ def write_report(folder: Path, patches: PatchSet, selection: Selection, progress
         map_title="Where the clusters lie" if selection.uncertainty is None else "Where the prediction is uncertain",
         map_note="each patch in the colour of its cluster, the chosen ones in boxes."
         if selection.uncertainty is None
-        else "the darker a patch, the less certain; the chosen ones in boxes.",
+        else "the darker a patch, the less certain; clear where none could be chosen. The chosen ones are in boxes.",
         total=len(patches),
         removed=[(rule, count) for rule, count in selection.removed.items() if count],
         pool=selection.pool,
-        **_next(patches, boxes, folder),
+        **_next(patches, chosen, boxes, folder),
     )
     write_bytes(folder / PAGE, page)
 
@@ -143,41 +146,52 @@ def _clear(folder: Path) -> None:
     (folder / GEOJSON).unlink(missing_ok=True)
 
 
-def _next(patches: PatchSet, boxes: list[Path], folder: Path) -> dict[str, str]:
-    """Return what to do with the selection, in words and as a command."""
-    store = patches.stores[0]
-    if store.meta.grid is None:
-        words = (
-            f"Draw label images of the pictures in {PATCHES}/, each a PNG of the same name in which an object has a "
-        )
-        return {"next_step": f"{words}number of its own. Then", "commands": _command(store.path, "labels/")}
-    where = boxes[0].relative_to(folder) if len(boxes) == 1 else f"each file in {boxes[0].parent.name}/"
-    words = f"Drag {where} onto its slide in QuPath, outline everything in the boxes, and export as GeoJSON. Then"
-    return {"next_step": words, "commands": _command(store.path, "annotations.geojson")}
+def _next(patches: PatchSet, chosen: list[Row], boxes: list[Path], folder: Path) -> dict[str, str]:
+    """Return what to do with the selection, in words and as commands, one for each store with chosen patches."""
+    words, commands = {}, []
+    for store, rows in _by_store(patches, chosen):
+        if store.meta.grid is None:
+            words["images"] = (
+                f"Draw label images of the pictures in {PATCHES}/, each a PNG of the same name in which an object has "
+                "a number of its own, into labels/."
+            )
+            drawn = "labels/"
+        else:
+            where = boxes[0].relative_to(folder) if len(boxes) == 1 else f"each file in {boxes[0].parent.name}/"
+            name = f"{file_name(rows[0][1].slide)}.geojson"
+            words["slides"] = (
+                f"Drag {where} onto its slide in QuPath, outline everything in the boxes, and export as GeoJSON to "
+                "annotations/, under the name of the slide."
+            )
+            drawn = f"annotations/{name}"
+        commands.append(shlex.join(("wsiseg", "label", str(store.path), "--from", drawn, "--as", "instances")))
+    return {"next_step": f"{' '.join(words.values())} Then", "commands": "\n".join(commands)}
 
 
-def _command(store: Path, drawn: str) -> str:
-    return f"wsiseg label {store.name} --from {drawn} --as instances"
+def _by_store(patches: PatchSet, chosen: list[Row]) -> Iterator[tuple[PatchStore, list[tuple[int, Row]]]]:
+    """Yield stores with chosen patches, and these with their places in the store."""
+    first = 0
+    for store in patches.stores:
+        rows = [(row.index - first, row) for row in chosen if first <= row.index < first + len(store)]
+        first += len(store)
+        if rows:
+            yield store, rows
 
 
 def _maps(
     folder: Path, patches: PatchSet, selection: Selection, chosen: list[Row], progress: Progress
 ) -> list[tuple[str, str]]:
     """Write a map of each slide with chosen patches, and return name and picture of each for the page."""
-    maps, without, first = [], 0, 0
+    maps, without = [], 0
     if not (selection.cluster > 0).any():
         return []
     if selection.uncertainty is None:
         place, shades = CLUSTER_MAP, cluster_colours(selection.cluster)
     else:
         place, shades = UNCERTAINTY_MAP, uncertainty_colours(selection.uncertainty)
-    for store in patches.stores:
-        rows = [(row.index - first, row) for row in chosen if first <= row.index < first + len(store)]
-        own = shades[first : first + len(store)]
-        first += len(store)
-        if not rows:
-            continue
-        picture = patch_map(store, own, rows)
+    for store, rows in _by_store(patches, chosen):
+        first = rows[0][1].index - rows[0][0]
+        picture = patch_map(store, shades[first : first + len(store)], rows)
         if picture is None:
             without += 1
             continue
