@@ -163,6 +163,12 @@ class MaskRCNN(nn.Module):
             belongs to, and the way dy, dx in pixels to its centroid. See `painted` for who a pixel belongs to.
         """
         features = self.features(images)
+        # Compilers spend minutes on loops over detections, and win nothing.
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(self._detected)(features, images)  # type: ignore[no-any-return, no-untyped-call]
+        return self._detected(features, images)
+
+    def _detected(self, features: tuple[Tensor, ...], images: Tensor) -> Tensor:
         *_, proposals = self._proposed(features, images)
         height, width = images.shape[-2:]
         found, _ = self.roi_heads(dict(zip(_LEVELS, features, strict=True)), proposals, [(height, width)] * len(images))

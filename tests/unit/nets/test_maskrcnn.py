@@ -147,6 +147,17 @@ def test_anchors_lie_on_whole_pixels_in_any_precision() -> None:
     assert seen[0][: 3 * 136 : 3, 0].tolist() == [4 * at - 6 for at in range(136)]
 
 
+@pytest.mark.slow
+def test_compilers_leave_detections_alone() -> None:
+    net = small().eval()
+    images = torch.randn(2, 1, 3, 64, 64)
+    compiled = torch.compile(net.forward)
+
+    with torch.inference_mode():
+        for image in images:
+            torch.testing.assert_close(compiled(image), net(image), rtol=1e-4, atol=1e-4)
+
+
 def test_more_proposals_overlap_in_training() -> None:
     net = small()
 
