@@ -187,7 +187,7 @@ def test_trainings_that_do_not_fit_fail_and_those_of_other_jobs_are_left(
         run("budget", store, "-o", tmp_path / "study", *SMALL, "--methods=supervised", "--counts=1,2,3")
 
     assert caught.value.exit_code == 3
-    assert "1 trainings failed, 1 done, 1 left to other jobs" in str(caught.value)
+    assert "1 training failed, 1 done, 1 left to other jobs" in str(caught.value)
     told = capsys.readouterr()
     assert "1 trained, 1 left, 1 failed" in told.out
     assert "Pass a smaller --batch-size or --crop-px" in told.err
@@ -362,7 +362,11 @@ def test_layers_without_a_background_are_judged_by_all_their_classes(
         (["--set=train.unlabelled_batch_size=2"], ConfigError, "supervised does not learn from images without labels"),
         (["--set=train.options.arhc=unet"], ConfigError, "arhc"),
         (["--set=each.mean-teacher.options.arch=unett"], MethodError, "Did you mean unet"),
-        (["--methods=supervised,ugmcl", "--arch=unet"], MethodError, r"--set train\.options\.net\.dropout"),
+        (
+            ["--methods=supervised,ugmcl", "--arch=unet"],
+            MethodError,
+            r"ugmcl: this network has no dropout.*--set train\.options\.net\.dropout",
+        ),
         (["--set=train.options.head=flow"], MethodError, "holds classes of pixels"),
     ],
 )
@@ -444,10 +448,14 @@ def head(folder: Path, method: str) -> str:
     return found
 
 
-def test_methods_have_one_head_where_it_is_left_to_them(objects: Path, tmp_path: Path) -> None:
-    run("budget", objects, "-o", tmp_path / "study", *SMALL, "--counts=1")
+@pytest.mark.parametrize(("method", "kind"), [("mean-teacher", "ternary"), ("ugmcl", "level-set")])
+def test_methods_have_one_head_where_it_is_left_to_them(objects: Path, tmp_path: Path, method: str, kind: str) -> None:
+    run(
+        "budget", objects, "-o", tmp_path / "study", *SMALL, "--counts=1", f"--methods=supervised,{method}",
+        "--arch=unet-gn", "--set=train.options.net.dropout=0.2",
+    )  # fmt: skip
 
-    assert head(tmp_path / "study", "supervised") == head(tmp_path / "study", "mean-teacher") == "ternary"
+    assert head(tmp_path / "study", "supervised") == head(tmp_path / "study", method) == kind
     page = (tmp_path / "study/budget.html").read_text()
     assert "options.head" not in page
     assert "halo_px" not in page

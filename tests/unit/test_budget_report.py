@@ -73,6 +73,7 @@ def test_sizes_that_a_draw_lacks_do_not_count() -> None:
 
     assert line.slope * math.log(2) == pytest.approx(0.1)
     assert line.count.tolist() == [3, 1, 2]
+    assert line.telling == 2
     assert np.isnan(line.sd[1])
 
 

@@ -99,7 +99,8 @@ class BudgetReport:
         done = self.outcomes["trained"] + self.outcomes["made before"]
         if not failed:
             return
-        told = f"{failed} trainings failed, {done or 'none'} done" + (f", {left} left to other jobs" if left else "")
+        trainings = "training" if failed == 1 else "trainings"
+        told = f"{failed} {trainings} failed, {done or 'none'} done" + (f", {left} left to other jobs" if left else "")
         kind = SomeFailedError if done else DataError
         raise kind(told, where=self.page, mend="The page tells why; run it again when that is mended")
 

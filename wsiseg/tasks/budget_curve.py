@@ -83,6 +83,11 @@ class Curve:
         return _interval(self._slopes(self.scores))
 
     @cached_property
+    def telling(self) -> int:
+        """Return how many draws tell of the slope: those with two sizes at least."""
+        return int(np.sum(~np.isnan(self._slopes(self.scores))))
+
+    @cached_property
     def last_gain(self) -> float:
         """Return what was gained from the last size but one to the last; NaN where no draw has both."""
         return _mean(self.scores[:, -1] - self.scores[:, -2])

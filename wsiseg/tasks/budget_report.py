@@ -136,7 +136,7 @@ def _price(curve: Curve, name: str, unit: str) -> str:
         return "no price of more can be told yet, as no draw has two sizes"
     before, last = (number(images) for images in curve.images[-2:])
     pace = f"from {before} to {last} {unit} it changed by {curve.last_gain:+.3f}"
-    draws = f"{LEVEL} interval, {len(curve.draws)} draws"
+    draws = f"{LEVEL} interval, {curve.telling} draws"
     alone = ", which rests on one draw" if math.isnan(low) else ""
     if curve.is_flat:
         return f"no price of more is in sight, as {pace}{alone}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wsiseg.errors import WsisegError
 from wsiseg.methods.label_efficient import NAME as LABEL_EFFICIENT
 from wsiseg.methods.predictor import NetPredictor
 from wsiseg.methods.registry import get_method
@@ -40,7 +41,10 @@ def cards_of(stores: Sequence[Path], output: Path, trainings: Mapping[str, Train
         if config.method == LABEL_EFFICIENT:
             continue
         all_of_it = config.model_copy(update={"labelled": "100%", "split_seed": 0})
-        learner = prepared(TrainJob(stores=tuple(stores), output=output, config=all_of_it), Ranks()).learner
+        try:
+            learner = prepared(TrainJob(stores=tuple(stores), output=output, config=all_of_it), Ranks()).learner
+        except WsisegError as error:
+            raise type(error)(f"{name}: {error.what}", where=error.where, mend=error.mend) from error
         predictor = learner.predictor(learner.module)
         if isinstance(predictor, NetPredictor):
             cards[name] = predictor.card
