@@ -309,6 +309,34 @@ def test_patches_must_be_real_annotated_and_known_to_their_border(
         assert told in result.err
 
 
+def test_gans_go_together_whatever_their_colours_and_one_alone_does_too(
+    tmp_path: Path, run: Callable[..., Result], store: Path
+) -> None:
+    gan = tmp_path / "gan"
+    run("synth", "fit", store, "--patch", "a", "--patch", "b", "-o", gan, *TINY)
+    card = gan / "b" / "gan.json"
+    before = json.loads(card.read_text())
+
+    def sampled(name: str, folder: Path, **changes: object) -> Result:
+        card.write_text(json.dumps({**before, **changes}))
+        return run("synth", "sample", folder, "-n", 2, "-o", tmp_path / f"{name}.zarr")
+
+    shades = [{**label, "colour": [1, 2, label["index"]]} for label in before["labels"]["labels"]]
+    alike = sampled("alike", gan, mpp=0.504, labels={**before["labels"], "labels": shades})
+    coarser = sampled("coarser", gan, mpp=0.6)
+    named = [{**label, "name": f"other {label['index']}"} for label in before["labels"]["labels"]]
+    other = sampled("other", gan, labels={**before["labels"], "labels": named})
+    alone = sampled("alone", gan / "a")
+
+    assert alike.code == 0, alike.err
+    assert PatchStore.open(tmp_path / "alike.zarr").mpp == pytest.approx(0.502)
+    assert (coarser.code, other.code) == (5, 5)
+    assert "other resolutions (0.5, 0.6 µm/px)" in coarser.err
+    assert "other layers or classes" in other.err
+    assert alone.code == 0, alone.err
+    assert PatchStore.open(tmp_path / "alone.zarr").parents.tolist() == ["a", "a"]
+
+
 def test_stores_and_gans_that_are_not_there_are_told(tmp_path: Path, run: Callable[..., Result], store: Path) -> None:
     nothing = run("synth", "sample", tmp_path, "-o", tmp_path / "made.zarr")
     there = run("synth", "sample", tmp_path, "-o", store)

@@ -113,7 +113,10 @@ def fit(
 
 @synth.command()
 def sample(
-    gans: Annotated[Path, typer.Argument(metavar="GAN", help="Folder of wsiseg synth fit.", show_default=False)],
+    gans: Annotated[
+        Path,
+        typer.Argument(metavar="GAN", help="Folder of wsiseg synth fit, or of one GAN in it.", show_default=False),
+    ],
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Store to make, NAME.zarr.", show_default=False)],
     count: Annotated[
@@ -121,7 +124,12 @@ def sample(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", help="Decides masks and noise. Default 0.", rich_help_panel=LEARNING),
+        typer.Option(
+            "--seed",
+            help="Decides masks and noise. Default 0: with the seed of fit, the masks are those that GANs were trained "
+            "with, as far as these go; with any other they are new.",
+            rich_help_panel=LEARNING,
+        ),
     ] = None,
     noise: Annotated[
         NoiseScales | None,

@@ -86,15 +86,12 @@ class PatchSet:
             If the stores differ by more than 2 %.
         """
         values = [store.mpp for store in self.stores]
-        known = [value for value in values if value is not None]
-        if len(known) < len(values):
-            return None
-        if max(known) > 1.02 * min(known):
-            found = ", ".join(f"{value:g}" for value in sorted(set(known)))
+        try:
+            return common_mpp(values)
+        except ValueError as error:
             raise StoreError(
-                f"the stores have different resolutions ({found} µm/px)", mend="Make them with the same --mpp"
-            )
-        return float(np.mean(known))
+                f"the stores have different resolutions ({error})", mend="Make them with the same --mpp"
+            ) from error
 
     @property
     def fingerprint(self) -> str:
@@ -201,6 +198,22 @@ class PatchSet:
             places = np.flatnonzero(owners == owner)
             parts.append((self.stores[owner], places, wanted[places] - self._starts[owner]))
         return parts
+
+
+def common_mpp(values: Sequence[float | None]) -> float | None:
+    """Return the micrometres per pixel of what goes together, or None where any has none.
+
+    Raises
+    ------
+    ValueError
+        If they differ by more than 2 %.
+    """
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    if max(known) > 1.02 * min(known):
+        raise ValueError(", ".join(f"{value:g}" for value in sorted(set(known))) + " µm/px")
+    return float(np.mean(known))
 
 
 def are_alike(one: Info, other: Info) -> bool:

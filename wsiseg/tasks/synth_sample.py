@@ -17,10 +17,11 @@ from wsiseg.nets.devices import choose_device
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
 from wsiseg.stores.patch_meta import PatchMeta
+from wsiseg.stores.patch_set import common_mpp
 from wsiseg.stores.patch_writer import PatchTable, PatchWriter, new_folder
 from wsiseg.stores.patches import LayerInfo
 from wsiseg.stores.shard_writer import ShardWriter
-from wsiseg.synthesis.gan_files import CARD, read_gan
+from wsiseg.synthesis.gan_files import find_gans, read_gan
 from wsiseg.synthesis.layouts import layouts
 from wsiseg.synthesis.nucleus_bank import bank_of
 from wsiseg.synthesis.sampling import sample
@@ -45,7 +46,8 @@ class SampleSettings(Config):
     count
         Pairs of image and labels from each GAN. (Published: 50.)
     seed
-        Decides masks and noise; a pair depends on it, its number and its GAN alone.
+        Decides masks and noise; a pair depends on it, its number and its GAN alone. With the seed of the GAN, 0 by
+        default for both, the first masks are those that it was trained with, as published; with any other all are new.
     noise
         Scales that get noise; see `sample`.
     """
@@ -62,7 +64,7 @@ class SynthSampleJob:
     Parameters
     ----------
     gans
-        Folder of wsiseg synth fit.
+        Folder of wsiseg synth fit, or that of one GAN in it.
     output
         Store to make.
     settings
@@ -122,20 +124,15 @@ def synth_sample(job: SynthSampleJob, progress: Progress = SILENT, stop: Stop | 
     stop, device = stop or Stop(), choose_device(job.device)
     if job.output.exists() and not job.overwrite:
         raise StoreError("the store is there already", where=job.output, mend="Choose another name, or --overwrite")
-    folders = sorted(card.parent for card in job.gans.glob(f"*/{CARD}"))
+    folders = find_gans(job.gans)
     if not folders:
         raise DataError("there is no GAN", where=job.gans, mend="Make one with wsiseg synth fit")
     gans = [read_gan(folder, device) for folder in folders]
-    first = gans[0].card
-    for gan in gans:
-        if (gan.card.layer, gan.card.labels, gan.card.mpp) != (first.layer, first.labels, first.mpp):
-            raise DataError(
-                "the GANs learnt from other layers, classes or resolutions", where=job.gans, mend="Sample them apart"
-            )
+    first, mpp = gans[0].card, _common(gans, job.gans)
     nuclei = 0
     with locked(job.output.with_name(f".{job.output.name}.lock")), new_folder(job.output) as folder:
         side = max(gan.sides[-1] for gan in gans)
-        writer = PatchWriter(folder, _meta(job, gans), _table(gans, job.settings.count), (side, side))
+        writer = PatchWriter(folder, _meta(job, gans, mpp), _table(gans, job.settings.count), (side, side))
         info = LayerInfo(kind="instances", labels=first.labels)
         known = writer.layer(first.layer, info)
         images, labels = ShardWriter(writer.images), ShardWriter(known)
@@ -150,6 +147,19 @@ def synth_sample(job: SynthSampleJob, progress: Progress = SILENT, stop: Stop | 
         images.close()
         labels.close()
     return SynthSampleReport(output=job.output, patches=len(gans) * job.settings.count, nuclei=nuclei, gans=len(gans))
+
+
+def _common(gans: Sequence[Gan], where: Path) -> float | None:
+    """Return the resolution that GANs share; they must share layer and classes, too, in whatever colours."""
+    first = gans[0].card
+    if any((gan.card.layer, gan.card.labels.classes) != (first.layer, first.labels.classes) for gan in gans):
+        raise DataError("the GANs learnt from other layers or classes", where=where, mend="Sample them apart")
+    try:
+        return common_mpp([gan.card.mpp for gan in gans])
+    except ValueError as error:
+        raise DataError(
+            f"the GANs learnt from other resolutions ({error})", where=where, mend="Sample them apart"
+        ) from error
 
 
 def _pairs(gans: Sequence[Gan], settings: SampleSettings) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32]]]:
@@ -177,6 +187,7 @@ def _padded(array: NDArray[np.generic], side: int, fill: int) -> NDArray[np.gene
 
 def _table(gans: Sequence[Gan], count: int) -> PatchTable:
     owner = np.repeat(np.arange(len(gans)), count)
+    # The place of the whole patch, by which what was made from it is found, whichever part of it was learnt from.
     positions = np.array([gan.card.position for gan in gans], dtype=np.int64)[owner]
     sides = np.array([gan.sides[-1] for gan in gans], dtype=np.int32)[owner]
     return PatchTable(
@@ -189,12 +200,12 @@ def _table(gans: Sequence[Gan], count: int) -> PatchTable:
     )
 
 
-def _meta(job: SynthSampleJob, gans: Sequence[Gan]) -> PatchMeta:
+def _meta(job: SynthSampleJob, gans: Sequence[Gan], mpp: float | None) -> PatchMeta:
     made_from = {gan.card.patch: gan.fingerprint for gan in gans}
     digest = hashlib.blake2b(repr((sorted(made_from.items()), job.settings)).encode(), digest_size=16)
     return PatchMeta(
         codec="zstd",
-        mpp=gans[0].card.mpp,
+        mpp=mpp,
         background=_BACKGROUND,
         parents=tuple(gan.card.parent for gan in gans),
         groups=tuple(gan.card.group for gan in gans),
