@@ -287,7 +287,7 @@ def test_patches_on_which_critics_would_see_nothing_are_refused(
     enough = run(*command, "--set", "smallest_px=17")
 
     assert small.code == 5
-    assert "a patch of 40 px is too small: its lowest scale would have 10 px, and 11 are needed" in small.err
+    assert "a patch of 40 px is too small: its lowest scale would have 10 px, and at least 11 are" in small.err
     assert enough.code == 0, enough.err
 
 

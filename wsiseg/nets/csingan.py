@@ -24,7 +24,7 @@ CriticOutput: TypeAlias = Literal["linear", "relu6"]
 # Five unpadded convolutions of 3 × 3 take so much off each side.
 HALO_PX: Final = 5
 # Of smaller images critics have nothing to say.
-SMALLEST_PX: Final = 2 * HALO_PX + 1
+SMALLEST_SIDE_PX: Final = 2 * HALO_PX + 1
 # Whole image, foreground, background: the order of scores and of views.
 VIEWS: Final = ("whole", "foreground", "background")
 _CONVOLUTIONS: Final = 5

@@ -86,6 +86,8 @@ def compete(points: Vectors, count: int, *, restarts: int, rng: np.random.Genera
 def refine(read: Callable[[], Iterator[Block]], centres: Vectors) -> Vectors:
     """Return centres that have settled among all points.
 
+    An empty cluster gets the point of its set that is farthest from its centre.
+
     Parameters
     ----------
     read
@@ -93,10 +95,6 @@ def refine(read: Callable[[], Iterator[Block]], centres: Vectors) -> Vectors:
         each belongs to.
     centres
         float32, (G, K, D), of each set those that it begins with.
-
-    References
-    ----------
-    An empty cluster gets the point of its set that is farthest from its centre.
     """
     inertia = np.full(len(centres), np.inf)
     for _ in range(MOST_PASSES):

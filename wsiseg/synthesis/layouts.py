@@ -27,7 +27,7 @@ Density: TypeAlias = Literal["normal", "dense"]
 RATES: Final[dict[Density, tuple[float, float]]] = {"normal": (1.03, 1.20), "dense": (1.20, 1.37)}
 # Nuclei are laid out beyond the border, which then cuts some of them.
 MARGIN_PX: Final = 22
-SMALLEST_PX: Final = 20
+SMALLEST_PIECE_PX: Final = 20
 # Share of a nucleus that later ones may cover.
 MOST_COVERED: Final = 0.3
 # The released code counts nuclei on the larger canvas, and so shows fewer than the patch has.
@@ -107,7 +107,7 @@ def layouts(
 
 
 def tidied(labels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return the largest piece of each nucleus, numbered from 1, without those below `SMALLEST_PX` pixels."""
+    """Return the largest piece of each nucleus, numbered from 1, without those below `SMALLEST_PIECE_PX` pixels."""
     pieces = measure.label(labels, connectivity=1)  # type: ignore[no-untyped-call]  # scikit-image carries no types
     areas = np.bincount(pieces.ravel())
     owner = np.zeros(len(areas), dtype=np.int64)
@@ -115,7 +115,7 @@ def tidied(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     largest_first = np.argsort(-areas[1:], kind="stable") + 1
     _, first = np.unique(owner[largest_first], return_index=True)
     kept = np.sort(largest_first[first])
-    kept = kept[areas[kept] >= SMALLEST_PX]
+    kept = kept[areas[kept] >= SMALLEST_PIECE_PX]
     numbers = np.zeros(len(areas), dtype=np.int32)
     numbers[kept] = np.arange(1, len(kept) + 1)
     tidy: NDArray[np.int32] = numbers[pieces]

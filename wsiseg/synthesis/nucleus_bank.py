@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BORDER_PX: Final = 6
-SMALLEST_PX: Final = 30
+SMALLEST_NUCLEUS_PX: Final = 30
 # The widest gap that is kept between nuclei, beyond their radius.
 WIDEST_GAP_PX: Final = 5
 # Quarter turns, each as it is and mirrored.
@@ -67,7 +67,7 @@ def bank_of(labels: NDArray[np.integer], *, where: str = "") -> NucleusBank:
     """Return the nuclei of a patch.
 
     Nuclei of which a pixel lies within `BORDER_PX` of the border may be cut off and are no stamps; those below
-    `SMALLEST_PX` pixels are none either, and are not counted.
+    `SMALLEST_NUCLEUS_PX` pixels are none either, and are not counted.
 
     Parameters
     ----------
@@ -84,11 +84,11 @@ def bank_of(labels: NDArray[np.integer], *, where: str = "") -> NucleusBank:
     side = labels.shape[0]
     found = [(at + 1, box) for at, box in enumerate(ndimage.find_objects(labels)) if box is not None]
     shapes = [labels[box] == number for number, box in found]
-    large = [at for at, shape in enumerate(shapes) if shape.sum() >= SMALLEST_PX]
+    large = [at for at, shape in enumerate(shapes) if shape.sum() >= SMALLEST_NUCLEUS_PX]
     whole = [at for at in large if _is_whole(found[at][1], labels.shape)]
     if not whole:
         raise DataError(
-            f"no nucleus of {SMALLEST_PX} pixels or more lies {BORDER_PX} pixels or more from the border",
+            f"no nucleus of {SMALLEST_NUCLEUS_PX} pixels or more lies {BORDER_PX} pixels or more from the border",
             where=where,
             mend="Choose a patch with whole nuclei",
         )

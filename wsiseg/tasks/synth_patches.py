@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from wsiseg.errors import ConfigError, DataError
-from wsiseg.nets.csingan import SMALLEST_PX
+from wsiseg.nets.csingan import SMALLEST_SIDE_PX
 from wsiseg.stores.patch_meta import SYNTHETIC
 from wsiseg.stores.patches import patch_names
 from wsiseg.synthesis.gan_files import Example
@@ -170,9 +170,10 @@ def _chosen(store: PatchSet, layer: str, index: int, name: str, settings: GanSet
         logger.info("%s: of %d × %d px the square of %d px at %d, %d is learnt from", name, width, height, side, x, y)
     example = Example(image=np.ascontiguousarray(image[part]), labels=np.ascontiguousarray(labels[part]))
     lowest = example.sides(settings)[0]
-    if lowest < SMALLEST_PX:
+    if lowest < SMALLEST_SIDE_PX:
         raise DataError(
-            f"a patch of {side} px is too small: its lowest scale would have {lowest} px, and {SMALLEST_PX} are needed",
+            f"a patch of {side} px is too small: its lowest scale would have {lowest} px, and at least "
+            f"{SMALLEST_SIDE_PX} are needed",
             where=name,
             mend=f"Choose a larger patch, or raise --set smallest_px={settings.smallest_px}",
         )

@@ -11,9 +11,8 @@ from scipy import ndimage
 
 from tests.nuclei_makers import ellipses
 from wsiseg.errors import DataError
-from wsiseg.synthesis.layouts import SMALLEST_PX, LayoutSettings, layouts, tidied
-from wsiseg.synthesis.nucleus_bank import BORDER_PX, SYMMETRIES, bank_of
-from wsiseg.synthesis.nucleus_bank import SMALLEST_PX as SMALLEST_STAMP_PX
+from wsiseg.synthesis.layouts import SMALLEST_PIECE_PX, LayoutSettings, layouts, tidied
+from wsiseg.synthesis.nucleus_bank import BORDER_PX, SMALLEST_NUCLEUS_PX, SYMMETRIES, bank_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +41,7 @@ def test_nuclei_are_whole_pieces_numbered_from_one(mode: str, density: str) -> N
         assert labels.dtype == np.int32
         ids, areas = np.unique(labels[labels > 0], return_counts=True)
         assert ids.tolist() == list(range(1, len(ids) + 1))
-        assert areas.min() >= SMALLEST_PX
+        assert areas.min() >= SMALLEST_PIECE_PX
         assert all(ndimage.label(labels == number)[1] == 1 for number in ids)
 
 
@@ -56,7 +55,7 @@ def test_nuclei_near_the_border_are_counted_but_never_stamped() -> None:
 
     assert (bank.nuclei, len(bank.stamps)) == (2, SYMMETRIES)
     assert {stamp.area_px for stamp in bank.stamps} == {150}
-    assert (labels == 3).sum() < SMALLEST_STAMP_PX
+    assert (labels == 3).sum() < SMALLEST_NUCLEUS_PX
     assert bank.coverage == pytest.approx((labels > 0).mean())
 
 
