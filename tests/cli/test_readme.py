@@ -12,7 +12,9 @@ from wsiseg import errors
 from wsiseg.cli.app import app
 from wsiseg.config import load
 from wsiseg.errors import ConfigError, WsisegError
-from wsiseg.methods.registry import PATCH_METHODS, get_patch_method
+from wsiseg.methods.registry import METHODS, PATCH_METHODS, get_method, get_patch_method
+from wsiseg.nets.factory import spec_type
+from wsiseg.nets.maskrcnn import MASKRCNN
 
 README = Path(__file__).parents[2] / "README.md"
 LINES = sorted(
@@ -56,10 +58,12 @@ def test_what_is_linked_is_there() -> None:
 
 
 def _is_option(name: str, setting: str) -> bool:
-    method = get_patch_method(name)
-    assert method is not None
+    method = get_patch_method(name) or get_method(name)
     try:
         load(method.options, overrides=[setting])
+        # Methods leave settings of their network to it.
+        if setting.startswith("net."):
+            load(spec_type(MASKRCNN), overrides=[setting.removeprefix("net.")])
     except ConfigError:
         return False
     return True
@@ -69,4 +73,4 @@ def test_options_of_methods_exist() -> None:
     told = re.findall(r"--set options\.([^` ]+)", README.read_text(encoding="utf-8"))
 
     assert len(told) > 2
-    assert [one for one in told if not any(_is_option(name, one) for name in PATCH_METHODS)] == []
+    assert [one for one in told if not any(_is_option(name, one) for name in (*METHODS, *PATCH_METHODS))] == []
