@@ -1,7 +1,8 @@
-"""Label images: small files whose pixels are class indices or object ids."""
+"""Label images, small files whose pixels are class indices or object ids, and pictures as PNG."""
 
 from __future__ import annotations
 
+import io
 import warnings
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -74,6 +75,13 @@ def read_labels(path: Path) -> LabelImage:
             mend="Save class indices or object ids as a grey or palette PNG",
         )
     return _unsigned(pixels, path)
+
+
+def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
+    """Return a picture, RGB (H, W, 3), as what is in a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def write_labels(path: Path, labels: NDArray[np.integer]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -11,6 +10,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from wsiseg.atomic import write_bytes
+from wsiseg.rasters import png_bytes
 from wsiseg.synthesis.gan_files import SHEETS
 from wsiseg.synthesis.pyramid import as_pixels, draws, resized, resized_masks
 
@@ -87,6 +87,4 @@ def sheet(rows: Sequence[Sequence[tuple[str, NDArray[np.uint8]]]]) -> NDArray[np
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     """Write a picture (H, W, 3), whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, png_bytes(pixels))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,6 +11,7 @@ import numpy as np
 
 from wsiseg import __version__
 from wsiseg.labels import IGNORE
+from wsiseg.rasters import png_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,11 +75,7 @@ def shaded(image: NDArray[np.uint8], prob: NDArray[np.float32], labels: LabelMap
 
 def png(pixels: NDArray[np.uint8]) -> str:
     """Return a picture as a page holds it, from RGB (H, W, 3)."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return encoded(buffer.getvalue())
+    return encoded(png_bytes(pixels))
 
 
 def encoded(data: bytes) -> str:

@@ -14,6 +14,7 @@ import orjson
 
 from wsiseg import __version__
 from wsiseg.atomic import write_bytes
+from wsiseg.rasters import png_bytes
 from wsiseg.stores.patch_meta import SYNTHETIC
 from wsiseg.stores.patches import patch_names, real_places
 
@@ -130,12 +131,8 @@ def box_of(patches: PatchSet, index: int, *, origin: str) -> tuple[float, float,
 
 def write_pictures(folder: Path, rows: Sequence[Row], images: Sequence[NDArray[np.uint8]]) -> None:
     """Write each patch as ``patches/<patch>.png``."""
-    from PIL import Image
-
     for row, image in zip(rows, images, strict=True):
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, format="PNG")
-        write_bytes(folder / PATCHES / f"{file_name(row.patch)}.png", buffer.getvalue())
+        write_bytes(folder / PATCHES / f"{file_name(row.patch)}.png", png_bytes(image))
 
 
 def file_name(name: str) -> str:
