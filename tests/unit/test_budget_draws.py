@@ -1,13 +1,25 @@
-"""Trainings of a study are dealt out evenly to the jobs of an array."""
+"""Trainings of a study know what they draw, and are dealt out evenly to the jobs of an array."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from typing import TYPE_CHECKING
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsiseg.tasks.budget_draws import Plan, dealt
+from wsiseg.progress import SILENT
+from wsiseg.stores.patch_meta import SlideOrigin
+from wsiseg.tasks.budget_draws import Plan, dealt, plans_of
+from wsiseg.tasks.budget_settings import BudgetConfig
+from wsiseg.tasks.train_job import TrainConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import MakePatchStore
 
 
 @given(methods=st.integers(1, 6), sizes=st.integers(1, 5), seeds=st.integers(1, 4), jobs=st.integers(1, 9))
@@ -26,3 +38,21 @@ def test_each_job_gets_as_many_trainings_of_each_method(methods: int, sizes: int
     for method in range(methods):
         counts = [Counter(plan.method for plan in share)[f"method{method}"] for share in shares]
         assert max(counts) - min(counts) <= 1
+
+
+def test_patches_of_slides_are_drawn_by_slides(tmp_path: Path, make_patch_store: MakePatchStore) -> None:
+    stores = [tmp_path / f"slide{number}.zarr" for number in range(4)]
+    for path, split in zip(stores, ("train", "train", "val", "test"), strict=True):
+        pixels = np.zeros((2, 32, 32, 3), np.uint8)
+        make_patch_store(path, pixels, pixels[..., 0], parents=[path.stem] * 2, splits=[split] * 2)
+        origin = SlideOrigin(path="", slide_id=path.stem, fingerprint="", size=(64, 64), mpp=0.5, reader="")
+        meta = json.loads((path / "zarr.json").read_text())
+        meta["attributes"]["wsiseg"]["slide"] = origin.model_dump(mode="json")
+        (path / "zarr.json").write_text(json.dumps(meta))
+    config = BudgetConfig(methods=("supervised", "mean-teacher"), counts=(1, 2), seeds=1)
+
+    plans = plans_of(stores, config, {name: TrainConfig(method=name) for name in config.methods}, SILENT)
+
+    assert {plan.unit for plan in plans} == {"slides"}
+    # Only a method that learns from slides without labels can lack them, and only where all have labels.
+    assert [(plan.method, plan.size) for plan in plans if plan.lacks_unlabelled] == [("mean-teacher", "2")]

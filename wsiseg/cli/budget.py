@@ -46,7 +46,11 @@ def budget(
     ] = None,
     counts: Annotated[
         str | None,
-        typer.Option("--counts", help="Numbers of images, in the place of shares.", rich_help_panel=STUDY),
+        typer.Option(
+            "--counts",
+            help="Numbers of images, or of patients or volumes where these are drawn, in the place of shares.",
+            rich_help_panel=STUDY,
+        ),
     ] = None,
     seeds: Annotated[
         int | None,
