@@ -219,7 +219,9 @@ train_2,9, malignant, moderately differentiated
 
 
 @pytest.mark.parametrize("inside", [".", "Warwick QU Dataset (Released 2016_07_08)"])
-def test_glas_has_its_splits_and_patients_from_names_and_table(tmp_path: Path, inside: str) -> None:
+def test_glas_has_its_splits_and_patients_from_names_and_table(
+    tmp_path: Path, inside: str, caplog: pytest.LogCaptureFixture
+) -> None:
     source = make_glas((tmp_path / "src" / inside).resolve(), grades=GRADES)
 
     ingest(tmp_path / "src", tmp_path / "s.zarr", settings("glas"))
@@ -227,7 +229,9 @@ def test_glas_has_its_splits_and_patients_from_names_and_table(tmp_path: Path, i
     store = PatchStore.open(tmp_path / "s.zarr")
     assert store.parents.tolist() == ["testA_1", "testB_1", "train_1", "train_2"]
     assert store.splits.tolist() == ["test", "test", "train", "train"]
-    assert store.groups.tolist() == ["4", "2", "4", "9"]
+    # A patient of both parts would keep the images to train on from being trained on.
+    assert store.groups.tolist() == ["4 (test)", "2", "4 (train)", "9"]
+    assert "1 of 3 patients have images on both sides of the published split" in caplog.text
     assert store.mpp == 0.62
     assert store.layers["labels"].labels.names == ("background", "gland")
     np.testing.assert_array_equal(store.read_labels("labels", [0])[0], read_labels(source / "testA_1_anno.bmp"))
