@@ -24,7 +24,7 @@ from wsiseg.training.log import read_table
 from wsiseg.training.pseudo_labels import PseudoLabeller
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -299,9 +299,11 @@ class Knowing(PseudoLabeller):
 
     truth: ClassVar[dict[bytes, NDArray[np.int32]]] = {}
 
-    def label(self, image: NDArray[np.uint8]) -> PseudoObjects:
-        labels = self.truth[image.tobytes()]
-        return PseudoObjects(labels=labels, scores=np.ones(labels.max(), np.float32), dropped=np.zeros_like(labels))
+    def label(self, images: Iterable[NDArray[np.uint8]], *, workers: int) -> Generator[PseudoObjects]:  # noqa: ARG002 - quick
+        for image in images:
+            labels = self.truth[image.tobytes()]
+            scores, dropped = np.ones(labels.max(), np.float32), np.zeros_like(labels)
+            yield PseudoObjects(labels=labels, scores=scores, dropped=dropped)
 
 
 @pytest.mark.slow

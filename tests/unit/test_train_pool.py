@@ -15,7 +15,7 @@ from wsiseg.stores.patch_set import PatchSet
 from wsiseg.stores.patch_store import PatchStore
 from wsiseg.tasks.train_data import training_data
 from wsiseg.tasks.train_job import TrainConfig
-from wsiseg.tasks.train_pool import for_student, for_teacher, kinds_of
+from wsiseg.tasks.train_pool import drawn, for_student, for_teacher, kinds_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,6 +158,21 @@ def test_without_synthetic_patches_the_others_share_a_batch(folder: Path, batch_
 
     assert ([source.weight for source in given], pseudo) == ([0.2], count)
     assert [source.weight for source in for_teacher(found, real=0.25)] == [0.25]
+
+
+def test_a_smaller_pool_is_a_part_of_a_larger_one(folder: Path) -> None:
+    pool = kinds(opened(folder, (SIDE, 0))).pool
+    everything = [(source.layer, index) for _, source in pool for index in source.indices]
+
+    def chosen(count: int, seed: int) -> set[int]:
+        return {index for _, source in drawn(pool, count, seed=seed) for index in source.indices.tolist()}
+
+    found = [chosen(count, 3) for count in range(1, 6)]
+
+    assert len(everything) == 3
+    assert [len(one) for one in found] == [1, 2, 3, 3, 3]
+    assert found[0] < found[1] < found[2]
+    assert set.union(*(chosen(1, seed) for seed in range(9))) == found[2]
 
 
 def test_something_must_be_without_labels(folder: Path) -> None:

@@ -57,6 +57,8 @@ class LabelEfficientOptions(NetOptions):
         synthetic ones, the others share what is left in the same proportion.
     pseudo
         What of a teacher is believed.
+    pool
+        At most so many patches get pseudo-labels, drawn at random; None labels all.
     ramp
         Part of a student's training in which the weight of pseudo-labels rises.
     """
@@ -65,12 +67,13 @@ class LabelEfficientOptions(NetOptions):
     teacher_real: float = Field(default=0.25, gt=0, lt=1)
     student_shares: tuple[PositiveFloat, NonNegativeFloat, PositiveFloat] = (0.2, 0.4, 0.4)
     pseudo: PseudoRules = PseudoRules()
+    pool: int | None = Field(default=None, ge=1)
     ramp: float = Field(default=0.2, gt=0, le=1)
 
 
 # Options that have no say in what the teacher learns, and those that students know by the labels that come of them.
 _OF_STUDENTS: Final = {"student_shares", "ramp"}
-_OF_LABELS: Final = {"rounds", "pseudo"}
+_OF_LABELS: Final = {"rounds", "pseudo", "pool"}
 
 
 class StudentLearner(SupervisedLearner):

@@ -15,7 +15,7 @@ from wsiseg.methods.predictor import load_predictor
 from wsiseg.training.pseudo_labels import PseudoLabeller, write_pseudo_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     import torch
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from wsiseg.stopping import Stop
     from wsiseg.stores.patch_set import PatchSet
     from wsiseg.tasks.train_pool import Pool
-    from wsiseg.training.pseudo_labels import Health
+    from wsiseg.training.label_health import Health
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,15 +82,27 @@ class ObjectLabels:
         predictor = load_predictor(self.model, device=device)
         return PseudoLabeller(predictor, self.rules, min_scores=self.min_scores, device=device)
 
-    def write(self, layer: str, *, device: torch.device, progress: Progress, stop: Stop) -> Health:
-        """Label all patches and return how sure the teacher was; layers of that name are replaced.
+    def write(
+        self,
+        layer: str,
+        *,
+        before: Health,
+        device: torch.device,
+        workers: int,
+        keep: Callable[[Health], None],
+        progress: Progress,
+        stop: Stop,
+    ) -> Health:
+        """Label all patches that have no labels in a layer, and return how sure the teacher was.
+
+        See `write_pseudo_labels`.
 
         Raises
         ------
         BusyError
             If another process writes such a layer.
         StoppedError
-            If `stop` was requested; stores that are done keep the layer.
+            If `stop` was requested; what is labelled stays.
         """
         labeller = self.labeller(device)
         with ExitStack() as held:
@@ -98,8 +110,22 @@ class ObjectLabels:
                 held.enter_context(locked(path.with_name(f".{path.name}.{layer}.lock")))
             advance = held.enter_context(progress.task("pseudo-labels", total=self.patches, unit="patches"))
             return write_pseudo_labels(
-                self.pool, labeller, layer, self.labels, made_by=self.made_by, advance=advance, stop=stop
+                self.pool,
+                labeller,
+                layer,
+                self.labels,
+                made_by=self.made_by,
+                before=before,
+                workers=workers,
+                advance=advance,
+                keep=keep,
+                stop=stop,
             )
+
+    def remove(self, *layers: str) -> None:
+        """Remove layers of pseudo-labels from the stores of the patches."""
+        for layer in layers:
+            remove_labels((patches for patches, _ in self.pool), layer)
 
     def find(self) -> None:
         """Look for layers that were written since the stores were opened, be it by another process."""

@@ -11,6 +11,7 @@ import numpy as np
 from wsiseg.checkpoint import read_card
 from wsiseg.config import load
 from wsiseg.errors import DataError
+from wsiseg.limits import cpu_limit
 from wsiseg.methods.label_efficient import NAME, LabelEfficientOptions
 from wsiseg.methods.pseudo_objects import PseudoRules
 from wsiseg.nets.devices import choose_device
@@ -19,7 +20,7 @@ from wsiseg.tasks.object_labels import ObjectLabels
 from wsiseg.tasks.train_job import CONFIG
 from wsiseg.tasks.train_pool import apart
 from wsiseg.tiling.reading import open_patches
-from wsiseg.training.pseudo_labels import doubt
+from wsiseg.training.label_health import Health, doubt
 from wsiseg.training.sources import Source, UnlabelledSource
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from wsiseg.stopping import Stop
     from wsiseg.stores.patch_set import PatchSet
     from wsiseg.tasks.train_pool import Pool
-    from wsiseg.training.pseudo_labels import Health
 
 # RUN/STAGE/best/model.json: the run is at most so far above the model.
 _DEPTH: Final = 3
@@ -50,7 +50,7 @@ class ObjectLabelReport:
     patches
         Patches that are labelled now.
     health
-        How sure the model was; None where all were labelled before.
+        How sure the model was of those that were not labelled before; None where all were.
     """
 
     stores: tuple[Path, ...]
@@ -110,7 +110,7 @@ def label_objects(
     BusyError
         If another process writes the same layer.
     StoppedError
-        If `stop` was requested; stores that are done keep the layer.
+        If `stop` was requested; what is labelled stays.
     """
     card = read_card(str(model))
     rules, is_first = _rules_of(model)
@@ -136,10 +136,24 @@ def label_objects(
     layer = found.made_by
     health = None
     if overwrite or not found.are_in(layer):
-        health = found.write(layer, device=choose_device(device), progress=progress, stop=stop)
+        if overwrite:
+            found.remove(layer)
+        health = found.write(
+            layer,
+            before=Health.of_nothing(),
+            device=choose_device(device),
+            workers=cpu_limit(),
+            keep=_nowhere,
+            progress=progress,
+            stop=stop,
+        )
         if doubted := doubt(health, None):
             progress.say(f"warning: {doubted}")
     return ObjectLabelReport(stores=stores, layer=layer, patches=found.patches, health=health)
+
+
+def _nowhere(health: Health) -> None:
+    """Keep nothing: only this call tells of it."""
 
 
 def _rules_of(model: Path) -> tuple[PseudoRules, bool]:

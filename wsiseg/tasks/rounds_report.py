@@ -146,7 +146,7 @@ def _ignored(patches: PatchSet, layer: str, index: int) -> float:
 
 def _panel(labeller: PseudoLabeller, patches: PatchSet, source: Source, index: int) -> Panel:
     image = source.whole(index).image
-    told = labeller.label(image)
+    (told,) = labeller.label([image], workers=0)
     is_ignored = told.labels == IGNORED
     title = (
         f"{patch_names(patches)[index]}: {len(told.scores)} believed, {told.rejected} dropped, "

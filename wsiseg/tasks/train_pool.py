@@ -102,6 +102,15 @@ def apart(stores: Sequence[PatchSet], candidates: Sequence[UnlabelledSource], us
     return pool
 
 
+def drawn(pool: Pool, count: int, *, seed: int) -> Pool:
+    """Return at most so many patches of a pool, drawn at random; fewer are a part of more."""
+    ends = np.cumsum([len(source.indices) for _, source in pool])
+    is_drawn = np.zeros(ends[-1], dtype=np.bool_)
+    is_drawn[np.random.default_rng((seed, 6)).permutation(len(is_drawn))[:count]] = True
+    parts = zip(pool, np.split(is_drawn, ends)[:-1], strict=True)
+    return [(store, replace(source, indices=source.indices[own])) for (store, source), own in parts if own.any()]
+
+
 def for_teacher(kinds: Kinds, *, real: float) -> list[Source]:
     """Return annotated and synthetic patches, of which the first have the part `real` of the draws."""
     return _weighted((kinds.real, real), (kinds.synthetic, 1 - real))

@@ -22,11 +22,11 @@ from wsiseg.tasks.train_data import fingerprints, roles, training_data
 from wsiseg.tasks.train_fit import Work, carry_out, is_finished, write_choice
 from wsiseg.tasks.train_job import CONFIG, TrainReport, clear, with_usual
 from wsiseg.tasks.train_patches import share_model
-from wsiseg.tasks.train_pool import for_student, for_teacher, kinds_of
+from wsiseg.tasks.train_pool import drawn, for_student, for_teacher, kinds_of
 from wsiseg.tiling.reading import open_patches
 from wsiseg.training.batches import Batches
 from wsiseg.training.head_check import check_head
-from wsiseg.training.pseudo_labels import annotated_coverage, doubt
+from wsiseg.training.label_health import Health, annotated_coverage, doubt
 from wsiseg.training.sources import Source
 from wsiseg.training.state import Remedy, seed_all
 from wsiseg.training.streams import PseudoStreams, other_seed
@@ -69,6 +69,8 @@ def train_in_rounds(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop)
     mpp = config.mpp or next((store.mpp for store in stores if store.mpp is not None), None)
     data = training_data(stores, mpp, config, takes_unlabelled=True)
     kinds = kinds_of(stores, data)
+    if options.pool is not None:
+        kinds = replace(kinds, pool=drawn(kinds.pool, options.pool, seed=config.fit.seed))
     data = replace(data, labelled=[*kinds.real, *kinds.synthetic], unlabelled=[source for _, source in kinds.pool])
     facts = TrainingFacts(
         name=config.name or job.output.resolve().name,
@@ -228,13 +230,21 @@ class _Rounds:
         anew = f"train all stages again, or remove the folders from {folder.name} on to train these again"
         is_done, file = is_finished(work, folder, Remedy(effect=anew)), folder / HEALTH
         self._ranks.wait()
-        before = _noted(file).get("layer")
+        noted = _noted(file)
+        before = noted.pop("layer", None)
         if self._ranks.is_first and not is_done and not (labels.are_in(layer) and before == layer):
-            if before is not None and before != layer:
-                remove_labels((patches for patches, _ in labels.pool), before)
-            health = labels.write(layer, device=self._ranks.device, progress=self._progress, stop=self._stop)
-            told = {key: None if math.isnan(value) else value for key, value in asdict(health).items()}
-            write_bytes(file, json.dumps({"layer": layer, **told}, indent=1).encode() + b"\n")
+            if before != layer:
+                # Of labels that nothing is noted of nobody knows how sure their teacher was.
+                labels.remove(layer, *([before] if before else []))
+            health = labels.write(
+                layer,
+                before=_health(noted) if before == layer else Health.of_nothing(),
+                device=self._ranks.device,
+                workers=self._job.config.fit.num_workers,
+                keep=partial(_note_health, file, layer),
+                progress=self._progress,
+                stop=self._stop,
+            )
             self._progress.say(f"pseudo-labels of {folder.name}: {health}")
             if doubted := doubt(health, annotated_coverage(self._kinds.real)):
                 self._progress.say(f"warning: {doubted}")
@@ -246,3 +256,13 @@ class _Rounds:
 def _noted(file: Path) -> dict[str, Any]:
     """Return what was noted of pseudo-labels; nothing where there are none yet."""
     return dict(json.loads(file.read_bytes())) if file.exists() else {}
+
+
+def _note_health(file: Path, layer: str, health: Health) -> None:
+    told = {key: None if math.isnan(value) else value for key, value in asdict(health).items()}
+    write_bytes(file, json.dumps({"layer": layer, **told}, indent=1).encode() + b"\n")
+
+
+def _health(noted: dict[str, Any]) -> Health:
+    known: dict[str, Any] = {key: math.nan if value is None else value for key, value in noted.items()}
+    return Health(**known)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from PIL import Image
 
-from wsiseg.methods.pseudo_objects import IGNORED, believed
-from wsiseg.stores.layer_writer import write_layer
-from wsiseg.stores.patches import LayerInfo
-from wsiseg.training.validation import dense_maps
+from wsiseg.executors import ordered_map
+from wsiseg.methods.pseudo_objects import believed
+from wsiseg.training.validation import dense_maps_of_each
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     import torch
     from numpy.typing import NDArray
@@ -26,81 +25,13 @@ if TYPE_CHECKING:
     from wsiseg.progress import Advance
     from wsiseg.stopping import Stop
     from wsiseg.stores.patch_set import PatchSet
-    from wsiseg.training.sources import Source, UnlabelledSource
+    from wsiseg.stores.patch_store import PatchStore
+    from wsiseg.training.label_health import Health
+    from wsiseg.training.sources import UnlabelledSource
 
-
-# Patches that tell how much of a tissue is objects.
-_LOOKED_AT: Final = 200
-# More than that ignored, or covered so many times as much or as little as in annotated patches, is worth a word.
-_MUCH_IGNORED: Final = 0.5
-_FAR: Final = 2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    """How sure a teacher was, and of how much.
-
-    Parameters
-    ----------
-    patches
-        Patches that it has labelled.
-    kept, rejected
-        Objects that are learnt from, and that are not.
-    mean_score
-        Of the objects that are learnt from; NaN without any.
-    coverage, ignored
-        Parts of the pixels that are objects, and that nothing is learnt from.
-    """
-
-    patches: int
-    kept: int
-    rejected: int
-    mean_score: float
-    coverage: float
-    ignored: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.patches} patches, {self.kept:,} objects kept and {self.rejected:,} rejected, mean score "
-            f"{self.mean_score:.2f}, {self.coverage:.1%} of the pixels are objects and {self.ignored:.1%} ignored"
-        )
-
-
-def annotated_coverage(sources: Sequence[Source]) -> float:
-    """Return the part of what is known of annotated patches that is objects, of some patches where there are many."""
-    patches = [(source, index) for source in sources for index in source.indices.tolist()]
-    known = covered = 0
-    for source, index in patches[:: 1 + len(patches) // _LOOKED_AT]:
-        patch = source.read(index)
-        known += int(patch.valid.sum())
-        covered += int((patch.labels[patch.valid] > 0).sum())
-    return covered / max(1, known)
-
-
-def doubt(health: Health, annotated: float | None) -> str:
-    """Return what speaks against learning from pseudo-labels, in one line; empty where nothing does.
-
-    Parameters
-    ----------
-    health
-        Of the pseudo-labels.
-    annotated
-        See `annotated_coverage`; None where that is not known.
-    """
-    if not health.kept:
-        return "not one object was believed; train the teacher longer, or ask for lower scores"
-    if health.ignored > _MUCH_IGNORED:
-        return (
-            f"nothing is learnt from {health.ignored:.1%} of the pixels of pseudo-labelled patches, as the teacher is "
-            "not sure of them; train it longer, or change options.pseudo"
-        )
-    covered = health.coverage / (1 - health.ignored)
-    if annotated is not None and not annotated / _FAR <= covered <= annotated * _FAR:
-        return (
-            f"objects cover {covered:.1%} of what has pseudo-labels, and {annotated:.1%} of what is annotated; look at "
-            "the pictures before you trust them"
-        )
-    return ""
+# Patches that a network sees at once, and that are written at once.
+_AT_ONCE: Final = 8
+_RUN: Final = 32
 
 
 class PseudoLabeller:
@@ -122,9 +53,19 @@ class PseudoLabeller:
         self._predictor, self._rules = predictor, rules
         self._min_scores, self._device = tuple(min_scores), device
 
-    def label(self, image: NDArray[np.uint8]) -> PseudoObjects:
-        """Return the objects of an image, uint8 RGB (H, W, 3), at the resolution of the training."""
-        maps = dense_maps(self._predictor, image, self._device)
+    def label(self, images: Iterable[NDArray[np.uint8]], *, workers: int) -> Generator[PseudoObjects]:
+        """Yield the objects of each image, uint8 RGB (H, W, 3), at the resolution of the training.
+
+        The network sees several at once, and what it says of them is decoded by `workers` threads; 0 takes none.
+        """
+        yield from ordered_map(self._found, self._maps(images), workers=workers, ahead=2 * workers)
+
+    def _maps(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+        rest = iter(images)
+        while batch := list(islice(rest, _AT_ONCE)):
+            yield from dense_maps_of_each(self._predictor, batch, self._device)
+
+    def _found(self, maps: NDArray[np.float32]) -> PseudoObjects:
         found, foreground = self._predictor.decode(maps), self._predictor.foreground(maps)
         certain = replace(found, scores=self._predictor.certainty(maps, found))
         return believed(certain, foreground, self._rules, min_scores=self._min_scores)
@@ -137,10 +78,13 @@ def write_pseudo_labels(
     labels: LabelMap,
     *,
     made_by: str,
+    before: Health,
+    workers: int,
     advance: Advance,
+    keep: Callable[[Health], None],
     stop: Stop,
 ) -> Health:
-    """Write a layer of instances into each store that has patches to label; a layer is there when it is complete.
+    """Write a layer of instances into each store that has patches to label, or go on with one that was begun.
 
     Parameters
     ----------
@@ -149,75 +93,73 @@ def write_pseudo_labels(
     labeller
         Labels them.
     name
-        Of the layer; one of that name is replaced.
+        Of the layer. Patches that have labels in it keep them.
     labels
         The classes.
     made_by
         What the layers say of who has made them; see `LayerInfo`.
+    before
+        Of the patches that were labelled before.
+    workers
+        Threads that decode.
     advance
         Told of each patch.
+    keep
+        Given the health of all patches whenever some were written.
     stop
-        Looked at after each patch.
+        Looked at after each run of patches.
+
+    Returns
+    -------
+    Health
+        Of all patches, as far as `before` tells of the others.
 
     Raises
     ------
     StoppedError
-        If `stop` was requested; of the store at hand nothing stays.
+        If `stop` was requested; what is labelled stays.
     """
-    made_at = datetime.now(UTC).isoformat(timespec="microseconds")
-    info = LayerInfo(kind="instances", labels=labels, made_by=made_by, made_at=made_at)
-    tally = _Tally()
+    health = before
+    for store, source, first, own in _parts(pool):
+        if name not in store.layers:
+            store.add_layer(name, "instances", labels, made_by=made_by)
+        rest = own[~store.is_labelled(name)[own]]
+        advance(len(own) - len(rest))
+        for run in (rest[at : at + _RUN] for at in range(0, len(rest), _RUN)):
+            images = _read(source, (run + first).tolist())
+            arrays = []
+            for index, found in zip(run.tolist(), labeller.label(images, workers=workers), strict=True):
+                arrays.append(_stored(found.labels, store, index))
+                health = health.plus(found)
+                advance(1)
+            store.write_labels(name, run, arrays)
+            keep(health)
+            if stop.is_requested:
+                raise stop.error()
+    return health
 
-    def labelled(source: UnlabelledSource, index: int, shape: tuple[int, int]) -> NDArray[np.int32]:
-        if stop.is_requested:
-            raise stop.error()
-        found = labeller.label(source.whole(index).image)
-        tally.add(found)
-        advance(1)
-        width, height = (int(value) for value in source.patches.extents[index])
-        result = np.zeros(shape, dtype=np.int32)
-        stored = Image.fromarray(found.labels).resize((width, height), Image.Resampling.NEAREST)
-        result[:height, :width] = np.asarray(stored)
-        return result
 
+def _parts(
+    pool: Iterable[tuple[PatchSet, UnlabelledSource]],
+) -> Iterator[tuple[PatchStore, UnlabelledSource, int, NDArray[np.int64]]]:
+    """Yield each store with patches to label, their source, the number of its first patch there, and their indices."""
     for patches, source in pool:
-        wanted, first = set(source.indices.tolist()), 0
+        first = 0
         for store in patches.stores:
-            own = range(first, first + len(store))
+            own = source.indices[(source.indices >= first) & (source.indices < first + len(store))] - first
+            if len(own):
+                yield store, source, first, own
             first += len(store)
-            if wanted.isdisjoint(own):
-                continue
-            shape = store.image_shape
-            arrays = (labelled(source, index, shape) if index in wanted else None for index in own)
-            write_layer(store, name, info, arrays, overwrite=True)
-    return tally.health
 
 
-class _Tally:
-    """What has been labelled so far."""
+def _read(source: UnlabelledSource, indices: Sequence[int]) -> Generator[NDArray[np.uint8]]:
+    """Yield images at the resolution of the training, read ahead."""
+    return ordered_map(lambda index: source.whole(index).image, indices, workers=1, ahead=_AT_ONCE)
 
-    def __init__(self) -> None:
-        self._patches = self._rejected = self._pixels = self._covered = self._ignored = 0
-        self._scores: list[NDArray[np.float32]] = []
 
-    def add(self, found: PseudoObjects) -> None:
-        """Count one more patch."""
-        self._patches += 1
-        self._rejected += found.rejected
-        self._scores.append(found.scores)
-        self._pixels += found.labels.size
-        self._covered += int((found.labels > 0).sum())
-        self._ignored += int((found.labels == IGNORED).sum())
-
-    @property
-    def health(self) -> Health:
-        """Return what there is to say of it."""
-        scores = np.concatenate(self._scores)
-        return Health(
-            patches=self._patches,
-            kept=len(scores),
-            rejected=self._rejected,
-            mean_score=float(scores.mean()) if len(scores) else float("nan"),
-            coverage=self._covered / self._pixels,
-            ignored=self._ignored / self._pixels,
-        )
+def _stored(labels: NDArray[np.int32], store: PatchStore, index: int) -> NDArray[np.int32]:
+    """Return labels (H, W) at the resolution of a patch, padded."""
+    width, height = (int(value) for value in store.extents[index])
+    result = np.zeros(store.image_shape, dtype=np.int32)
+    result[:height, :width] = np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
+    return result

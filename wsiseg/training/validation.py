@@ -121,7 +121,15 @@ class Validation:
 
 
 def dense_maps(predictor: Predictor, image: NDArray[np.uint8], device: torch.device) -> NDArray[np.float32]:
-    """Return what a predictor says of a whole image.
+    """Return what a predictor says of one image, (channels, H, W); see `dense_maps_of_each`."""
+    (maps,) = dense_maps_of_each(predictor, [image], device)
+    return maps
+
+
+def dense_maps_of_each(
+    predictor: Predictor, images: Sequence[NDArray[np.uint8]], device: torch.device
+) -> list[NDArray[np.float32]]:
+    """Return what a predictor says of whole images.
 
     It sees windows of the size of its tiles, as in prediction: some networks behave differently where they see more
     than they ever did in training.
@@ -130,33 +138,35 @@ def dense_maps(predictor: Predictor, image: NDArray[np.uint8], device: torch.dev
     ----------
     predictor
         On `device`.
-    image
-        uint8 RGB (H, W, 3) of any size; mirrored beyond its edges.
+    images
+        uint8 RGB (H, W, 3) of any sizes; mirrored beyond their edges.
     device
         Where the predictor computes.
 
     Returns
     -------
-    NDArray[np.float32]
-        (channels, H, W).
+    list[NDArray[np.float32]]
+        (channels, H, W) for each image.
     """
-    spec, side = predictor.spec, predictor.spec.tile_px
-    height, width = image.shape[:2]
-    halo = spec.halo_px if max(height, width) > side else 0
-    core = side - 2 * halo
-    grid = Grid(canvas=Size(width, height), core=Size(core, core), halo=halo)
-    margins = (halo, grid.rows * core + halo - height), (halo, grid.columns * core + halo - width)
-    padded = torch.from_numpy(np.pad(image, (*margins, (0, 0)), mode="reflect")).permute(2, 0, 1)
-    maps = np.empty((spec.channels, height, width), dtype=np.float32)
+    side = predictor.spec.tile_px
+    padded, found, places = [], [], []
+    for number, image in enumerate(images):
+        height, width = image.shape[:2]
+        halo = predictor.spec.halo_px if max(height, width) > side else 0
+        core = side - 2 * halo
+        grid = Grid(canvas=Size(width, height), core=Size(core, core), halo=halo)
+        margins = (halo, grid.rows * core + halo - height), (halo, grid.columns * core + halo - width)
+        padded.append(torch.from_numpy(np.pad(image, (*margins, (0, 0)), mode="reflect")).permute(2, 0, 1))
+        found.append(np.empty((predictor.spec.channels, height, width), dtype=np.float32))
+        places += [(number, tile, tile.read.y + halo, tile.read.x + halo) for tile in grid[:]]
     with torch.inference_mode():
-        for first in range(0, len(grid), _AT_ONCE):
-            tiles = grid[first : first + _AT_ONCE]
-            corners = [(tile.read.y + halo, tile.read.x + halo) for tile in tiles]
-            windows = torch.stack([padded[:, y : y + side, x : x + side] for y, x in corners])
+        for first in range(0, len(places), _AT_ONCE):
+            part = places[first : first + _AT_ONCE]
+            windows = torch.stack([padded[number][:, y : y + side, x : x + side] for number, _, y, x in part])
             outputs = predictor.forward(windows.to(device)).float().cpu().numpy()
-            for tile, output in zip(tiles, outputs, strict=True):
-                maps[:, *tile.core.slices] = output[:, *tile.core.within(tile.read).slices]
-    return maps
+            for (number, tile, _, _), output in zip(part, outputs, strict=True):
+                found[number][:, *tile.core.slices] = output[:, *tile.core.within(tile.read).slices]
+    return found
 
 
 def _tally_objects(predictor: Predictor, source: Source, patch: Patch, device: torch.device) -> InstanceTally:  # noqa: ARG001 - as for classes
