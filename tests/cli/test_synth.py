@@ -218,17 +218,22 @@ def test_a_time_limit_ends_it_with_its_state_saved(tmp_path: Path, run: Callable
 def test_a_patch_with_one_nucleus_gives_pairs_that_all_have_some(
     tmp_path: Path, run: Callable[..., Result], make_patch_store: MakePatchStore
 ) -> None:
-    labels = np.zeros((1, 32, 32), np.int32)
-    labels[0, 12:19, 12:19] = 1
+    labels = np.zeros((2, 32, 32), np.int32)
+    labels[:, 12:19, 12:19] = 1
+    # On the other one nothing is to be seen, nor to be told of its contrast.
+    images = np.stack([stained(labels[0]), np.full((32, 32, 3), 200, np.uint8)])
     path = tmp_path / "sparse.zarr"
-    make_patch_store(path, stained(labels[0])[None], labels, kind="instances", names=("background", "nucleus"))
+    make_patch_store(path, images, labels, kind="instances", names=("background", "nucleus"))
 
-    fitted = run("synth", "fit", path, "--patch", "image0", "-o", tmp_path / "gan", *TINY)
+    fitted = run("synth", "fit", path, "--patch", "image0", "--patch", "image1", "-o", tmp_path / "gan", *TINY)
     sampled = run("synth", "sample", tmp_path / "gan", "-n", 12, "-o", tmp_path / "made.zarr")
 
     assert fitted.code == 0, fitted.err
     assert sampled.code == 0, sampled.err
-    assert PatchStore.open(tmp_path / "made.zarr").read_labels("truth", range(12)).max(axis=(1, 2)).min() > 0
+    assert PatchStore.open(tmp_path / "made.zarr").read_labels("truth", range(24)).max(axis=(1, 2)).min() > 0
+    figures = json.loads((tmp_path / "gan" / "quality.json").read_text())
+    assert [figures[name]["contrast"] is None for name in ("image0", "image1")] == [False, True]
+    assert "<td>–</td>" in (tmp_path / "gan" / "quality.html").read_text()
 
 
 @pytest.mark.parametrize(

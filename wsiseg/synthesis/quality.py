@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -32,7 +33,7 @@ class Quality:
     """What was measured; colours in grey levels of 0 … 255. Lower, or higher, is better as said.
 
     Masks without nuclei tell nothing of nuclei, and those without background nothing of it: they do not count, and
-    where no other is left, or the patch itself shows no difference, the number is None.
+    where no other is left, or the patch itself shows no difference, the number is NaN.
 
     Parameters
     ----------
@@ -60,11 +61,11 @@ class Quality:
         Share of the windows of synthetic images that are copies: correlations above `COPY`.
     """
 
-    colour_error_nuclei: float | None
-    colour_error_background: float | None
-    contrast: float | None
-    adherence: float | None
-    adherence_of_patch: float | None
+    colour_error_nuclei: float
+    colour_error_background: float
+    contrast: float
+    adherence: float
+    adherence_of_patch: float
     diversity: float
     reconstruction_ssim: float
     ssim: float
@@ -139,14 +140,14 @@ def ssim(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     return float((likeness / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))).mean())
 
 
-def adherence(image: NDArray[np.uint8], inside: NDArray[np.bool_], strongest: float) -> float | None:
+def adherence(image: NDArray[np.uint8], inside: NDArray[np.bool_], strongest: float) -> float:
     """Return the Dice of a mask (H, W) and what haematoxylin shows to be nuclei in an image (H, W, 3).
 
     Optical densities beyond `strongest` count as that: a few black pixels would draw the threshold to themselves.
-    An empty mask, which some threshold would always miss, has none.
+    An empty mask, which some threshold would always miss, has none: NaN.
     """
     if not inside.any():
-        return None
+        return math.nan
     stain = np.minimum(_stain(image), strongest)
     if np.ptp(stain) == 0:
         return 0.0
@@ -204,10 +205,10 @@ def _colour_error(
     inside: NDArray[np.bool_],
     images: Sequence[NDArray[np.uint8]],
     masks: Sequence[NDArray[np.bool_]],
-) -> float | None:
+) -> float:
     made = np.concatenate([image[mask] for image, mask in zip(images, masks, strict=True)])
     if len(made) == 0 or not inside.any():
-        return None
+        return math.nan
     return float(np.abs(made.mean(axis=0) - patch[inside].mean(axis=0)).max())
 
 
@@ -216,20 +217,20 @@ def _relative_contrast(
     nuclei: NDArray[np.bool_],
     images: Sequence[NDArray[np.uint8]],
     masks: Sequence[NDArray[np.bool_]],
-) -> float | None:
+) -> float:
     made = _mean([_contrast(image, mask) for image, mask in zip(images, masks, strict=True)])
     own = _contrast(patch, nuclei)
-    return made / own if made is not None and own else None
+    return made / own if own else math.nan
 
 
-def _contrast(image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> float | None:
+def _contrast(image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> float:
     if inside.all() or not inside.any():
-        return None
+        return math.nan
     luminance = _luminance(image)
     return float(luminance[~inside].mean() - luminance[inside].mean())
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def _mean(values: Sequence[float]) -> float:
     """Return the mean of what could be measured."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan

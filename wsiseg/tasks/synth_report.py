@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,7 +78,8 @@ def write_quality(output: Path, folders: Sequence[Path], device: torch.device, *
             quality, shown = _assessed(gan)
             write_png(pairs, sheet(shown))
             figures[name] = {
-                **asdict(quality),
+                # JSON has no NaN.
+                **{key: None if math.isnan(value) else value for key, value in asdict(quality).items()},
                 "reconstruction_error": dict(zip(map(str, gan.sides), gan.errors, strict=True)),
                 "preset": gan.card.settings.preset,
                 "density": gan.card.density,
