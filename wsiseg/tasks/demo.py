@@ -86,7 +86,7 @@ def demo(output: Path, *, progress: Progress = SILENT, stop: Stop | None = None)
     begun = time.monotonic()
     slide = output / f"{SLIDE_ID}.svs"
     if not slide.exists():
-        _grow(slide)
+        grow(slide, side_px=SIDE_PX, tissue=TISSUE)
     progress.say(f"Grew a slide of {SIDE_PX} × {SIDE_PX} px from a real H&E region: {slide}")
     cut = tile(TileJob(inputs=(str(slide),), output=output / "tiles", settings=TileConfig()), progress, stop)
     cut.raise_failures()
@@ -99,7 +99,8 @@ def demo(output: Path, *, progress: Progress = SILENT, stop: Stop | None = None)
     return DemoReport(page=page, nuclei=summary["objects"], seconds=time.monotonic() - begun)
 
 
-def _grow(path: Path) -> None:
+def grow(path: Path, *, side_px: int, tissue: float) -> None:
+    """Write a slide made of the region that comes along; see `grow_slide`."""
     from wsiseg.slides.open import open_slide
     from wsiseg.slides.synthetic import grow_slide
 
@@ -107,7 +108,7 @@ def _grow(path: Path) -> None:
         size = region.info.size
         pixels = region.read_level(0, Window(0, 0, size.width, size.height))
     with atomic_path(path) as temporary:
-        grow_slide(pixels, temporary, size=Size(SIDE_PX, SIDE_PX), tissue=TISSUE, mpp=MPP, seed=0)
+        grow_slide(pixels, temporary, size=Size(side_px, side_px), tissue=tissue, mpp=MPP, seed=0)
 
 
 def _page(output: Path, *, model: str) -> bytes:
@@ -135,7 +136,7 @@ def _page(output: Path, *, model: str) -> bytes:
             {"value": f"{float(everything['tissue_mm2']):.2f} mm²", "label": "tissue"},
         ],
         overlay=encoded((folder / "overlay.png").read_bytes()),
-        thumbnail=png(_outlined(output / f"{SLIDE_ID}.svs")),
+        thumbnail=png(tissue_outlined(output / f"{SLIDE_ID}.svs")),
         patches=patches,
         patches_shown=len(chosen),
         patch_count=count,
@@ -170,7 +171,7 @@ def _cells(row: dict[str, str]) -> list[str]:
     ]
 
 
-def _outlined(path: Path) -> NDArray[np.uint8]:
+def tissue_outlined(path: Path) -> NDArray[np.uint8]:
     """Return the slide in small with the border of its tissue drawn, RGB (H, W, 3)."""
     from scipy.ndimage import binary_dilation, binary_erosion, zoom
 

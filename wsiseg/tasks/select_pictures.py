@@ -7,7 +7,7 @@ from colorsys import hsv_to_rgb
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +23,9 @@ _TEXT_PX: Final = 16
 _LINES: Final = 3
 _MAP_PX: Final = 1400
 _COVER: Final = 0.45
-_HEAT: Final = 0.6
-_CERTAIN: Final = np.array((250, 240, 180))
-_UNCERTAIN: Final = np.array((10, 50, 120))
+_HEAT: Final = 0.65
+_CERTAIN: Final = np.array((235, 250, 245))
+_UNCERTAIN: Final = np.array((0, 70, 80))
 _INK: Final = (34, 38, 43)
 _DIM: Final = (100, 104, 115)
 # Far apart for eyes of all kinds, and readable on pink and violet.
@@ -43,7 +43,8 @@ def colours(count: int) -> list[tuple[int, int, int]]:
 
 def contact_sheet(rows: Sequence[Row], images: Sequence[NDArray[np.uint8]]) -> bytes:
     """Return a PNG of the chosen patches, a frame in the colour of its cluster and a caption for each."""
-    columns = min(len(rows), 4 if len(rows) > 6 else 3)  # noqa: PLR2004 - so that six fill two rows
+    # Three and six fill rows of three.
+    columns = min(len(rows), 3 if len(rows) in (3, 5, 6) else 4)
     cell_height = SHEET_PX + _GAP_PX + _LINES * (_TEXT_PX + 4)
     size = (
         columns * (SHEET_PX + _GAP_PX) + _GAP_PX,
@@ -56,8 +57,7 @@ def contact_sheet(rows: Sequence[Row], images: Sequence[NDArray[np.uint8]]) -> b
     for place, (row, image) in enumerate(zip(rows, images, strict=True)):
         left = _GAP_PX + place % columns * (SHEET_PX + _GAP_PX)
         top = _GAP_PX + place // columns * (cell_height + _GAP_PX)
-        picture = Image.fromarray(image)
-        picture.thumbnail((SHEET_PX, SHEET_PX))
+        picture = ImageOps.contain(Image.fromarray(image), (SHEET_PX, SHEET_PX))
         sheet.paste(picture, (left, top))
         box = (left - 3, top - 3, left + picture.width + 2, top + picture.height + 2)
         draw.rectangle(box, outline=frames[row.cluster - 1], width=3)
@@ -78,9 +78,11 @@ def uncertainty_colours(uncertainty: NDArray[np.float32]) -> NDArray[np.uint8]:
 
     It is clear where nothing is known, which is 0.
     """
-    share = (uncertainty / max(float(uncertainty.max(initial=0)), 1e-6))[:, None]
+    is_known = uncertainty > 0
+    least, most = (float(end(uncertainty[is_known], initial=start)) for end, start in ((np.min, 1), (np.max, 0)))
+    share = ((uncertainty - least) / max(most - least, 1e-6)).clip(0, 1)[:, None]
     shades = np.rint((1 - share) * _CERTAIN + share * _UNCERTAIN)
-    return np.column_stack((shades, np.where(uncertainty > 0, round(255 * _HEAT), 0))).astype(np.uint8)
+    return np.column_stack((shades, np.where(is_known, round(255 * _HEAT), 0))).astype(np.uint8)
 
 
 def patch_map(
