@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from colorsys import hsv_to_rgb
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from wsiseg.rasters import png_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +65,7 @@ def contact_sheet(rows: Sequence[Row], images: Sequence[NDArray[np.uint8]]) -> b
         for line, (text, ink) in enumerate(_caption(row)):
             at = (left, top + SHEET_PX + 6 + line * (_TEXT_PX + 4))
             draw.text(at, _shortened(text, draw, font), fill=ink, font=font)
-    return _png(sheet)
+    return png_bytes(np.asarray(sheet))
 
 
 def cluster_colours(cluster: NDArray[np.int32]) -> NDArray[np.uint8]:
@@ -153,9 +154,3 @@ def _shortened(text: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFon
 def _upright(ends: Sequence[float]) -> tuple[float, float, float, float]:
     left, top, right, bottom = ends
     return float(left), float(top), float(max(left, right)), float(max(top, bottom))
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return buffer.getvalue()
