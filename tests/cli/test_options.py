@@ -16,8 +16,8 @@ OPTIONS = {
     "ingest": """--classes --config --labels --labels-as --layout --mpp --num-workers --output --overlap --overwrite
         --patch-size --set --split --white -o source""",
     "select": """--amp --batch-size --config --count --device --download --encoder --exclude --features --init
-        --min-nuclei --min-tissue --no-overlap --num-workers --output --overwrite --preproc --runners-up --seed --set
-        --strategy --time-limit -k -o stores""",
+        --min-nuclei --min-tissue --no-overlap --num-workers --output --overwrite --prediction --preproc --runners-up
+        --seed --set --strategy --time-limit -k -o stores""",
     "label": """--as --classes --config --from --layer --overwrite --qupath-origin --set --undrawn --white
         store""",
     "synth fit": """--config --device --layer --output --overwrite --patch --preset --seed --selection --set
@@ -37,7 +37,7 @@ OPTIONS = {
         --tissue --tta -o slides""",
     "evaluate": """--bootstrap --classes --config --csv --ignore-index --json --mpp --num-classes --output --seed --set
         --task --tolerance -o pred truth""",
-    "demo": "--output -o",
+    "demo": "--loop --output -o",
 }
 
 
