@@ -62,7 +62,8 @@ stores=("$data/pool.zarr")
 # One GAN for each patch that any selection of this seed has. A training takes those of its own patches only.
 awk 'FNR > 1 || NR == 1' "$run"/*/selection/selection.csv > "$run/chosen.csv"
 read -ra gan <<< "$GAN"
-wsiseg synth fit "$data/pool.zarr" --selection "$run/chosen.csv" --seed "$SEED" -o "$run/gans" "${gan[@]}"
+# Patches without a whole nucleus, which chance may choose, have none: exit code 3.
+wsiseg synth fit "$data/pool.zarr" --selection "$run/chosen.csv" --seed "$SEED" -o "$run/gans" "${gan[@]}" || [ $? -eq 3 ]
 [ -e "$run/synthetic.zarr" ] || wsiseg synth sample "$run/gans" -n 50 --seed "$SEED" -o "$run/synthetic.zarr"
 
 learn() {
