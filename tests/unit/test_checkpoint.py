@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from wsiseg import checkpoint
-from wsiseg.checkpoint import HeadSpec, ModelCard, Normalisation
+from wsiseg.checkpoint import HeadSpec, ModelCard, Normalisation, files
 from wsiseg.errors import DataError
 from wsiseg.labels import LabelMap
 from wsiseg.training.state_file import load_state, save_state
@@ -160,7 +160,7 @@ def test_names_mean_shipped_models_and_a_slip_of_the_pen_is_met(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(model, tmp_path / "weights" / "nuclei-he")
-    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path / "weights")
+    monkeypatch.setattr(files, "SHIPPED", tmp_path / "weights")
 
     assert checkpoint.read("nuclei-he").card == CARD
     with pytest.raises(DataError, match=r"Did you mean nuclei-he\?"):

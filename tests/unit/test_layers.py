@@ -130,16 +130,10 @@ def test_heavy_libraries_stay_at_home(member: str, path: str, tree: ast.Module) 
         assert member in HOMES.get(library, {member}), f"{path}:{line} imports {library}"
 
 
-# Modules of which no part stands alone; they must not grow.
-LONG = {
-    "checkpoint.py": 325,
-}
-
-
 def test_modules_are_of_a_size_that_can_be_read() -> None:
     lines = {
         path.relative_to(PACKAGE).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
         for path in PACKAGE.rglob("*.py")
     }
 
-    assert {name: count for name, count in lines.items() if count > LONG.get(name, 300)} == {}
+    assert {name: count for name, count in lines.items() if count > 300} == {}
