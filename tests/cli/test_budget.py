@@ -344,6 +344,15 @@ def test_layers_without_a_background_are_judged_by_all_their_classes(
     ]  # fmt: skip
 
 
+def test_a_settings_file_may_be_for_more_methods_than_are_asked_for(store: Path, tmp_path: Path) -> None:
+    run(
+        "budget", store, "-o", tmp_path / "study", *SMALL, "--counts=1", "--methods=supervised",
+        "--set=each.alone.method=mean-teacher", "--set=each.alone.options.consistency=0",
+    )  # fmt: skip
+
+    assert [row["method"] for row in rows(tmp_path / "study")] == ["supervised"]
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "told"),
     [
@@ -352,7 +361,8 @@ def test_layers_without_a_background_are_judged_by_all_their_classes(
         (["--methods=supervised,../out"], ConfigError, "is no name"),
         (["--methods=alone", "--set=each.alone.method=mlps"], ConfigError, "learns from what patches show"),
         (["--counts=", "--fractions=0.1,2"], ConfigError, "shares lie above 0 and up to 1"),
-        (["--set=each.mean-teacher.lr=1", "--methods=supervised"], ConfigError, "no method of the study"),
+        (["--set=each.mean-teacher.lr=1", "--methods=supervised"], ConfigError, "lr"),
+        (["--set=each.mean-techer.fit.lr=1", "--methods=supervised"], MethodError, "Did you mean mean-teacher"),
         (["--set=train.labelled=3"], ConfigError, "the study decides about it"),
         (["--set=each.supervised.fit.seed=3"], ConfigError, "train.fit.seed: the study decides about it"),
         (["--methods=supervised,supervised"], ConfigError, "supervised is there twice"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from wsiseg.config import load
-from wsiseg.errors import BusyError, ConfigError, DataError, PredictionError, SomeFailedError, StoppedError, WsisegError
+from wsiseg.errors import BusyError, DataError, PredictionError, SomeFailedError, StoppedError, WsisegError
 from wsiseg.nets.devices import choose_device
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
@@ -123,13 +123,11 @@ def budget(job: BudgetJob, progress: Progress = SILENT, stop: Stop | None = None
         If `stop` was requested; the state is saved.
     """
     stop, config = stop or Stop(), job.config
-    known = read_begun(job.output)
-    methods = {*config.methods, *(known.config.methods if known else ())}
-    if unknown := set(config.each) - methods:
-        raise ConfigError(f"there are settings of {min(unknown)}, which is no method of the study", where="each")
     of_volumes = is_of_volumes(job.stores)
     with in_words_of_study():
-        trainings = {name: training_of(config, name, of_volumes=of_volumes) for name in config.methods}
+        # Settings of methods that this call does not ask for are read, too, so that slips are told.
+        known = {name: training_of(config, name, of_volumes=of_volumes) for name in (*config.methods, *config.each)}
+        trainings = {name: known[name] for name in config.methods}
         plans = plans_of(job.stores, config, trainings, progress)
         cards = cards_of(job.stores, job.output, trainings)
     begun = begin(job.output, config, _fingerprints(job.stores), head=shared_head(cards, trainings))
