@@ -17,7 +17,7 @@ from wsiseg.tasks.budget_cells import FAILED, SCORES, Cell, Failure, cell_folder
 from wsiseg.tasks.budget_draws import dealt, is_of_volumes, plans_of
 from wsiseg.tasks.budget_page import PAGE, write_study
 from wsiseg.tasks.budget_scores import judged
-from wsiseg.tasks.budget_settings import begin, read_begun, training_of
+from wsiseg.tasks.budget_settings import begin, training_of
 from wsiseg.tasks.budget_trial import cards_of, heads_told, shared_head, with_head
 from wsiseg.tasks.budget_words import in_words_of_study
 from wsiseg.tasks.train import train
