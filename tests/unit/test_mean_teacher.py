@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsiseg.config import load
 from wsiseg.labels import LabelMap
@@ -87,7 +87,7 @@ def test_agreement_moves_the_student_alone() -> None:
 
 
 def test_the_teacher_sees_noise_and_the_student_does_not() -> None:
-    one, data = build(noise_std=0.5, noise_clip=0.8), batch()
+    one, data = build(noise_std=0.5, noise_clip=0.8, mixed_batches=True), batch()
     seen: dict[str, list[Tensor]] = {"student": [], "teacher": []}
     for name, net in one.module.named_children():
         net.register_forward_pre_hook(lambda _, given, name=name: seen[name].append(given[0]))
@@ -104,6 +104,24 @@ def test_the_teacher_sees_noise_and_the_student_does_not() -> None:
     assert is_cut.float().mean().item() == pytest.approx(math.erfc(0.8 / 0.5 / math.sqrt(2)), abs=0.02)
     assert noise.mean().abs() < 0.02
     assert not torch.equal(noise[0], noise[1])
+
+
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_images_with_labels_and_without_are_normalised_apart_unless_they_are_mixed(*, is_mixed: bool) -> None:
+    entropies, averages, seen = [], [], []
+    for shade in (0, 200):
+        one, data = build(arch="dual-unet", net={"widths": [4, 8], "dropouts": [0, 0]}, mixed_batches=is_mixed), batch()
+        one.module.teacher.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+        data.images[2:] = shade
+        entropies.append(one.training_step(data, HALFWAY)["cross_entropy"].item())
+        averages.append(next(value for name, value in one.module.student.named_buffers() if "mean" in name))
+
+    assert averages[0].any()
+    assert torch.equal(*averages) == (not is_mixed)
+    assert (entropies[0] != entropies[1]) == is_mixed
+    assert seen == ([4, 4] if is_mixed else [2, 2, 2, 2])
+    # What was held for the one kind goes on for the next.
+    assert {layer.momentum for layer in one.module.student.modules() if isinstance(layer, nn.BatchNorm2d)} == {0.1}
 
 
 def test_the_teacher_is_the_mean_of_the_first_students_and_a_running_average_after() -> None:

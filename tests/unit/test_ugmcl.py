@@ -146,6 +146,21 @@ def test_the_teacher_is_normalised_as_its_student_in_prediction() -> None:
     assert all(torch.equal(mine, theirs) for (_, mine), (_, theirs) in buffers)
 
 
+@pytest.mark.parametrize(("given", "is_mixed"), [({}, False), ({"preset": "paper"}, True)])
+def test_what_is_learnt_from_labels_depends_on_images_without_as_published_alone(
+    given: dict[str, Any], *, is_mixed: bool
+) -> None:
+    entropies = []
+    for shade in (0, 200):
+        learner = build(IMAGES, **given)
+        data = batch(learner)
+        data.images[2:] = shade
+        torch.manual_seed(1)
+        entropies.append(learner.training_step(data, HALFWAY)["cross_entropy"].item())
+
+    assert (entropies[0] != entropies[1]) == is_mixed
+
+
 class Echo(DualTaskNet):
     """Says of each pixel what its colour is."""
 

@@ -77,7 +77,7 @@ def of(net: nn.Module) -> OfEachPixel:
 
 
 def test_each_look_of_the_teacher_is_at_noise_of_its_own_and_the_student_sees_none() -> None:
-    one = build(noise_std=0.1, noise_clip=0.2, mc_passes=4, mc_at_once=2)
+    one = build(noise_std=0.1, noise_clip=0.2, mc_passes=4, mc_at_once=2, mixed_batches=True)
     data = batch(one)
 
     one.training_step(data, HALFWAY)
@@ -92,6 +92,16 @@ def test_each_look_of_the_teacher_is_at_noise_of_its_own_and_the_student_sees_no
         assert look.std().item() == pytest.approx(0.088, abs=0.01)
         assert look.abs().max().item() == pytest.approx(0.2, abs=1e-4)
     assert all(not torch.equal(noise[first], noise[second]) for first in range(5) for second in range(first))
+
+
+def test_images_with_labels_and_without_are_looked_at_apart() -> None:
+    one = build(mc_passes=2, mc_at_once=2)
+
+    one.training_step(batch(one), HALFWAY)
+
+    assert [len(shown) for shown in of(one.module.student).shown] == [1, 2]
+    # Two passes at once tell of its doubt.
+    assert [len(shown) for shown in of(one.module.teacher).shown] == [1, 2, 2, 4]
 
 
 @pytest.mark.parametrize("ramp", [1.0, 0.5])
@@ -109,7 +119,7 @@ def test_each_look_of_the_teacher_is_at_noise_of_its_own_and_the_student_sees_no
 def test_more_and_more_is_certain(
     certainty: tuple[float, float], progress: float, share: float, ramp: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = build(certainty=certainty, ramp=ramp)
+    one = build(certainty=certainty, ramp=ramp, mixed_batches=True)
     doubts = torch.linspace(0, math.log(2), 3 * SIDE * SIDE).reshape(3, 1, SIDE, SIDE)
     monkeypatch.setattr(one, "doubt", lambda _: doubts)
 
@@ -189,7 +199,7 @@ def test_a_word_is_said_where_the_teacher_is_sure_of_next_to_nothing(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    one = build(certainty=(1, 1))
+    one = build(certainty=(1, 1), mixed_batches=True)
     data = batch(one)
     left = iter(coverages)
 

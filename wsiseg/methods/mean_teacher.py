@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -13,7 +14,7 @@ from wsiseg.methods.cards import NetOptions, begin, make_card
 from wsiseg.methods.label_loss import LabelLoss, outputs_of
 from wsiseg.methods.predictor import build_network, normalised
 from wsiseg.methods.single import SingleStageMethod
-from wsiseg.methods.teachers import TaughtLearner, require_labels, shown, told_of, with_noise
+from wsiseg.methods.teachers import TaughtLearner, by_kind, require_labels, shown, told_of, with_noise
 from wsiseg.ramps import gaussian, harmonic_decay
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ class MeanTeacherOptions(NetOptions):
         Part of the training that the ramp lasts; usually all of it, and where that is short less.
     noise_std, noise_clip
         Noise on the images that the teacher sees, normalised ones: its standard deviation, and the most of it.
+    mixed_batches
+        Images with labels and without pass through the networks together, as usual, so that batch normalisation scales
+        each by both; else each kind by its own.
     """
 
     dice_weight: float = Field(default=1.0, ge=0)
@@ -49,6 +53,7 @@ class MeanTeacherOptions(NetOptions):
     ramp: float = Field(default=1.0, gt=0, le=1)
     noise_std: float = Field(default=0.1, ge=0)
     noise_clip: float = Field(default=0.2, ge=0)
+    mixed_batches: bool = False
 
 
 class MeanTeacherLearner(TaughtLearner):
@@ -87,11 +92,13 @@ class MeanTeacherLearner(TaughtLearner):
         """
         require_labels(batch, "the mean teacher")
         images = normalised(shown(batch, consistency=self._options.consistency), self.card)
+        student, teacher = self.module.student, self.module.teacher
+        look = partial(by_kind, labelled=batch.labelled, mixed=self._options.mixed_batches)
         # Before the student, whose activations wait for the way back and would lie beside the teacher's.
         with torch.no_grad():
             noisy = with_noise(images, std=self._options.noise_std, clip=self._options.noise_clip)
-            taught = self.module.teacher(noisy).float().softmax(dim=1)
-        outputs = outputs_of(self.module.student, images)
+            (taught,) = look(teacher, lambda part: (teacher(part).float().softmax(dim=1),), noisy)
+        outputs = look(student, lambda part: outputs_of(student, part), images)
         losses = self._loss([maps[: batch.labelled] for maps in outputs], batch.targets)
         prob = outputs[0].softmax(dim=1)
         consistency = (prob - taught).square().mean()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,12 @@ from wsiseg.methods.cards import make_encode
 from wsiseg.methods.predictor import NetPredictor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from wsiseg.checkpoint import ModelCard
     from wsiseg.methods.base import Batch, Encode
+
+_BATCH_NORMS: Final = (nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Pair(nn.Module):
@@ -37,7 +42,7 @@ class Pair(nn.Module):
         self.student = student
         self.teacher = copy.deepcopy(student).requires_grad_(requires_grad=False)
         for layer in self.teacher.modules():
-            if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d):
+            if isinstance(layer, _BATCH_NORMS):
                 # In training mode it normalises by the batch, but its running statistics follow the student's alone.
                 layer.momentum = 0.0
 
@@ -137,6 +142,49 @@ def shown(batch: Batch, *, consistency: float) -> Tensor:
         (B or fewer, channels, …), as in the batch.
     """
     return batch.images if consistency > 0 else batch.images[: batch.labelled]
+
+
+def by_kind(
+    net: nn.Module, look: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor, labelled: int, *, mixed: bool
+) -> tuple[Tensor, ...]:
+    """Return what a network says of images, of which those with labels are looked at apart from those without.
+
+    In training, batch normalisation scales each image by all that are looked at with it. So what is learnt from labels
+    does not depend on which images without happen to stand beside them, and neither do the running statistics.
+
+    Parameters
+    ----------
+    net
+        The network.
+    look
+        Returns its maps (B, …) of images (B, …).
+    images
+        Those with labels first.
+    labelled
+        How many have labels.
+    mixed
+        All are looked at together instead.
+    """
+    if mixed or not 0 < labelled < len(images):
+        return look(images)
+    own = look(images[:labelled])
+    with _statistics_kept(net):
+        others = look(images[labelled:])
+    return tuple(torch.cat(maps) for maps in zip(own, others, strict=True))
+
+
+@contextmanager
+def _statistics_kept(net: nn.Module) -> Iterator[None]:
+    """Keep the running statistics of a network as they are, while it normalises by the batch."""
+    layers = [layer for layer in net.modules() if isinstance(layer, _BATCH_NORMS)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
 
 
 def told_of(prob: Tensor, taught: Tensor, *, entropy: Tensor | None = None) -> dict[str, Tensor]:

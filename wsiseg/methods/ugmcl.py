@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -18,7 +19,7 @@ from wsiseg.losses.semantic import cross_entropy
 from wsiseg.methods.cards import ClassTargets, begin, make_card
 from wsiseg.methods.predictor import build_network, normalised
 from wsiseg.methods.single import SingleStageMethod
-from wsiseg.methods.teachers import TaughtLearner, require_labels, shown, told_of, with_noise
+from wsiseg.methods.teachers import TaughtLearner, by_kind, require_labels, shown, told_of, with_noise
 from wsiseg.methods.ugmcl_options import UgmclOptions
 from wsiseg.methods.ugmcl_targets import LevelSetTargets, labels_of, relative_spacing
 from wsiseg.nets.dual_task import DualTaskNet
@@ -124,8 +125,9 @@ class UgmclLearner(TaughtLearner):
         first = 0 if self._options.consistency_on == "all" else count
         agrees = first < len(images) and self._options.consistency > 0
         # Before the student, whose activations wait for the way back and would lie beside the teacher's.
-        taught = self._taught(images[first:]) if agrees else None
-        sdf, prob, logits = _looked_at(self.module.student, images)
+        taught = self._taught(images[first:], labelled=count - first) if agrees else None
+        net, mixed = self.module.student, self._options.mixed_batches
+        sdf, prob, logits = by_kind(net, partial(_looked_at, net), images, count, mixed=mixed)
         losses = self._supervised(sdf[:count], prob[:count], logits[:count], batch.targets)
         if taught is None:
             return losses
@@ -182,11 +184,14 @@ class UgmclLearner(TaughtLearner):
             loss = loss + options.sdf.inverse_dice * parts["inverse_dice"]
         return {"loss": loss, **{name: part.detach() for name, part in parts.items()}}
 
-    def _taught(self, images: Tensor) -> _Taught:
+    def _taught(self, images: Tensor, *, labelled: int) -> _Taught:
         """Return what the teacher says of normalised images, and how unsure it is."""
+        net = self.module.teacher
+        look = partial(by_kind, net, images=images, labelled=labelled, mixed=self._options.mixed_batches)
         with torch.no_grad():
-            sdf, prob, _ = _looked_at(self.module.teacher, self._noisy(images))
-        return _Taught(sdf=sdf, prob=prob, doubt=self.doubt(images))
+            sdf, prob, _ = look(lambda part: _looked_at(net, self._noisy(part)))
+        (doubt,) = look(lambda part: (self.doubt(part),))
+        return _Taught(sdf=sdf, prob=prob, doubt=doubt)
 
     def _agreement(self, taught: _Taught, sdf: Tensor, prob: Tensor, clock: Clock) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the disagreement within and across tasks, before its ramp, and what is told of it."""

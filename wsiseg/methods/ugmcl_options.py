@@ -127,6 +127,9 @@ class UgmclOptions(NetOptions):
         How many of them are made together.
     noise_std, noise_clip
         Noise on normalised images that the teacher sees: its standard deviation, and the most of it.
+    mixed_batches
+        Images with labels and without pass through the networks together, as published, so that batch normalisation
+        scales each by both; else each kind by its own.
     certainty
         Pixels are certain whose entropy is below this share of the largest, at the beginning and at the end.
     """
@@ -148,6 +151,7 @@ class UgmclOptions(NetOptions):
     mc_at_once: int = Field(default=2, gt=0)
     noise_std: float = Field(default=0.1, ge=0)
     noise_clip: float = Field(default=0.2, ge=0)
+    mixed_batches: bool = False
     certainty: tuple[Share, Share] = (0.75, 1.0)
 
     @model_validator(mode="before")

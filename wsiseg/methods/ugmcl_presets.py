@@ -12,6 +12,7 @@ never makes the level sets of labels, though it could           makes them; ``of
 leaves level sets out of the agreement with the teacher         has them in; ``official-code`` does without
 never lowers its learning rate, unlike its ancestors            lowers it; ``official-code`` does not
 draws classes to 0 that no image of a batch shows               leaves them out in ``wsiseg``
+normalises images with labels by those beside them without      does not in ``wsiseg``
 writes 96 voxels, two classes, ln 2 and CUDA into its lines     takes them from data, options and device
 moves its teacher by a call that torch has no more              moves it by another
 shifts skips where sides are no multiples of 16                 refuses windows that are none, and pads volumes
@@ -47,6 +48,7 @@ PRESETS: Final[dict[PresetName, dict[str, Any]]] = {
     "paper": {
         "supervised_weight": 1.0,
         "skips_absent": False,
+        "mixed_batches": True,
         # The norm of the distance is not printed.
         "sdf": {"norm": "crop", "longest": 32.0, "zero_ring": True, "weight": 1.0},
         "itc": {"channels": "sum"},
@@ -54,6 +56,7 @@ PRESETS: Final[dict[PresetName, dict[str, Any]]] = {
     "official-code": {
         "supervised_weight": 0.5,
         "skips_absent": False,
+        "mixed_batches": True,
         # Level sets learn from the Dice of their masks alone.
         "sdf": {"norm": "crop", "longest": 32.0, "zero_ring": True, "weight": 0.0, "inverse_dice": 0.5},
         # Their part in the agreement with the teacher is commented out.
