@@ -237,6 +237,20 @@ def test_glas_has_its_splits_and_patients_from_names_and_table(
     np.testing.assert_array_equal(store.read_labels("labels", [0])[0], read_labels(source / "testA_1_anno.bmp"))
 
 
+@pytest.mark.parametrize("other", ["train_1,train\ntestA_1,test", "testA_1,train\ntrain_1,test"])
+def test_a_split_of_ones_own_keeps_patients_of_glas_whole(
+    tmp_path: Path, other: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = tmp_path / "split.csv"
+    table.write_text(f"image,split\n{other}\ntrain_2,train\ntestB_1,test\n")
+
+    images = find_images(make_glas(tmp_path / "src", grades=GRADES), settings("glas", split=str(table))).images
+
+    assert [image.group for image in images] == ["4", "2", "4", "9"]
+    assert "1 patients are in several of train, val and test, such as 4" in caplog.text
+    assert "published split" not in caplog.text
+
+
 def test_glas_without_grades_or_test_labels_is_taken(tmp_path: Path) -> None:
     source = make_glas(tmp_path, grades=None)
     (source / "testB_1_anno.bmp").unlink()

@@ -40,6 +40,8 @@ class Layout:
         Micrometres per pixel, or None where the user knows; ``unknown`` where nobody does.
     white
         What is white in images with image labels, or None.
+    shares_patients
+        Whether some patients have images on both sides of the published split, which is to hold all the same.
     """
 
     find: Callable[[Path], Source]
@@ -47,6 +49,7 @@ class Layout:
     labels: LabelMap | None = None
     mpp: float | Literal["unknown"] | None = None
     white: WhiteRule | None = None
+    shares_patients: bool = False
 
 
 def _images_and_labels(source: Path) -> Source:
@@ -88,7 +91,7 @@ _GLANDS: Final = LabelMap.from_names(("background", "gland"))
 LAYOUTS: Final = {
     "images": Layout(find=_images_and_labels, white=WhiteRule()),
     "monuseg": Layout(find=find_monuseg, kind="instances", labels=_NUCLEI, mpp=0.25),
-    "glas": Layout(find=find_glas, kind="instances", labels=_GLANDS, mpp=0.62),
+    "glas": Layout(find=find_glas, kind="instances", labels=_GLANDS, mpp=0.62, shares_patients=True),
     "crag": Layout(find=find_crag, kind="instances", labels=_GLANDS, mpp=0.5),
     # Its images are of many microscopes, and of none is the scale told.
     "dsb2018": Layout(find=find_dsb2018, kind="instances", labels=_NUCLEI, mpp="unknown"),

@@ -7,7 +7,6 @@ part have labels, all must, but for those that a table marks as unlabelled.
 from __future__ import annotations
 
 import csv
-import logging
 import re
 from collections import defaultdict
 from dataclasses import replace
@@ -22,8 +21,6 @@ from wsiseg.ingestion.source import Source, SourceImage, check_distinct, files_b
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
-
-logger = logging.getLogger(__name__)
 
 _IMAGE_FOLDERS: Final = ("tissue images", "images")
 _LABEL_FOLDERS: Final = ("annotations", "annotation", "labels", "masks")
@@ -93,8 +90,8 @@ def find_glas(source: Path) -> Source:
     Parameters
     ----------
     source
-        The folder of the files, or one above. ``Grade.csv`` beside them, if there, tells the patients. Of those who
-        have images in both parts of the split those of each part count as a patient's own, so that the split holds.
+        The folder of the files, or one above. ``Grade.csv`` beside them, if there, tells the patients, of whom some
+        have images in both parts of the split.
 
     Raises
     ------
@@ -128,7 +125,7 @@ def find_glas(source: Path) -> Source:
                 )
                 for name, path in part.items()
             ]
-    return Source(images=_parted(_checked(images, source, mend="They are called train_1.bmp, testA_1.bmp …")))
+    return Source(images=_checked(images, source, mend="They are called train_1.bmp, testA_1.bmp …"))
 
 
 def find_dsb2018(source: Path) -> Source:
@@ -246,23 +243,6 @@ def _patients(table: Path, names: Iterable[str]) -> Mapping[str, str]:
     if unknown is not None:
         raise DataError(f"tells no patient of {unknown}", where=table, mend="Add the row, or remove the file")
     return patients
-
-
-def _parted(images: list[SourceImage]) -> list[SourceImage]:
-    """Return images of which none to train on has the group of one to test by, as published splits may have it."""
-    parts: dict[str, set[str]] = defaultdict(set)
-    for image in images:
-        parts[image.group].add(image.split)
-    both = {group for group, splits in parts.items() if len(splits) > 1}
-    if both:
-        logger.warning(
-            "%d of %d patients have images on both sides of the published split, which is kept: scores flatter",
-            len(both),
-            len(parts),
-        )
-    return [
-        replace(image, group=f"{image.group} ({image.split})") if image.group in both else image for image in images
-    ]
 
 
 def _checked(images: list[SourceImage], source: Path, *, mend: str) -> list[SourceImage]:

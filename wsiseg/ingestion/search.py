@@ -134,9 +134,29 @@ def find_images(source: Path, settings: IngestSettings) -> Source:
         images = [replace(image, split=settings.split) for image in images]
     elif settings.split:
         images = split_by_table(images, Path(settings.split))
+    elif layout.shares_patients:
+        images = _parted(images, source)
     check_bare(images)
     _warn_of_shared(images, source)
     return replace(found, images=images, labels=found.labels or layout.labels)
+
+
+def _parted(images: Sequence[SourceImage], source: Path) -> list[SourceImage]:
+    """Return images of which those on each side of a split count as a patient's own, so that the split holds."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for image in images:
+        splits[image.group].add(image.split)
+    both = {group for group, own in splits.items() if len(own) > 1}
+    if both:
+        logger.warning(
+            "%s: %d of %d patients have images on both sides of the published split, which is kept: scores flatter",
+            source,
+            len(both),
+            len(splits),
+        )
+    return [
+        replace(image, group=f"{image.group} ({image.split})") if image.group in both else image for image in images
+    ]
 
 
 def _warn_of_shared(images: Sequence[SourceImage], source: Path) -> None:
