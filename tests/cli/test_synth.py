@@ -91,6 +91,26 @@ def test_from_patches_to_pairs_to_train_on(tmp_path: Path, run: Callable[..., Re
     assert trained.code == 0, trained.err
 
 
+def test_of_a_selection_its_own_gans_are_sampled(tmp_path: Path, run: Callable[..., Result], store: Path) -> None:
+    gans, table = tmp_path / "gans", tmp_path / "selection.csv"
+    assert run("synth", "fit", store, "--patch", "a", "--patch", "b", "-o", gans, *TINY).code == 0
+
+    def sampled(name: str, rows: str) -> Result:
+        table.write_text(rows)
+        return run("synth", "sample", gans, "--selection", table, "-n", 2, "-o", tmp_path / f"{name}.zarr")
+
+    # Where rows tell places, names may be those of another pool; of some patches there may be no GAN.
+    by_place = sampled("place", "patch,slide,x,y,rank\na,b,0,0,1\ngone,c,0,0,1\na,a,0,0,2\n")
+    by_name = sampled("name", "patch\nb\n")
+    none = sampled("none", "patch\nc\n")
+
+    assert (by_place.code, by_name.code, none.code) == (0, 0, 5)
+    stores = [PatchStore.open(tmp_path / f"{name}.zarr") for name in ("place", "name")]
+    assert [made.parents.tolist() for made in stores] == [["b", "b"]] * 2
+    assert stores[0].fingerprint == stores[1].fingerprint
+    assert "no GAN of a patch that is chosen" in none.err
+
+
 def test_samples_depend_on_seed_and_number_alone(tmp_path: Path, run: Callable[..., Result], store: Path) -> None:
     run("synth", "fit", store, "--patch", "a", "-o", tmp_path / "gan", *TINY)
     stores = []

@@ -122,6 +122,14 @@ def sample(
     count: Annotated[
         int | None, typer.Option("--count", "-n", help="Pairs of image and labels from each GAN. Default 50.")
     ] = None,
+    selection: Annotated[
+        Path | None,
+        typer.Option(
+            "--selection",
+            help="selection.csv of wsiseg select: the GANs of its first choices alone, as far as there are.",
+            rich_help_panel=LABELS,
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -159,6 +167,7 @@ def sample(
     job = SynthSampleJob(
         gans=gans,
         output=output,
+        selection=selection,
         settings=load(SampleSettings, file=config, options=options, overrides=overrides or ()),
         device=device,
         overwrite=overwrite,

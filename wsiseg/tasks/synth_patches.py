@@ -86,7 +86,7 @@ def chosen_patches(
             "either patches or a selection must be named", where="--patch", mend="Pass --patch ID, or --selection FILE"
         )
     known = patch_names(store)
-    rows = [{"patch": name} for name in names] if selection is None else _rows(selection)
+    rows = [{"patch": name} for name in names] if selection is None else first_choices(selection)
     indices = [
         _only(row["patch"], found, store, known) for row, found in zip(rows, find_rows(rows, store), strict=True)
     ]
@@ -134,8 +134,14 @@ def _only(name: str, found: Sequence[int], store: PatchSet, known: Sequence[str]
     )
 
 
-def _rows(selection: Path) -> list[dict[str, str]]:
-    """Return the first choices of a selection."""
+def first_choices(selection: Path) -> list[dict[str, str]]:
+    """Return the rows of the patches that a selection chose first.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, or names none.
+    """
     try:
         rows = read_chosen(selection)
     except (OSError, UnicodeDecodeError) as error:

@@ -21,10 +21,12 @@ from wsiseg.stores.patch_set import common_mpp
 from wsiseg.stores.patch_writer import PatchTable, PatchWriter, new_folder
 from wsiseg.stores.patches import LayerInfo
 from wsiseg.stores.shard_writer import ShardWriter
-from wsiseg.synthesis.gan_files import find_gans, read_gan
+from wsiseg.synthesis.gan_files import find_gans, read_card, read_gan
 from wsiseg.synthesis.layouts import layouts
 from wsiseg.synthesis.nucleus_bank import bank_of
 from wsiseg.synthesis.sampling import sample
+from wsiseg.tasks.select_files import row_place
+from wsiseg.tasks.synth_patches import first_choices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,6 +69,8 @@ class SynthSampleJob:
         Folder of wsiseg synth fit, or that of one GAN in it.
     output
         Store to make.
+    selection
+        Table of wsiseg select; of its first choices alone GANs are taken, as far as there are.
     settings
         What is sampled.
     device
@@ -77,6 +81,7 @@ class SynthSampleJob:
 
     gans: Path
     output: Path
+    selection: Path | None = None
     settings: SampleSettings
     device: str = "auto"
     overwrite: bool = False
@@ -115,7 +120,7 @@ def synth_sample(job: SynthSampleJob, progress: Progress = SILENT, stop: Stop | 
     Raises
     ------
     DataError
-        If there is no trained GAN, or GANs differ in layer, classes or resolution.
+        If there is no trained GAN, none of the selection, or GANs differ in layer, classes or resolution.
     StoreError
         If there is a store already.
     StoppedError
@@ -127,6 +132,8 @@ def synth_sample(job: SynthSampleJob, progress: Progress = SILENT, stop: Stop | 
     folders = find_gans(job.gans)
     if not folders:
         raise DataError("there is no GAN", where=job.gans, mend="Make one with wsiseg synth fit")
+    if job.selection is not None:
+        folders = _chosen(folders, job.selection)
     gans = [read_gan(folder, device) for folder in folders]
     first, mpp = gans[0].card, _common(gans, job.gans)
     nuclei = 0
@@ -147,6 +154,24 @@ def synth_sample(job: SynthSampleJob, progress: Progress = SILENT, stop: Stop | 
         images.close()
         labels.close()
     return SynthSampleReport(output=job.output, patches=len(gans) * job.settings.count, nuclei=nuclei, gans=len(gans))
+
+
+def _chosen(folders: Sequence[Path], selection: Path) -> list[Path]:
+    """Return the GANs of the patches that a selection chose: by their place if it tells that, else by their name."""
+    rows = first_choices(selection)
+    places = {row_place(row) for row in rows}
+    names = {row["patch"] for row in rows if not any(row_place(row))}
+    chosen = []
+    for folder in folders:
+        card = read_card(folder)
+        x, y = card.position
+        if (card.parent, str(x), str(y)) in places or card.patch in names:
+            chosen.append(folder)
+    if not chosen:
+        raise DataError(
+            "there is no GAN of a patch that is chosen", where=selection, mend="Make them with wsiseg synth fit"
+        )
+    return chosen
 
 
 def _common(gans: Sequence[Gan], where: Path) -> float | None:
