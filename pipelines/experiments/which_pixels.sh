@@ -59,12 +59,14 @@ select_patches() {
 stores=("$data/pool.zarr")
 [ -z "$more" ] || stores+=("$data/free.zarr")
 
-# One GAN for each patch that any selection of this seed has. A training takes those of its own patches only.
+# Runs a command. Exit code 3 tells that some could not be done, and the others were; any other is that of this script.
+tolerating() { "$@" || { local code=$?; ((code == 3)) || exit "$code"; }; }
+
+# One GAN for each patch that any selection of this seed has; what is learnt from one selection is sampled from its own.
 awk 'FNR > 1 || NR == 1' "$run"/*/selection/selection.csv > "$run/chosen.csv"
 read -ra gan <<< "$GAN"
-# Patches without a whole nucleus, which chance may choose, have none: exit code 3.
-wsiseg synth fit "$data/pool.zarr" --selection "$run/chosen.csv" --seed "$SEED" -o "$run/gans" "${gan[@]}" || [ $? -eq 3 ]
-[ -e "$run/synthetic.zarr" ] || wsiseg synth sample "$run/gans" -n 50 --seed "$SEED" -o "$run/synthetic.zarr"
+# Patches without a whole nucleus, which chance may choose, have none.
+tolerating wsiseg synth fit "$data/pool.zarr" --selection "$run/chosen.csv" --seed "$SEED" -o "$run/gans" "${gan[@]}"
 
 learn() {
   wsiseg train --method "$1" "${@:3}" -o "$2" --config "$here/which_pixels/train.toml" --init "$INIT" \
@@ -85,9 +87,11 @@ learn supervised "$run/full" "$data/pool.zarr"
 judge "$run/full" full
 for count in $COUNTS; do
   for strategy in $STRATEGIES; do
-    cell=$run/$strategy-$count labelled=(--labelled "$run/$strategy-$count/selection/selection.csv")
-    learn supervised "$cell/real" "$data/pool.zarr" "${labelled[@]}"
-    learn label-efficient "$cell/loop" "${stores[@]}" "$run/synthetic.zarr" "${labelled[@]}"
+    cell=$run/$strategy-$count selection=$run/$strategy-$count/selection/selection.csv
+    [ -e "$cell/synthetic.zarr" ] || wsiseg synth sample "$run/gans" --selection "$selection" -n 50 --seed "$SEED" \
+      -o "$cell/synthetic.zarr"
+    learn supervised "$cell/real" "$data/pool.zarr" --labelled "$selection"
+    learn label-efficient "$cell/loop" "${stores[@]}" "$cell/synthetic.zarr" --labelled "$selection"
     judge "$cell/real" "$strategy-$count-real"
     judge "$cell/loop/teacher" "$strategy-$count-synthetic"
     judge "$cell/loop" "$strategy-$count-pseudo"

@@ -1,10 +1,11 @@
-"""Tables of chosen patches compare each seed with itself, and images are halved with their labels."""
+"""Chosen patches are learnt from with what was made of them alone; tables compare each seed with itself."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.pipelines.conftest import check_calls
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from tests.pipelines.conftest import Ran
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +98,66 @@ def test_images_are_halved_with_their_labels(
         assert image.size == labels.size == (4, 3)
         assert image.getpixel((3, 2)) == (10, 20, 30)
         assert np.asarray(labels)[2, 3] == (4 * 8 + 6) * 300
+
+
+@pytest.fixture
+def cells(tmp_path: Path, shell: Callable[..., Ran]) -> Callable[..., Ran]:
+    """Return a function that runs the script on some images."""
+    if shutil.which("flock") is None:
+        pytest.skip("there is no flock")
+    for folder in ("labelled", "unlabelled"):
+        for kind, shape in (("images", (4, 4, 3)), ("labels", (4, 4))):
+            (tmp_path / folder / kind).mkdir(parents=True)
+            for number in range(16):
+                Image.fromarray(np.zeros(shape, np.uint8)).save(tmp_path / folder / kind / f"{number}.png")
+
+    def run(name: str = "dsb2018", **settings: str) -> Ran:
+        return shell("experiments/which_pixels.sh", name, "0", **{"SRC": "labelled", "COUNTS": "2", **settings})
+
+    return run
+
+
+def of(calls: list[list[str]], *command: str) -> list[list[str]]:
+    """Return the calls of one command."""
+    return [call for call in calls if tuple(call[: len(command)]) == command]
+
+
+@pytest.mark.parametrize("settings", [{}, {"name": "monuseg", "MORE": "unlabelled"}], ids=["dsb2018", "monuseg"])
+def test_every_command_is_one_that_there_is(settings: dict[str, str], cells: Callable[..., Ran]) -> None:
+    ran = cells(**settings)
+
+    assert ran.code == 0, ran.err
+    check_calls(ran.calls)
+    assert {call[0] for call in ran.calls} == {"ingest", "select", "synth", "train", "predict", "evaluate"}
+
+
+def test_synthetic_patches_are_those_of_their_own_selection_also_where_more_were_chosen_later(
+    cells: Callable[..., Ran],
+) -> None:
+    cells(COUNTS="2")
+
+    ran = cells(COUNTS="2 3")
+
+    run = "which_pixels_out/dsb2018/seed0"
+    sampled = [(call[call.index("--selection") + 1], call[-1]) for call in of(ran.calls, "synth", "sample")]
+    assert sampled == [
+        (f"{run}/{name}/selection/selection.csv", f"{run}/{name}/synthetic.zarr") for name in ("random-3", "cps-3")
+    ]
+    for call in of(ran.calls, "train", "--method", "label-efficient"):
+        assert [part for part in call if part.endswith("synthetic.zarr")] == [
+            call[call.index("-o") + 1].replace("/loop", "/synthetic.zarr")
+        ]
+
+
+@pytest.mark.parametrize(("code", "ended"), [(3, 0), (5, 5), (75, 75)])
+def test_it_ends_as_fitting_did_unless_some_patches_cannot_be_learnt_from(
+    code: int, ended: int, tmp_path: Path, cells: Callable[..., Ran]
+) -> None:
+    cells()
+    # What is sampled already is not sampled again.
+    (tmp_path / "broken").write_text(f"synth {code}")
+
+    ran = cells()
+
+    assert ran.code == ended, ran.err
+    assert bool(of(ran.calls, "train")) == (ended == 0)
