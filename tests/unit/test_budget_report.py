@@ -218,7 +218,9 @@ def test_methods_are_compared_with_supervised_draw_by_draw(tmp_path: Path) -> No
     write_study(tmp_path)
 
     page = (tmp_path / "budget.html").read_text()
-    assert "<td>+3.5 ± 0.7 (2)</td>" in page
+    # The gain stands beside the score that it is of, which is not the first one here.
+    assert "<th>AJI</th><th>Dice</th><th>over supervised</th></tr>" in page
+    assert "<td>0.530 ± 0.310</td><td>+3.5 ± 0.7 (2)</td></tr>" in page
     with (tmp_path / "budget.csv").open(encoding="utf-8") as file:
         gains = [row["points_over_supervised"] for row in csv.DictReader(file)]
     assert gains == ["", "", "", "3.0", "4.0", "", "", ""]
