@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from wsiseg.tasks.budget_begun import begin
 from wsiseg.tasks.budget_cells import Cell, cell_folder, read_cells, write_cell
 from wsiseg.tasks.budget_curve import Curve
 from wsiseg.tasks.budget_page import draw, write_study
 from wsiseg.tasks.budget_report import Study
-from wsiseg.tasks.budget_settings import BudgetConfig, begin
+from wsiseg.tasks.budget_settings import BudgetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

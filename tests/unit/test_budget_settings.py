@@ -11,8 +11,9 @@ from wsiseg.config import flattened, load
 from wsiseg.errors import BusyError, DataError
 from wsiseg.lock import locked
 from wsiseg.methods.registry import METHODS, get_method
+from wsiseg.tasks.budget_begun import begin, read_begun
 from wsiseg.tasks.budget_cells import Cell, cell_folder, write_cell
-from wsiseg.tasks.budget_settings import BudgetConfig, begin, read_begun, training_of
+from wsiseg.tasks.budget_settings import BudgetConfig, training_of
 from wsiseg.tasks.train_job import TrainConfig, with_usual
 
 if TYPE_CHECKING:

@@ -13,11 +13,12 @@ from wsiseg.nets.devices import choose_device
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
 from wsiseg.stores.volume_store import VolumeStore, is_volume_store
+from wsiseg.tasks.budget_begun import begin
 from wsiseg.tasks.budget_cells import FAILED, SCORES, Cell, Failure, cell_folder, counted, write_cell, write_failure
 from wsiseg.tasks.budget_draws import dealt, is_of_volumes, plans_of
 from wsiseg.tasks.budget_page import PAGE, write_study
 from wsiseg.tasks.budget_scores import judged
-from wsiseg.tasks.budget_settings import begin, training_of
+from wsiseg.tasks.budget_settings import training_of
 from wsiseg.tasks.budget_trial import cards_of, heads_told, shared_head, with_head
 from wsiseg.tasks.budget_words import in_words_of_study
 from wsiseg.tasks.train import train

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from wsiseg.atomic import write_bytes
+from wsiseg.tasks.budget_begun import alone, read_begun
 from wsiseg.tasks.budget_cells import differences, read_cells, read_failures
 from wsiseg.tasks.budget_curve import LEVEL
 from wsiseg.tasks.budget_report import Study, in_words, number
 from wsiseg.tasks.budget_scores import MISSING
-from wsiseg.tasks.budget_settings import alone, read_begun
 from wsiseg.tasks.pictures import render
 
 if TYPE_CHECKING:

@@ -1,42 +1,24 @@
-"""Settings of a study of annotation budgets, and the file that keeps them."""
+"""Settings of a study of annotation budgets, and of its trainings."""
 
 from __future__ import annotations
 
-import json
-import logging
 import re
-import shutil
-import time
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args, get_origin
 
 from pydantic import Field, field_validator
 
-from wsiseg.atomic import write_bytes
-from wsiseg.checkpoint import HeadSpec
 from wsiseg.config import Config, flattened, load, merged
-from wsiseg.errors import BusyError, ConfigError, DataError
-from wsiseg.lock import locked
+from wsiseg.errors import ConfigError
 from wsiseg.methods.registry import get_method, get_patch_method
 from wsiseg.nets.factory import spec_type
-from wsiseg.tasks.budget_cells import CELLS, FREE, SCORES
 from wsiseg.tasks.train_job import TrainConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from wsiseg.methods.base import Method
 
-logger = logging.getLogger(__name__)
-
-BEGUN: Final = "study.json"
 _DECIDED: Final = frozenset({"method", "labelled", "split_seed", "fit.seed"})
 # Of volumes these have usual values of their own, which are the same for all methods.
 _OF_VOLUMES: Final = frozenset({"batch_size", "crop_px"})
-# Others hold a study for as long as it takes to draw its page.
-_PATIENCE_S: Final = 60.0
 
 
 class BudgetConfig(Config):
@@ -110,25 +92,6 @@ class BudgetConfig(Config):
         return self.model_copy(update={"methods": methods, "each": {**kept, **self.each}})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Begun:
-    """What a study was begun with.
-
-    Parameters
-    ----------
-    config
-        Settings, those of all methods that it ever had.
-    data
-        Fingerprint of each store, by name.
-    head
-        That of methods that learn from labels alone and leave it open; None where they choose it.
-    """
-
-    config: BudgetConfig
-    data: dict[str, str]
-    head: HeadSpec | None = None
-
-
 def training_of(config: BudgetConfig, name: str, *, of_volumes: bool) -> TrainConfig:
     """Return the settings of the trainings of a method, or of a variant.
 
@@ -171,84 +134,3 @@ def _meant_for(method: Method, train: dict[str, Any]) -> dict[str, Any]:
         known = spec_type(own).model_fields
         options["net"] = {key: value for key, value in options["net"].items() if key in known}
     return {**train, "options": options}
-
-
-def read_begun(output: Path) -> Begun | None:
-    """Return what the study in a folder was begun with, or None where there is none."""
-    path = output / BEGUN
-    if not path.exists():
-        return None
-    content = json.loads(path.read_bytes())
-    head = content.get("head")
-    return Begun(
-        config=load(BudgetConfig, options=content["config"]),
-        data=content["data"],
-        head=None if head is None else HeadSpec.model_validate(head),
-    )
-
-
-def begin(output: Path, config: BudgetConfig, data: dict[str, str], *, head: HeadSpec | None = None) -> Begun:
-    """Begin a study, or see that it goes on with the settings and data that its trainings had; return these.
-
-    More methods, sizes and seeds are fine, and fewer. What is known of methods that a call leaves out is kept, and the
-    head is that of the first call. Settings of methods of which no training is done may change; what of these is half
-    done is removed.
-
-    Raises
-    ------
-    DataError
-        If trainings that are done had other settings or data.
-    BusyError
-        If another job is at a training that had others.
-    """
-    with alone(output):
-        begun = Begun(config=config, data=data, head=head)
-        known = read_begun(output)
-        if known is not None:
-            begun = Begun(config=config.with_all_of(known.config), data=data, head=known.head)
-            changed = [name for name in known.config.methods if _decisive(known, name) != _decisive(begun, name)]
-            if any(any((output / CELLS / name).glob(f"*/seed*/{SCORES}")) for name in changed):
-                raise DataError(
-                    "the study was begun with other settings of its trainings, or on other data",
-                    where=output,
-                    mend="Use the same ones or another output folder",
-                )
-            for folder in (folder for name in changed for folder in (output / CELLS / name).glob("*/seed*")):
-                logger.info("%s was half made with other settings and is made anew", folder)
-                with locked(folder / ".lock"):
-                    shutil.rmtree(folder)
-        content = {
-            "config": begun.config.model_dump(mode="json"),
-            "data": data,
-            "head": None if begun.head is None else begun.head.model_dump(mode="json"),
-        }
-        write_bytes(output / BEGUN, json.dumps(content, indent=2).encode() + b"\n")
-    return begun
-
-
-def _decisive(begun: Begun, name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the settings and the data on which the trainings of a method depend."""
-    given = flattened(merged(begun.config.train, begun.config.each.get(name, {})))
-    return {key: value for key, value in given.items() if key not in FREE}, begun.data
-
-
-@contextmanager
-def alone(output: Path) -> Iterator[None]:
-    """Hold the lock of a study, waiting while another of its jobs holds it.
-
-    Raises
-    ------
-    BusyError
-        If that takes longer than a minute.
-    """
-    latest = time.monotonic() + _PATIENCE_S
-    with ExitStack() as held:
-        while True:
-            try:
-                held.enter_context(locked(output / ".lock"))
-                break
-            except BusyError:
-                if time.monotonic() > latest:
-                    raise
-                time.sleep(0.1)
-        yield
