@@ -19,10 +19,11 @@ from wsiseg.ingestion.volumes import VolumeSettings
 from wsiseg.methods.ugmcl_presets import TRAINING_OF_VOLUMES
 from wsiseg.stores.volume_store import VolumeStore
 from wsiseg.tasks.ingest_volumes import ingest_volumes
-from wsiseg.tasks.train import train
+from wsiseg.tasks.train import prepared, train
 from wsiseg.tasks.train_job import TrainConfig, TrainJob, TrainReport
 from wsiseg.tasks.volume_data import VolumeData, volume_data
 from wsiseg.training.log import TRAINING, read_table
+from wsiseg.training.ranks import Ranks
 from wsiseg.training.settings import FitSettings
 from wsiseg.volumes import IntensityRule
 
@@ -117,6 +118,19 @@ def test_held_out_volumes_are_no_part_of_the_rest(store: Path) -> None:
     assert 5 in free
     assert data.chosen == [f"case{labelled[0]}"]
     assert alone.unlabelled == []
+
+
+@pytest.mark.parametrize("consistency", [0, 0.1])
+def test_without_consistency_no_volumes_without_labels_are_drawn(
+    store: Path, tmp_path: Path, consistency: float
+) -> None:
+    options = {**NET, "consistency": consistency}
+    config = TrainConfig(method="mean-teacher", options=options, patch=(8, 8, 8), labelled="2", val_fraction=0.4)
+
+    work = prepared(TrainJob(stores=(store,), output=tmp_path / "run", config=config), Ranks())
+
+    assert work.batches.images_per_batch == (4 if consistency else 2)
+    assert ("train-unlabelled" in work.roles) == (consistency > 0)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,18 @@ from wsiseg.config import load
 from wsiseg.labels import LabelMap
 from wsiseg.methods.base import Batch, Clock, TrainingFacts
 from wsiseg.methods.registry import get_method
+from wsiseg.methods.teachers import Pair
+from wsiseg.progress import SILENT
+from wsiseg.tasks.budget_draws import plans_of
+from wsiseg.tasks.budget_settings import BudgetConfig
+from wsiseg.tasks.train import prepared
+from wsiseg.tasks.train_job import TrainConfig, TrainJob
+from wsiseg.training.ranks import Ranks
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import MakePatchStore
     from wsiseg.methods.base import DenseLearner
 
 SIDE = 32
@@ -73,3 +83,59 @@ def test_without_consistency_only_labelled_images_are_seen(name: str, options: d
 @pytest.mark.parametrize(("name", "options"), CASES, ids=[name for name, _ in CASES])
 def test_with_consistency_the_others_are_seen(name: str, options: dict[str, Any]) -> None:
     assert learnt(name, options, 20)[0] != learnt(name, options, 250)[0]
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=[name for name, _ in CASES])
+def test_without_consistency_no_teacher_is_asked(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = learner_of(name, {**options, "consistency": 0})
+    assert isinstance(learner.module, Pair)
+    asked: list[torch.nn.Module] = []
+    monkeypatch.setattr(learner.module.teacher, "forward", asked.append)
+
+    losses = learner.training_step(batch_of(learner, 20), Clock(step=5, steps=10))
+
+    assert torch.isfinite(losses["loss"])
+    assert asked == []
+
+
+@pytest.fixture
+def stores(tmp_path: Path, make_patch_store: MakePatchStore) -> tuple[Path, ...]:
+    """Return a store of which some images have labels, and one of images without."""
+    pixels = np.zeros((6, SIDE, SIDE, 3), np.uint8)
+    splits = ["train"] * 3 + ["val", "test", "unlabelled"]
+    make_patch_store(tmp_path / "known.zarr", pixels, pixels[..., 0], splits=splits)
+    make_patch_store(tmp_path / "more.zarr", pixels, parents=list("abcdef"))
+    return tmp_path / "known.zarr", tmp_path / "more.zarr"
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=[name for name, _ in CASES])
+@pytest.mark.parametrize("consistency", [0, 0.1])
+def test_without_consistency_no_others_are_drawn_or_told_of(
+    stores: tuple[Path, ...], tmp_path: Path, name: str, options: dict[str, Any], consistency: float
+) -> None:
+    asked = {"method": name, "crop_px": SIDE, "batch_size": 2, "labelled": "2", "fit": {"amp": "off"}}
+    config = TrainConfig.model_validate({**asked, "options": {**options, "consistency": consistency}})
+
+    work = prepared(TrainJob(stores=stores, output=tmp_path / "run", config=config), Ranks())
+
+    is_seen = consistency > 0
+    assert work.batches.images_per_batch == (4 if is_seen else 2)
+    assert ("without labels" in work.data) == is_seen
+    assert ("train-unlabelled" in work.roles) == is_seen
+    assert set(work.facts.training_data) == ({"known.zarr", "more.zarr"} if is_seen else {"known.zarr"})
+
+
+def test_a_study_does_not_miss_images_that_nobody_would_see(tmp_path: Path, make_patch_store: MakePatchStore) -> None:
+    pixels = np.zeros((4, SIDE, SIDE, 3), np.uint8)
+    make_patch_store(tmp_path / "s.zarr", pixels, pixels[..., 0], splits=["train", "train", "val", "test"])
+    config = BudgetConfig(methods=("ugmcl", "alone"), counts=(1, 2), seeds=1)
+    trainings = {
+        name: TrainConfig(method="ugmcl", options={"consistency": consistency})
+        for name, consistency in zip(config.methods, (0.1, 0), strict=True)
+    }
+
+    plans = plans_of([tmp_path / "s.zarr"], config, trainings, SILENT)
+
+    assert [(plan.method, plan.size) for plan in plans if plan.lacks_unlabelled] == [("ugmcl", "2")]

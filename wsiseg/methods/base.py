@@ -29,8 +29,7 @@ class PredictorSpec:
     Parameters
     ----------
     task
-        ``semantic``: `forward` gives class probabilities. ``instance``: it gives the dense
-        maps of an instance head, which `decode` turns into objects.
+        ``semantic``: `forward` gives class probabilities; ``instance``: dense maps, which `decode` turns into objects.
     labels
         The classes. For instance models index 0 is background.
     mpp
@@ -123,8 +122,7 @@ class Batch:
     images
         uint8 RGB (B, 3, H, W); of volumes float32 (B, 1, D, H, W), normalised.
     targets
-        What the learner's `encode` gave for each of the first n images, stacked: (n, …) each. Of the images after
-        these nothing is known.
+        What the learner's `encode` gave for the first n images, stacked, (n, …) each; of others nothing is known.
     """
 
     images: Tensor
@@ -176,8 +174,7 @@ class Learner(Protocol):
     def training_step(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """Return scalar losses by name.
 
-        ``loss`` is differentiated; the others are logged beside it. The network is in
-        training mode and the batch on its device.
+        ``loss`` is differentiated, the others are logged. The network is in training mode, the batch on its device.
 
         Raises
         ------
@@ -283,7 +280,11 @@ class Method(Protocol):
 
     @property
     def takes_unlabelled(self) -> bool:
-        """Tell whether the method learns from images without labels, too."""
+        """Tell whether the method can learn from images without labels, too."""
+        ...
+
+    def sees_unlabelled(self, options: Config) -> bool:
+        """Tell whether it does so with these options; where it does not, such images are neither read nor told of."""
         ...
 
     def resolved(self, options: Config, facts: TrainingFacts) -> Config:

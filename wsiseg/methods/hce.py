@@ -60,7 +60,7 @@ class HceOptions(NetOptions):
     aux_weight
         Of the losses of the auxiliary decoders on labels.
     consistency
-        Weight of the agreement at the end of its ramp.
+        Weight of the agreement at the end of its ramp; 0 learns from labels alone.
     ramp
         Part of the training that the ramp lasts; all of it where that is long, less where it is short.
     noise_std, noise_clip
@@ -166,5 +166,5 @@ METHOD = SingleStageMethod(
     summary="experimental: decoders of disturbed features learn to agree with each other and with a teacher",
     options=HceOptions,
     stage=HceStage,
-    takes_unlabelled=True,
+    unlabelled_weight=lambda options: options.consistency,
 )

@@ -187,6 +187,10 @@ class LabelEfficient:
     options: type[LabelEfficientOptions] = LabelEfficientOptions
     takes_unlabelled: bool = True
 
+    def sees_unlabelled(self, options: Config) -> bool:  # noqa: ARG002 - pseudo-labels are what it is about
+        """Return True."""
+        return True
+
     def resolved(self, options: Config, facts: TrainingFacts) -> LabelEfficientOptions:  # noqa: ARG002 - nothing is open
         """Return the options."""
         return _own(options)

@@ -14,7 +14,7 @@ from wsiseg.methods.cards import NetOptions, begin, make_card
 from wsiseg.methods.label_loss import LabelLoss, outputs_of
 from wsiseg.methods.predictor import build_network, normalised
 from wsiseg.methods.single import SingleStageMethod
-from wsiseg.methods.teachers import TaughtLearner, by_kind, require_labels, shown, told_of, with_noise
+from wsiseg.methods.teachers import TaughtLearner, by_kind, require_labels, told_of, with_noise
 from wsiseg.ramps import gaussian, harmonic_decay
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class MeanTeacherOptions(NetOptions):
     ema
         Longest memory of the teacher: the part of its weights that stays at each update.
     consistency
-        Weight of the agreement with the teacher at the end of its ramp.
+        Weight of the agreement with the teacher at the end of its ramp; 0 learns from labels alone.
     ramp
         Part of the training that the ramp lasts; usually all of it, and where that is short less.
     noise_std, noise_clip
@@ -83,7 +83,7 @@ class MeanTeacherLearner(TaughtLearner):
         """Return ``loss`` and its parts.
 
         ``consistency`` is the mean squared difference of probabilities, and ``weight`` its weight; the rest is that of
-        `told_of`.
+        `told_of`. Without consistency there are the losses on labels alone.
 
         Raises
         ------
@@ -91,7 +91,9 @@ class MeanTeacherLearner(TaughtLearner):
             If the batch has no labels.
         """
         require_labels(batch, "the mean teacher")
-        images = normalised(shown(batch, consistency=self._options.consistency), self.card)
+        images = normalised(batch.images, self.card)
+        if self._options.consistency == 0:
+            return self._loss(outputs_of(self.module.student, images[: batch.labelled]), batch.targets)
         student, teacher = self.module.student, self.module.teacher
         look = partial(by_kind, labelled=batch.labelled, mixed=self._options.mixed_batches)
         # Before the student, whose activations wait for the way back and would lie beside the teacher's.
@@ -143,5 +145,5 @@ METHOD = SingleStageMethod(
     summary="a network learns from few labels, and to agree with its running average on all images",
     options=MeanTeacherOptions,
     stage=MeanTeacherStage,
-    takes_unlabelled=True,
+    unlabelled_weight=lambda options: options.consistency,
 )

@@ -147,5 +147,5 @@ METHOD = SingleStageMethod(
     options=PgfanetOptions,
     stage=PgfanetStage,
     usual=PgfanetOptions.training,
-    takes_unlabelled=True,
+    unlabelled_weight=lambda options: options.consistency,
 )

@@ -33,8 +33,8 @@ class SingleStageMethod(Generic[OptionsT, StageT]):
         suit it.
     resolve
         Returns options in which the data have decided what was left open; None where nothing is.
-    takes_unlabelled
-        Whether it learns from images without labels, too.
+    unlabelled_weight
+        Returns the weight of what is learnt from images without labels; None where nothing ever is.
     """
 
     name: str
@@ -44,7 +44,16 @@ class SingleStageMethod(Generic[OptionsT, StageT]):
     usual: Callable[[OptionsT], Mapping[str, Any]] | None = None
     usual_of_volumes: Callable[[OptionsT], Mapping[str, Any]] | None = None
     resolve: Callable[[OptionsT, TrainingFacts], OptionsT] | None = None
-    takes_unlabelled: bool = False
+    unlabelled_weight: Callable[[OptionsT], float] | None = None
+
+    @property
+    def takes_unlabelled(self) -> bool:
+        """Tell whether it can learn from images without labels."""
+        return self.unlabelled_weight is not None
+
+    def sees_unlabelled(self, options: Config) -> bool:
+        """Tell whether it learns from images without labels, which it does unless they weigh nothing."""
+        return self.unlabelled_weight is not None and self.unlabelled_weight(self._own(options)) > 0
 
     def resolved(self, options: Config, facts: TrainingFacts) -> OptionsT:
         """Return options in which the data have decided what was left open."""

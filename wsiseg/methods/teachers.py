@@ -123,27 +123,6 @@ def require_labels(batch: Batch, method: str) -> None:
         raise MethodError(f"{method} needs some labelled images in each batch")
 
 
-def shown(batch: Batch, *, consistency: float) -> Tensor:
-    """Return the images of a batch that a student looks at.
-
-    Without consistency these are the images with labels: the others would be learnt from all the same, as networks with
-    batch normalisation scale each image by all that they see.
-
-    Parameters
-    ----------
-    batch
-        B images, those with labels first.
-    consistency
-        Highest weight of the agreement with the teacher.
-
-    Returns
-    -------
-    Tensor
-        (B or fewer, channels, …), as in the batch.
-    """
-    return batch.images if consistency > 0 else batch.images[: batch.labelled]
-
-
 def by_kind(
     net: nn.Module, look: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor, labelled: int, *, mixed: bool
 ) -> tuple[Tensor, ...]:

@@ -19,7 +19,7 @@ from wsiseg.losses.semantic import cross_entropy
 from wsiseg.methods.cards import ClassTargets, begin, make_card
 from wsiseg.methods.predictor import build_network, normalised
 from wsiseg.methods.single import SingleStageMethod
-from wsiseg.methods.teachers import TaughtLearner, by_kind, require_labels, shown, told_of, with_noise
+from wsiseg.methods.teachers import TaughtLearner, by_kind, require_labels, told_of, with_noise
 from wsiseg.methods.ugmcl_options import UgmclOptions
 from wsiseg.methods.ugmcl_targets import LevelSetTargets, labels_of, relative_spacing
 from wsiseg.nets.dual_task import DualTaskNet
@@ -121,7 +121,7 @@ class UgmclLearner(TaughtLearner):
             If the batch has no labels.
         """
         require_labels(batch, "mutual consistency")
-        images, count = normalised(shown(batch, consistency=self._options.consistency), self.card), batch.labelled
+        images, count = normalised(batch.images, self.card), batch.labelled
         first = 0 if self._options.consistency_on == "all" else count
         agrees = first < len(images) and self._options.consistency > 0
         # Before the student, whose activations wait for the way back and would lie beside the teacher's.
@@ -258,7 +258,7 @@ METHOD = SingleStageMethod(
     usual=UgmclOptions.training,
     usual_of_volumes=UgmclOptions.training_of_volumes,
     resolve=UgmclOptions.resolved,
-    takes_unlabelled=True,
+    unlabelled_weight=lambda options: options.consistency,
 )
 
 

@@ -111,7 +111,7 @@ class UgmclOptions(NetOptions):
     sdf, itc, ctc
         Level sets, and the consistency within and across tasks.
     consistency
-        Weight of both at the end of its ramp. 0 spares the teacher's passes.
+        Weight of both at the end of its ramp; 0 learns from labels alone.
     ramp
         Part of the training that the ramp lasts, and that of the certainty; all of it as published, less where the
         training is short.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from wsiseg.config import load
 from wsiseg.errors import DataError
 from wsiseg.manifest import shard
 from wsiseg.methods.registry import get_method
@@ -129,7 +130,8 @@ def _pool(stores: Sequence[Path], config: TrainConfig, seed: int) -> _Pool:
         See `plans_of`.
     """
     drawing = config.model_copy(update={"labelled": _ALL, "split_seed": seed})
-    takes_unlabelled = get_method(config.method).takes_unlabelled
+    method = get_method(config.method)
+    takes_unlabelled = method.sees_unlabelled(load(method.options, options=config.options))
     if is_of_volumes(stores):
         volumes = volume_data(stores, drawing, takes_unlabelled=takes_unlabelled)
         _check_judges(volumes.stores, LAYER, where=stores[0])

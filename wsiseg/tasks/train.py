@@ -97,10 +97,11 @@ def _of_images(job: TrainJob, ranks: Ranks) -> Work:
         raise ConfigError(f"{config.method} does not learn from images without labels", where="unlabelled_batch_size")
     stores = [open_patches([path]) for path in job.stores]
     mpp = config.mpp or next((store.mpp for store in stores if store.mpp is not None), None)
-    data = training_data(stores, mpp, config, takes_unlabelled=method.takes_unlabelled)
+    sees_unlabelled = method.sees_unlabelled(options)
+    data = training_data(stores, mpp, config, takes_unlabelled=sees_unlabelled)
 
     seed_all(config.fit.seed)
-    used = [at for at, store in enumerate(stores) if method.takes_unlabelled or data.layer in store.layers]
+    used = [at for at, store in enumerate(stores) if sees_unlabelled or data.layer in store.layers]
     facts = TrainingFacts(
         name=config.name or job.output.resolve().name,
         kind="instances" if data.info.kind == "instances" else "classes",

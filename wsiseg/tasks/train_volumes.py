@@ -51,7 +51,7 @@ def of_volumes(job: TrainJob, ranks: Ranks) -> Work:
     options = load(method.options, options=_with_arch(method, job.config.options))
     config = with_usual(job.config, merged(_USUAL, method.training(options, of_volumes=True)))
     _check(config, job.config, method)
-    data = volume_data(job.stores, config, takes_unlabelled=method.takes_unlabelled)
+    data = volume_data(job.stores, config, takes_unlabelled=method.sees_unlabelled(options))
 
     seed_all(config.fit.seed)
     patch = _patch(config, job.config, data)
