@@ -174,7 +174,7 @@ def _chosen(store: PatchSet, layer: str, index: int, name: str, settings: GanSet
     part = np.s_[y : y + side, x : x + side]
     if (width, height) != (side, side):
         logger.info("%s: of %d × %d px the square of %d px at %d, %d is learnt from", name, width, height, side, x, y)
-    example = Example(image=np.ascontiguousarray(image[part]), labels=np.ascontiguousarray(labels[part]))
+    example = Example(image=np.ascontiguousarray(image[part]), labels=_numbered(labels[part]))
     lowest = example.sides(settings)[0]
     if lowest < SMALLEST_SIDE_PX:
         raise DataError(
@@ -184,6 +184,16 @@ def _chosen(store: PatchSet, layer: str, index: int, name: str, settings: GanSet
             mend=f"Choose a larger patch, or raise --set smallest_px={settings.smallest_px}",
         )
     return Chosen(name=name, index=index, example=example, offset_px=(x, y), bank=bank_of(example.labels, where=name))
+
+
+def _numbered(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return labels with nuclei numbered from 1 by their first pixels, whatever they were called."""
+    ids, first, owner = np.unique(labels, return_index=True, return_inverse=True)
+    nuclei = np.flatnonzero(ids)
+    numbers = np.zeros(len(ids), dtype=np.int32)
+    numbers[nuclei[np.argsort(first[nuclei])]] = np.arange(1, len(nuclei) + 1)
+    numbered: NDArray[np.int32] = numbers[owner.reshape(labels.shape)]
+    return numbered
 
 
 def _busiest(mask: NDArray[np.bool_], side: int) -> tuple[int, int]:
