@@ -211,16 +211,21 @@ def test_more_patches_and_refused_settings_leave_a_gan_as_it_is(
 
     # Of one alone none is denser than the others, and of three one is.
     names = ("a", "b", "s-40-0")
-    assert [fit("--patch", name).err for name in names] == [""] * 3
+    assert [fit("--patch", name).err for name in names[1:]] == [""] * 2
     patches = [part for name in names for part in ("--patch", name)]
     config = gan / "config.json"
     before = config.read_bytes()
 
     refused = fit(*patches, "--seed", 7)
+    # Not even one that is named before those that are there is begun.
+    is_begun = (gan / "a").exists()
+    alone = fit("--patch", "a")
     more = fit(*patches)
 
     assert refused.code == 5
     assert "other settings" in refused.err
+    assert not is_begun
+    assert alone.code == 0, alone.err
     assert config.read_bytes() == before
     assert more.code == 0, more.err
     assert {json.loads((gan / name / "gan.json").read_text())["density"] for name in names} == {"normal"}

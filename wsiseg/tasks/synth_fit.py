@@ -180,9 +180,8 @@ def _begin(job: SynthFitJob, store: PatchSet, layer: str, chosen: Sequence[Chose
     """Begin the GANs of all patches, or see that those that are there were begun alike."""
     folders = [job.output / one.name for one in chosen]
     begun = {} if job.overwrite else {folder.name: read_card(folder).density for folder in folders if is_begun(folder)}
-    cards = []
-    for one, folder, density in zip(chosen, folders, densities_of(chosen, job.settings.layout, begun), strict=True):
-        card = GanCard(
+    cards = [
+        GanCard(
             patch=one.name,
             parent=str(store.parents[one.index]),
             group=str(store.groups[one.index]),
@@ -195,9 +194,13 @@ def _begin(job: SynthFitJob, store: PatchSet, layer: str, chosen: Sequence[Chose
             source=one.example.fingerprint,
             settings=job.settings,
         )
+        for one, density in zip(chosen, densities_of(chosen, job.settings.layout, begun), strict=True)
+    ]
+    # Those that are there first: where one of them is refused, none is begun.
+    parts = sorted(zip(chosen, folders, cards, strict=True), key=lambda part: part[0].name not in begun)
+    for one, folder, card in parts:
         with locked(job.output / f".{one.name}.lock"):
             if job.overwrite:
                 shutil.rmtree(folder, ignore_errors=True)
             begin(folder, card, one.example)
-        cards.append(card)
     return cards
