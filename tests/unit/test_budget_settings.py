@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from wsiseg.checkpoint import HeadSpec
 from wsiseg.config import flattened, load
 from wsiseg.errors import BusyError, DataError
 from wsiseg.lock import locked
@@ -124,11 +125,34 @@ def test_a_method_whose_trainings_do_not_fit_may_have_others_than_those_that_are
 
 def test_settings_do_not_change_under_a_job_that_trains_with_them(tmp_path: Path) -> None:
     begin(tmp_path, CONFIG, {"glands": "0"})
-    half = make(tmp_path, "supervised", is_done=False)
+    halves = [make(tmp_path, name, is_done=False) for name in ("supervised", "ugmcl")]
 
-    with locked(half / ".lock"), pytest.raises(BusyError):
-        begin(tmp_path, CONFIG.model_copy(update={"train": {}}), {"glands": "0"})
-    assert half.exists()
+    for half in halves:
+        with locked(half / ".lock"), pytest.raises(BusyError):
+            begin(tmp_path, CONFIG.model_copy(update={"train": {}}), {"glands": "0"})
+        # What would have been removed before it was refused is there, too.
+        assert all((one / "state.pt").exists() for one in halves)
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_the_head_of_settings_that_are_gone_goes_unless_something_is_done(tmp_path: Path, *, is_done: bool) -> None:
+    plain = {"method": "supervised", "options": {"head": "flow"}}
+    config = BudgetConfig(methods=("supervised", "plain", "ugmcl"), each={"plain": plain})
+    before, after = (HeadSpec(kind="level-set", options={"longest_px": longest}) for longest in (24, 16))
+    begin(tmp_path, config, {"glands": "0"}, head=before)
+    taking = make(tmp_path, "supervised", is_done=False)
+    other = make(tmp_path, "plain", is_done=is_done)
+
+    # Jobs that ask for other methods bring no other head.
+    assert begin(tmp_path, config, {"glands": "0"}, head=after).head == before
+    smaller = config.model_copy(update={"each": {"plain": plain, "ugmcl": {"crop_px": 64}}})
+    begun = begin(tmp_path, smaller, {"glands": "0"}, head=after)
+
+    assert begun == read_begun(tmp_path)
+    assert begun.head == (before if is_done else after)
+    # What was half done with the head of before is of no use.
+    assert taking.exists() == is_done
+    assert other.exists()
 
 
 def test_what_does_not_change_what_is_learnt_may_change(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wsiseg.errors import WsisegError
 from wsiseg.methods.label_efficient import NAME as LABEL_EFFICIENT
@@ -61,12 +61,17 @@ def shared_head(cards: Mapping[str, ModelCard], trainings: Mapping[str, TrainCon
 
 def with_head(config: TrainConfig, head: HeadSpec | None) -> TrainConfig:
     """Return the settings of a method that learns from labels alone with a head, where it was left to be chosen."""
-    options = config.options
-    is_open = options.get("head", "auto") == "auto" and "head_options" not in options
-    can_be_set = "head" in get_method(config.method).options.model_fields and options.get("arch") != MASKRCNN
-    if head is None or not is_open or not can_be_set or _takes_unlabelled(config):
+    if head is None or not takes_head(config.method, config.options):
         return config
-    return config.model_copy(update={"options": {**options, "head": head.kind, "head_options": head.options}})
+    return config.model_copy(update={"options": {**config.options, "head": head.kind, "head_options": head.options}})
+
+
+def takes_head(name: str, options: Mapping[str, Any]) -> bool:
+    """Tell whether a method learns from labels alone, and leaves its head to be chosen."""
+    method = get_method(name)
+    is_open = options.get("head", "auto") == "auto" and "head_options" not in options
+    can_be_set = "head" in method.options.model_fields and options.get("arch") != MASKRCNN
+    return is_open and can_be_set and not method.takes_unlabelled
 
 
 def heads_told(cards: Mapping[str, ModelCard], trainings: Mapping[str, TrainConfig]) -> str:
