@@ -13,7 +13,7 @@ from wsiseg.labels import LabelMap
 from wsiseg.methods.base import Clock, TrainingFacts
 from wsiseg.methods.predictor import load_predictor, normalised
 from wsiseg.methods.registry import get_method
-from wsiseg.methods.teachers import Pair, TaughtLearner
+from wsiseg.methods.teachers import Pair, TaughtLearner, by_kind
 from wsiseg.training.teacher_check import TeacherCheck
 
 if TYPE_CHECKING:
@@ -62,6 +62,21 @@ def test_statistics_may_stay_the_teachers_own() -> None:
 
     assert all(torch.equal(value, before[name]) for name, value in both.teacher.named_buffers())
     assert all(torch.equal(*same) for same in zip(both.student.parameters(), both.teacher.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.SyncBatchNorm])
+def test_only_images_with_labels_move_statistics(norm: type[nn.Module]) -> None:
+    images = torch.randn(4, 3, 8, 8)
+    found = []
+    for others in (images[2:], images[2:] + 9):
+        both = Pair(nn.Sequential(norm(3)))
+        for net in (both.student, both.teacher):
+            by_kind(net, lambda seen: (net(seen),), torch.cat([images[:2], others]), 2, mixed=False)  # noqa: B023 - called at once
+        found.append(both.state_dict())
+
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+    assert not torch.equal(found[0]["student.0.running_mean"], torch.zeros(3))
+    assert torch.equal(found[0]["teacher.0.running_mean"], torch.zeros(3))
 
 
 SMALL: dict[str, dict[str, Any]] = {

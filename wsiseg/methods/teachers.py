@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from wsiseg.checkpoint import ModelCard
     from wsiseg.methods.base import Batch, Encode
 
-_BATCH_NORMS: Final = (nn.BatchNorm2d, nn.BatchNorm3d)
+_BATCH_NORMS: Final = (nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Pair(nn.Module):
