@@ -151,6 +151,28 @@ def test_a_selection_names_patches_by_their_places(tmp_path: Path, run: Callable
     assert set(json.loads((tmp_path / "gan" / "quality.json").read_text())) == {"s-40-0", "b"}
 
 
+def test_a_selection_may_choose_from_several_stores(
+    tmp_path: Path, run: Callable[..., Result], store: Path, make_patch_store: MakePatchStore
+) -> None:
+    labels = ellipses(9, 40, seed=2, radii=(3.2, 4.5))[None]
+    names = ("background", "nucleus")
+    images = stained(labels[0])[None]
+    other = make_patch_store(
+        tmp_path / "c.zarr", images, labels, layer="labels", kind="instances", names=names, parents=["c"]
+    ).path
+    table = tmp_path / "selection.csv"
+    table.write_text("patch,slide,x,y,rank\nc,c,0,0,1\na,a,0,0,1\n")
+
+    both = run("synth", "fit", store, other, "--selection", table, "-o", tmp_path / "gan", *TINY)
+    one = run("synth", "fit", store, "--selection", table, "-o", tmp_path / "gan", *TINY)
+
+    assert both.code == 0, both.err
+    assert set(json.loads((tmp_path / "gan" / "quality.json").read_text())) == {"a", "c"}
+    assert one.code == 5
+    assert "selection.csv: no patch is named 'c'. Pass all stores that it chose from" in one.err
+    assert "--patch" not in one.err
+
+
 def test_a_store_of_synthetic_patches_beside_changes_no_names(
     tmp_path: Path, run: Callable[..., Result], store: Path
 ) -> None:

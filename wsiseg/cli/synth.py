@@ -36,9 +36,9 @@ class NoiseScales(StrEnum):
 
 @synth.command()
 def fit(
-    store: Annotated[
-        Path,
-        typer.Argument(metavar="STORE", help="Patch store with instances, or a folder of them.", show_default=False),
+    stores: Annotated[
+        list[Path],
+        typer.Argument(metavar="STORE...", help="Patch stores with instances, or folders of them.", show_default=False),
     ],
     *,
     output: Annotated[
@@ -96,7 +96,7 @@ def fit(
     from wsiseg.tasks.synth_fit import SynthFitJob, synth_fit
 
     job = SynthFitJob(
-        store=store,
+        stores=tuple(stores),
         output=output,
         patches=tuple(patches or ()),
         selection=selection,

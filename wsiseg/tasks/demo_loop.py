@@ -142,7 +142,7 @@ def demo_loop(output: Path, *, progress: Progress = SILENT, stop: Stop | None = 
     drawn = LabelConfig(labels_as="instances", layer=LAYER, classes=("Nucleus",))
     label(tiles / f"{SLIDE_ID}.zarr", output / ANNOTATIONS, drawn, progress=progress)
     gans = SynthFitJob(
-        store=tiles, output=output / GANS, patches=_busiest(output), settings=load(GanSettings, options=GAN)
+        stores=(tiles,), output=output / GANS, patches=_busiest(output), settings=load(GanSettings, options=GAN)
     )
     synth_fit(gans, progress, stop)
     if not synthetic.exists():

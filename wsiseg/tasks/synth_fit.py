@@ -40,8 +40,8 @@ class SynthFitJob:
 
     Parameters
     ----------
-    store
-        Patch store, or a folder of them, with instances.
+    stores
+        Patch stores, or folders of them, with instances.
     output
         Gets a folder for the GAN of each patch.
     patches
@@ -58,7 +58,7 @@ class SynthFitJob:
         Train from the start.
     """
 
-    store: Path
+    stores: tuple[Path, ...]
     output: Path
     patches: tuple[str, ...] = ()
     selection: Path | None = None
@@ -122,7 +122,7 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
         If a patch is not there, one that is named or all of the selection cannot be learnt from, or the folder holds
         GANs of something else.
     StoreError
-        If the store cannot be read.
+        If a store cannot be read.
     BusyError
         If another process trains the GAN of the same patch.
     StoppedError
@@ -130,12 +130,12 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
     """
     stop = stop or Stop()
     device = choose_device(job.device)
-    store = open_patches([job.store])
+    store = open_patches(job.stores)
     layer, info = common_layer([store], job.layer)
     if info.kind != "instances":
         raise DataError(
             f"the layer {layer!r} holds classes, and nuclei are to be told apart",
-            where=job.store,
+            where=", ".join(map(str, job.stores)),
             mend="Pass --layer with a layer of instances, or label with --as instances",
         )
     chosen, refused = chosen_patches(store, layer, job.patches, job.selection, job.settings)

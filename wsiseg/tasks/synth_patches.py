@@ -88,7 +88,8 @@ def chosen_patches(
     known = patch_names(store)
     rows = [{"patch": name} for name in names] if selection is None else first_choices(selection)
     indices = [
-        _only(row["patch"], found, store, known) for row, found in zip(rows, find_rows(rows, store), strict=True)
+        _only(row["patch"], found, store, known, selection)
+        for row, found in zip(rows, find_rows(rows, store), strict=True)
     ]
     chosen, refused = [], []
     for index in dict.fromkeys(indices):
@@ -120,18 +121,20 @@ def densities_of(
     return [(begun or {}).get(one.name, density) for one, density in zip(chosen, found, strict=True)]
 
 
-def _only(name: str, found: Sequence[int], store: PatchSet, known: Sequence[str]) -> int:
+def _only(name: str, found: Sequence[int], store: PatchSet, known: Sequence[str], selection: Path | None) -> int:
     """Return the one patch that was found."""
     if len(found) == 1:
         return found[0]
+    where = "--patch" if selection is None else selection
     if found:
-        raise DataError(f"{len(found)} patches are named {name!r}", where="--patch", mend="Pass its store alone")
+        raise DataError(f"{len(found)} patches are named {name!r}", where=where, mend="Pass its store alone")
     if name in known:
         raise DataError("the patch is synthetic itself", where=name, mend="Choose a real one")
     some = dict.fromkeys(one for one, split in zip(known, store.splits, strict=True) if split != SYNTHETIC)
-    raise DataError(
-        f"no patch is named {name!r}", where="--patch", mend=f"Name one as {', '.join(list(some)[:_SHOWN])}"
+    mend = (
+        f"Name one as {', '.join(list(some)[:_SHOWN])}" if selection is None else "Pass all stores that it chose from"
     )
+    raise DataError(f"no patch is named {name!r}", where=where, mend=mend)
 
 
 def first_choices(selection: Path) -> list[dict[str, str]]:
