@@ -10,6 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsiseg.cli import console
 from wsiseg.progress import SILENT
 from wsiseg.stores.patch_meta import SlideOrigin
 from wsiseg.tasks.budget_draws import Plan, dealt, plans_of
@@ -18,6 +19,8 @@ from wsiseg.tasks.train_job import TrainConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
     from tests.conftest import MakePatchStore
 
@@ -38,6 +41,20 @@ def test_each_job_gets_as_many_trainings_of_each_method(methods: int, sizes: int
     for method in range(methods):
         counts = [Counter(plan.method for plan in share)[f"method{method}"] for share in shares]
         assert max(counts) - min(counts) <= 1
+
+
+def test_what_is_left_out_is_said_once_for_all_trainings(
+    tmp_path: Path, make_patch_store: MakePatchStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parents, splits = ["p", "p", "q", "r", "s"], ["train", "test", "train", "train", "val"]
+    pixels = np.zeros((5, 32, 32, 3), np.uint8)
+    make_patch_store(tmp_path / "s.zarr", pixels, pixels[..., 0], parents=parents, splits=splits)
+    config = BudgetConfig(methods=("supervised", "mean-teacher"), counts=(1, 2), seeds=2)
+    console.configure(console.ProgressStyle.PLAIN, 0)
+
+    plans_of([tmp_path / "s.zarr"], config, {name: TrainConfig(method=name) for name in config.methods}, SILENT)
+
+    assert " ".join(capsys.readouterr().err.split()).count("1 labelled patches are left out") == 1
 
 
 def test_patches_of_slides_are_drawn_by_slides(tmp_path: Path, make_patch_store: MakePatchStore) -> None:

@@ -45,11 +45,29 @@ class _Settings:
     style = ProgressStyle.AUTO
 
 
+class _Once(logging.Filter):
+    """Lets what is marked ``once`` pass once for a command, however many parts of it say the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not getattr(record, "once", False):
+            return True
+        message = record.getMessage()
+        is_new = message not in self._said
+        self._said.add(message)
+        return is_new
+
+
 def configure(style: ProgressStyle, verbose: int) -> None:
     """Set how progress is shown and how much is logged, on the package's logger only."""
     _Settings.style = style
     logger = logging.getLogger("wsiseg")
-    logger.handlers[:] = [RichHandler(console=err, show_path=False, rich_tracebacks=False)]
+    handler = RichHandler(console=err, show_path=False, rich_tracebacks=False)
+    handler.addFilter(_Once())
+    logger.handlers[:] = [handler]
     logger.setLevel([logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)])
 
 

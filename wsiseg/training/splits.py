@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
+
+_TO_PART: Final = "If these are to be parted, tell another patient_id of each with wsiseg ingest --split TABLE.csv"
 
 
 class Divisible(Protocol):
@@ -105,18 +107,25 @@ def split_patches(
     marked = groups_of(stores, [store.splits == "val" for store in stores])
     judged = tested | marked | groups_of(stores, held_out)
     training = [mask & ~are_of(store, judged) for store, mask in zip(stores, usable, strict=True)]
+    if not any(np.any(mask) for mask in training):
+        raise DataError(
+            "all labelled patches are of patients, slides or images that are tested or held out",
+            where=f"layer {layer}",
+            mend=_TO_PART,
+        )
     lost = sum(
         int((mask & (store.splits != SYNTHETIC) & ~train & ~held).sum())
         for store, mask, train, held in zip(stores, usable, training, held_out, strict=True)
     )
     if lost:
+        # A study divides the same data for each of its trainings.
         logger.warning(
-            "%d labelled patches are left out, as others of their patients, slides or images are marked val or test; "
-            "if these are to be parted, tell another patient_id of each with wsiseg ingest --split TABLE.csv",
+            "%d labelled patches are left out, as others of their patients, slides or images are marked val or test. "
+            "%s",
             lost,
+            _TO_PART,
+            extra={"once": True},
         )
-    if not any(np.any(mask) for mask in training):
-        raise DataError("every labelled patch is held out, nothing is left to train on", where=f"layer {layer}")
     return [(np.flatnonzero(train), np.flatnonzero(held)) for train, held in zip(training, held_out, strict=True)]
 
 
