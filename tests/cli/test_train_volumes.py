@@ -120,6 +120,12 @@ def test_held_out_volumes_are_no_part_of_the_rest(store: Path) -> None:
     assert alone.unlabelled == []
 
 
+def test_what_cannot_be_drawn_is_called_by_its_name(store: Path, divided: Path) -> None:
+    for path, what in ((store, "4 labelled volumes"), (divided, "2 labelled patients")):
+        with pytest.raises(ConfigError, match=f"99 of {what} cannot be drawn"):
+            volume_data([path], TrainConfig(labelled="99"), takes_unlabelled=False)
+
+
 @pytest.mark.parametrize("consistency", [0, 0.1])
 def test_without_consistency_no_volumes_without_labels_are_drawn(
     store: Path, tmp_path: Path, consistency: float

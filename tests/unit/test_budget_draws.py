@@ -7,20 +7,22 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wsiseg.cli import console
+from wsiseg.errors import ConfigError
 from wsiseg.progress import SILENT
 from wsiseg.stores.patch_meta import SlideOrigin
 from wsiseg.tasks.budget_draws import Plan, dealt, plans_of
 from wsiseg.tasks.budget_settings import BudgetConfig
+from wsiseg.tasks.train_data import training_data
 from wsiseg.tasks.train_job import TrainConfig
+from wsiseg.tiling.reading import open_patches
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from tests.conftest import MakePatchStore
 
@@ -71,5 +73,9 @@ def test_patches_of_slides_are_drawn_by_slides(tmp_path: Path, make_patch_store:
     plans = plans_of(stores, config, {name: TrainConfig(method=name) for name in config.methods}, SILENT)
 
     assert {plan.unit for plan in plans} == {"slides"}
+    with pytest.raises(ConfigError, match="99 of 2 labelled slides cannot be drawn"):
+        training_data(
+            [open_patches([path]) for path in stores], None, TrainConfig(labelled="99"), takes_unlabelled=False
+        )
     # Only a method that learns from slides without labels can lack them, and only where all have labels.
     assert [(plan.method, plan.size) for plan in plans if plan.lacks_unlabelled] == [("mean-teacher", "2")]

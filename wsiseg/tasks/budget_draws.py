@@ -12,8 +12,8 @@ from wsiseg.errors import DataError
 from wsiseg.manifest import shard
 from wsiseg.methods.registry import get_method
 from wsiseg.stores.volume_store import LAYER, is_volume_store
-from wsiseg.tasks.train_data import training_data
-from wsiseg.tasks.volume_data import volume_data
+from wsiseg.tasks.train_data import training_data, unit_of_draws
+from wsiseg.tasks.volume_data import unit_of_volumes, volume_data
 from wsiseg.tiling.reading import open_patches
 from wsiseg.training.labelled import draw_labelled
 
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wsiseg.progress import Progress
-    from wsiseg.stores.patch_set import PatchSet
     from wsiseg.tasks.budget_settings import BudgetConfig
-    from wsiseg.tasks.train_data import TrainingData
     from wsiseg.tasks.train_job import TrainConfig
     from wsiseg.training.splits import Divisible
 
@@ -135,23 +133,14 @@ def _pool(stores: Sequence[Path], config: TrainConfig, seed: int) -> _Pool:
     if is_of_volumes(stores):
         volumes = volume_data(stores, drawing, takes_unlabelled=takes_unlabelled)
         _check_judges(volumes.stores, LAYER, where=stores[0])
-        entries = [entry for store in volumes.stores for entry in store.meta.volumes]
-        unit = "patients" if any(entry.group != entry.name for entry in entries) else "volumes"
+        unit = unit_of_volumes(volumes.stores)
         return _Pool(names=volumes.chosen or [], unit=unit, is_spent=takes_unlabelled and not volumes.unlabelled)
     patches = [open_patches([path]) for path in stores]
     data = training_data(patches, None, drawing, takes_unlabelled=takes_unlabelled)
     _check_judges(patches, data.layer, where=stores[0])
     is_spent = takes_unlabelled and not data.unlabelled
-    return _Pool(names=data.chosen or [], unit=_unit(patches, data, config), is_spent=is_spent)
-
-
-def _unit(stores: Sequence[PatchSet], data: TrainingData, config: TrainConfig) -> str:
-    """Return what of patch stores is drawn."""
-    if config.labelled_by != "patient":
-        return {"image": "images", "patch": "patches"}[config.labelled_by]
-    if data.has_patients:
-        return "patients"
-    return "slides" if all(part.meta.slide for store in stores for part in store.stores) else "images"
+    unit = unit_of_draws(patches, config, has_patients=data.has_patients)
+    return _Pool(names=data.chosen or [], unit=unit, is_spent=is_spent)
 
 
 def _check_judges(stores: Sequence[Divisible], layer: str, *, where: Path) -> None:

@@ -173,11 +173,11 @@ def _divided(
     if config.labelled is None:
         return training, held_out, None
     listed = listed_patches(config.labelled, stores, layer)
-    units, what = None, "patients" if has_patients else "images"
+    units, what = None, unit_of_draws(stores, config, has_patients=has_patients)
     if config.labelled_by == "patch" or listed is not None:
         units, what = patch_units(stores, layer), "patches"
     elif config.labelled_by == "image":
-        units, what = [store.parents for store in stores], "images"
+        units = [store.parents for store in stores]
     training, chosen = part_labelled(
         stores, training, config.labelled, seed=seed, units=units, what=what, listed=listed
     )
@@ -186,6 +186,25 @@ def _divided(
         splits = split_patches(stores, layer, val_fraction=config.val_fraction, seed=seed, within=training)
         training, held_out = [train for train, _ in splits], [val for _, val in splits]
     return training, held_out, chosen
+
+
+def unit_of_draws(stores: Sequence[PatchSet], config: TrainConfig, *, has_patients: bool) -> str:
+    """Return what of patch stores is drawn where only some labels may be used: patients, slides, images or patches.
+
+    Parameters
+    ----------
+    stores
+        As they were given to `training_data`.
+    config
+        Says whether single images or patches are.
+    has_patients
+        See `TrainingData`.
+    """
+    if config.labelled_by != "patient":
+        return {"image": "images", "patch": "patches"}[config.labelled_by]
+    if has_patients:
+        return "patients"
+    return "slides" if all(part.meta.slide for store in stores for part in store.stores) else "images"
 
 
 def roles(stores: Sequence[PatchSet], data: TrainingData) -> str:

@@ -144,7 +144,8 @@ def volume_data(paths: Sequence[Path], config: TrainConfig, *, takes_unlabelled:
     training, held_out = [train for train, _ in splits], [val for _, val in splits]
     chosen = None
     if config.labelled is not None:
-        training, chosen = part_labelled(stores, training, config.labelled, seed=seed)
+        what = unit_of_volumes(stores)
+        training, chosen = part_labelled(stores, training, config.labelled, seed=seed, what=what)
     return VolumeData(
         stores=stores,
         labelled=_sources(stores, training),
@@ -152,6 +153,12 @@ def volume_data(paths: Sequence[Path], config: TrainConfig, *, takes_unlabelled:
         held_out=_sources(stores, held_out),
         chosen=chosen,
     )
+
+
+def unit_of_volumes(stores: Sequence[VolumeStore]) -> str:
+    """Return what is drawn where only some labels may be used: patients where the stores name some, else volumes."""
+    has_patients = any(entry.group != entry.name for store in stores for entry in store.meta.volumes)
+    return "patients" if has_patients else "volumes"
 
 
 def _sources(stores: Sequence[VolumeStore], parts: Sequence[NDArray[np.int64]]) -> list[VolumeSource]:
