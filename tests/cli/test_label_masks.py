@@ -99,11 +99,20 @@ def test_objects_of_slides_go_together_whatever_was_drawn_on_each(
 
     for path, drawn in ((store, some), (other, none)):
         assert run("label", path, "--from", drawn, "--as", "instances").code == 0
-        named = ("--layer", "named", "--classes", "nucleus")
+        # The name is that of all objects, also of those that were drawn as something else.
+        named = ("--layer", "named", "--classes", "cell")
         assert run("label", path, "--from", drawn, "--as", "instances", *named).code == 0
+        several = ("--layer", "several", "--classes", "cell,nucleus")
+        assert run("label", path, "--from", drawn, "--as", "instances", *several).code == 0
+    strange = run(
+        "label", store, "--from", some, "--as", "instances", "--layer", "strange", "--classes", "cell,Nucleus"
+    )
 
     layers = PatchSet.open([store, other]).layers
-    assert [layers[name].labels.names[1] for name in ("labels", "named")] == ["object", "nucleus"]
+    assert [layers[name].labels.names[1] for name in ("labels", "named", "several")] == ["object", "cell", "object"]
+    np.testing.assert_array_equal(canvas_of(store, "named"), canvas_of(store))
+    assert strange.code == 5
+    assert "an object is of the class 'nucleus', which is none of cell, Nucleus" in strange.err
 
 
 def test_classes_keep_names_and_what_is_not_drawn_is_ignored(

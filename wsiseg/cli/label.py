@@ -64,7 +64,8 @@ def label(
         typer.Option(
             "--classes",
             help="Names by index, with commas. Default: those in the file, sorted, with --as classes after background; "
-            "name them if there are more slides. With --as instances what objects are called, object by default.",
+            "name them if there are more slides. With --as instances one name is what objects are called, object by "
+            "default, and several are those that may have been drawn.",
             rich_help_panel=LABELS,
         ),
     ] = None,

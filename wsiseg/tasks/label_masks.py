@@ -132,7 +132,7 @@ def _info(config: LabelConfig, drawings: Mapping[Path, Drawing], files: set[Path
     found = sorted({names[0] for drawing in drawings.values() for names in drawing.names if names})
     colours = {name: colour for drawing in drawings.values() for name, colour in drawing.colours.items()}
     if config.labels_as == "instances":
-        kinds = [name for name in config.classes if not _is_background(name)]
+        kinds = _kinds(config)
         # Instances have no classes of their own. What is drawn on one slide must not set its store apart from others.
         kind = kinds[0] if len(kinds) == 1 else _OBJECT
         shades = {colours[name] for name in found if name in colours and not _is_background(name)}
@@ -146,6 +146,11 @@ def _info(config: LabelConfig, drawings: Mapping[Path, Drawing], files: set[Path
             "no class is the background that is not drawn", where="--undrawn", mend="Name it first in --classes"
         )
     return LayerInfo(kind="classes", labels=labels)
+
+
+def _kinds(config: LabelConfig) -> list[str]:
+    """Return the classes that are named but for the background."""
+    return [name for name in config.classes if not _is_background(name)]
 
 
 def _is_background(name: str) -> bool:
@@ -196,6 +201,9 @@ def _sheets(
 def _values(config: LabelConfig, info: LayerInfo, drawing: Drawing) -> NDArray[np.int32]:
     """Return what each object becomes."""
     known = config.classes or (info.labels.names if info.kind == "classes" else ())
+    if info.kind == "instances" and len(_kinds(config)) == 1:
+        # It says what objects are called, whatever they were drawn as.
+        known = ()
     values = drawing.numbers.copy()
     for row, names in enumerate(drawing.names):
         name = next((name for name in names if name in known), None)

@@ -24,8 +24,8 @@ class LabelConfig(Config):
         Layer to write.
     classes
         Names of the classes in the order of their indices; by default those of the annotations, sorted, for
-        ``classes`` after ``background``. Of ``instances`` they tell which may have been drawn, and one alone what
-        objects are called, otherwise ``object``.
+        ``classes`` after ``background``. Of ``instances`` one alone tells what objects are called, whatever was drawn,
+        otherwise ``object``; several tell which may have been drawn.
         Stores of several slides go together only if they have the same.
     undrawn
         What is not drawn, and lies in no box of the class ``Region*``: ``ignore``, unknown, as all outside such boxes
