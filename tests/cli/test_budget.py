@@ -346,11 +346,12 @@ def test_layers_without_a_background_are_judged_by_all_their_classes(
 
 def test_a_settings_file_may_be_for_more_methods_than_are_asked_for(store: Path, tmp_path: Path) -> None:
     run(
-        "budget", store, "-o", tmp_path / "study", *SMALL, "--counts=1", "--methods=supervised",
+        "budget", store, "-o", tmp_path / "study", *SMALL, "--counts=1", "--methods=mean-teacher",
         "--set=each.alone.method=mean-teacher", "--set=each.alone.options.consistency=0",
+        "--set=train.unlabelled_batch_size=1", "--set=each.supervised.fit.lr=0.02",
     )  # fmt: skip
 
-    assert [row["method"] for row in rows(tmp_path / "study")] == ["supervised"]
+    assert [row["method"] for row in rows(tmp_path / "study")] == ["mean-teacher"]
 
 
 @pytest.mark.parametrize(
@@ -361,16 +362,26 @@ def test_a_settings_file_may_be_for_more_methods_than_are_asked_for(store: Path,
         (["--methods=supervised,../out"], ConfigError, "is no name"),
         (["--methods=alone", "--set=each.alone.method=mlps"], ConfigError, "learns from what patches show"),
         (["--counts=", "--fractions=0.1,2"], ConfigError, "shares lie above 0 and up to 1"),
-        (["--set=each.mean-teacher.lr=1", "--methods=supervised"], ConfigError, "lr"),
-        (["--set=each.mean-techer.fit.lr=1", "--methods=supervised"], MethodError, "Did you mean mean-teacher"),
+        (
+            ["--set=each.mean-teacher.lr=1", "--methods=supervised"],
+            ConfigError,
+            r"^each\.mean-teacher: unknown setting lr",
+        ),
+        (
+            ["--set=each.mean-techer.fit.lr=1", "--methods=supervised"],
+            MethodError,
+            r"^each\.mean-techer: unknown method 'mean-techer'\. Did you mean mean-teacher",
+        ),
         (["--set=train.labelled=3"], ConfigError, "the study decides about it"),
-        (["--set=each.supervised.fit.seed=3"], ConfigError, "train.fit.seed: the study decides about it"),
+        (["--set=each.supervised.fit.seed=3"], ConfigError, r"each\.supervised\.fit\.seed: the study decides about it"),
         (["--methods=supervised,supervised"], ConfigError, "supervised is there twice"),
         (["--counts=0,2"], ConfigError, "0 is no number of images"),
         (["--counts=-1"], ConfigError, "-1 is no number of images"),
         (["--counts=1,40"], ConfigError, "40 of 4 labelled images cannot be drawn"),
         (["--set=train.unlabelled_batch_size=2"], ConfigError, "supervised does not learn from images without labels"),
-        (["--set=train.options.arhc=unet"], ConfigError, "arhc"),
+        (["--set=train.options.arhc=unet"], ConfigError, "^supervised: unknown setting arhc"),
+        (["--methods=pgfanet"], ConfigError, "^pgfanet: unknown setting widths. Did you mean width"),
+        (["--methods=pgfanet", "--arch=unet"], ConfigError, "^--arch: no method of the study takes the network unet"),
         (["--set=each.mean-teacher.options.arch=unett"], MethodError, "Did you mean unet"),
         (
             ["--methods=supervised,ugmcl", "--arch=unet"],

@@ -9,12 +9,12 @@ import pytest
 
 from wsiseg.checkpoint import HeadSpec
 from wsiseg.config import flattened, load
-from wsiseg.errors import BusyError, DataError
+from wsiseg.errors import BusyError, ConfigError, DataError, MethodError
 from wsiseg.lock import locked
 from wsiseg.methods.registry import METHODS, get_method
 from wsiseg.tasks.budget_begun import begin, read_begun
 from wsiseg.tasks.budget_cells import Cell, cell_folder, write_cell
-from wsiseg.tasks.budget_settings import BudgetConfig, training_of
+from wsiseg.tasks.budget_settings import BudgetConfig, check_each, check_network, training_of
 from wsiseg.tasks.train_job import TrainConfig, with_usual
 
 if TYPE_CHECKING:
@@ -52,19 +52,65 @@ def test_volumes_keep_the_batches_and_windows_that_are_usual_for_them() -> None:
     assert given[1].fit == TrainConfig().fit
 
 
-def test_a_network_of_all_methods_is_that_of_those_that_take_one() -> None:
-    options = {"arch": "unet", "encoder": "resnet18", "net": {"dropout": 0.2, "rates": [6]}, "init": "none"}
+@pytest.mark.parametrize("name", ["pgfanet", "hce"])
+def test_a_network_of_all_methods_is_that_of_those_that_take_one(name: str) -> None:
+    # Both have settings of these names, which mean something else.
+    options = {"arch": "unet", "encoder": "resnet18", "net": {"dropout": 0.2, "width": 8}, "init": "none"}
     config = BudgetConfig(
-        methods=("supervised", "pgfanet"), train={"options": options}, each={"pgfanet": {"options": {"ramp": 0.3}}}
+        methods=("supervised", name), train={"options": options}, each={name: {"options": {"ramp": 0.3}}}
     )
 
     taken = {name: training_of(config, name, of_volumes=False).options for name in config.methods}
 
     assert taken["supervised"] == options
-    assert taken["pgfanet"] == {"net": {"rates": [6]}, "init": "none", "ramp": 0.3}
-    # An encoder that is not said to be that of another network is meant for all.
-    same = config.model_copy(update={"train": {"options": {"encoder": "resnet18"}}})
-    assert training_of(same, "pgfanet", of_volumes=False).options["encoder"] == "resnet18"
+    assert taken[name] == {"init": "none", "ramp": 0.3}
+
+
+def test_settings_of_a_network_that_are_not_said_to_be_of_another_are_meant_for_all() -> None:
+    options = {"encoder": "resnet18", "net": {"widht": 8}}
+    config = BudgetConfig(methods=("supervised", "pgfanet"), train={"options": options})
+
+    # What makes no sense is found out when the network is built.
+    assert all(training_of(config, name, of_volumes=False).options == options for name in config.methods)
+
+
+def test_a_network_that_no_method_takes_is_refused() -> None:
+    options = {"options": {"arch": "unet"}}
+    alone = BudgetConfig(methods=("pgfanet", "mine"), each={"mine": {"method": "hce"}}, train=options)
+
+    with pytest.raises(ConfigError, match="--arch: no method of the study takes the network unet"):
+        check_network(alone)
+    check_network(alone.model_copy(update={"train": {"options": {"arch": "hce"}}}))
+    check_network(alone.model_copy(update={"train": {}}))
+    # Settings stay those of the study when methods are added to it.
+    check_network(alone.with_all_of(BudgetConfig(methods=("supervised",), train=options)))
+
+
+def test_settings_of_methods_that_are_not_asked_for_need_only_exist() -> None:
+    each: dict[str, dict[str, Any]] = {"supervised": {"fit": {"lr": 0.1}}, "slip": {"method": "hce", "fit": {"rl": 1}}}
+    train = {"unlabelled_batch_size": 2, "options": {"consistency": 0.2}}
+    config = BudgetConfig(methods=("ugmcl",), train=train, each=each)
+
+    check_each(config, "supervised")
+    with pytest.raises(ConfigError, match=r"each\.slip: unknown setting fit\.rl"):
+        check_each(config, "slip")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"each": {"ugmcl": {"lr": 1}}}, "ugmcl: unknown setting lr"),
+        ({"train": {"options": {"head": "flow"}}}, "ugmcl: head: "),
+        ({"each": {"ugmcl": {"method": "umgcl"}}}, r"each\.ugmcl\.method: unknown method 'umgcl'. Did you mean ugmcl"),
+        ({"each": {"ugmcl": {"split_seed": 1}}}, r"each\.ugmcl\.split_seed: the study decides"),
+    ],
+)
+def test_errors_tell_of_which_method_they_are(settings: dict[str, Any], told: str) -> None:
+    config = BudgetConfig(methods=("supervised", "ugmcl"), **settings)
+
+    training_of(config, "supervised", of_volumes=False)
+    with pytest.raises((ConfigError, MethodError), match=f"^{told}"):
+        training_of(config, "ugmcl", of_volumes=False)
 
 
 def test_models_are_named_after_their_method_or_variant() -> None:

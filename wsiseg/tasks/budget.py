@@ -13,12 +13,12 @@ from wsiseg.nets.devices import choose_device
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
 from wsiseg.stores.volume_store import VolumeStore, is_volume_store
-from wsiseg.tasks.budget_begun import begin
+from wsiseg.tasks.budget_begun import begin, read_begun
 from wsiseg.tasks.budget_cells import FAILED, SCORES, Cell, Failure, cell_folder, counted, write_cell, write_failure
 from wsiseg.tasks.budget_draws import dealt, is_of_volumes, plans_of
 from wsiseg.tasks.budget_page import PAGE, write_study
 from wsiseg.tasks.budget_scores import judged
-from wsiseg.tasks.budget_settings import training_of
+from wsiseg.tasks.budget_settings import check_each, check_network, training_of
 from wsiseg.tasks.budget_trial import cards_of, heads_told, shared_head, with_head
 from wsiseg.tasks.budget_words import in_words_of_study
 from wsiseg.tasks.train import train
@@ -127,8 +127,12 @@ def budget(job: BudgetJob, progress: Progress = SILENT, stop: Stop | None = None
     of_volumes = is_of_volumes(job.stores)
     with in_words_of_study():
         # Settings of methods that this call does not ask for are read, too, so that slips are told.
-        known = {name: training_of(config, name, of_volumes=of_volumes) for name in (*config.methods, *config.each)}
-        trainings = {name: known[name] for name in config.methods}
+        for name in config.each:
+            if name not in config.methods:
+                check_each(config, name)
+        known = read_begun(job.output)
+        check_network(config if known is None else config.with_all_of(known.config))
+        trainings = {name: training_of(config, name, of_volumes=of_volumes) for name in config.methods}
         plans = plans_of(job.stores, config, trainings, progress)
         cards = cards_of(job.stores, job.output, trainings)
     begun = begin(job.output, config, _fingerprints(job.stores), head=shared_head(cards, trainings))

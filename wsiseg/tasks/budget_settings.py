@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args, get_origi
 from pydantic import Field, field_validator
 
 from wsiseg.config import Config, flattened, load, merged
-from wsiseg.errors import ConfigError
+from wsiseg.errors import ConfigError, MethodError, WsisegError
 from wsiseg.methods.registry import get_method, get_patch_method
-from wsiseg.nets.factory import spec_type
+from wsiseg.tasks.budget_words import errors_of
 from wsiseg.tasks.train_job import TrainConfig
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class BudgetConfig(Config):
     seeds
         Trainings of each method with each share; each draws images of its own.
     train
-        Settings of all trainings, as in a configuration of ``wsiseg train``. Networks that it names are not for methods
-        that have one of their own, such as ``pgfanet``.
+        Settings of all trainings, as in a configuration of ``wsiseg train``. A network that it names, with its encoder
+        and settings, is not for methods that have one of their own, such as ``pgfanet``.
     each
         Settings of the trainings of one method, by its name; they come before those of all. Under any other name they
         make a variant of the ``method`` that they name, such as one that learns from labels alone.
@@ -100,16 +100,15 @@ def training_of(config: BudgetConfig, name: str, *, of_volumes: bool) -> TrainCo
     ConfigError, MethodError
         If they make no sense.
     """
-    own = dict(config.each.get(name, {}))
-    chosen = own.pop("method", name)
-    if get_patch_method(chosen) is not None:
-        raise ConfigError(f"{chosen} learns from what patches show, not from labels of pixels", where="--methods")
-    method = get_method(chosen)
+    chosen, method, own = _chosen(config, name)
     given = merged(_meant_for(method, config.train), own)
     if taken := _DECIDED & set(flattened(given)):
-        raise ConfigError("the study decides about it", where=f"train.{min(taken)}")
-    resolved = load(TrainConfig, options={**given, "method": chosen})
-    options = load(method.options, options=resolved.options)
+        key = min(taken)
+        place = f"each.{name}" if key in flattened(own) else "train"
+        raise ConfigError("the study decides about it", where=f"{place}.{key}")
+    with errors_of(name):
+        resolved = load(TrainConfig, options={**given, "method": chosen})
+        options = load(method.options, options=resolved.options)
     if resolved.unlabelled_batch_size is not None and not method.takes_unlabelled:
         raise ConfigError(
             f"{name} does not learn from images without labels",
@@ -122,15 +121,63 @@ def training_of(config: BudgetConfig, name: str, *, of_volumes: bool) -> TrainCo
     return load(TrainConfig, options={"name": name, **same})
 
 
-def _meant_for(method: Method, train: dict[str, Any]) -> dict[str, Any]:
-    """Return settings of all trainings without a network that a method, which has its own, cannot take."""
+def check_each(config: BudgetConfig, name: str) -> None:
+    """Raise unless a method exists, and its own settings do; those of all trainings may be for others.
+
+    Raises
+    ------
+    ConfigError, MethodError
+        If they do not.
+    """
+    try:
+        chosen, method, own = _chosen(config, name)
+        resolved = load(TrainConfig, options={**own, "method": chosen})
+        load(method.options, options=resolved.options)
+    except WsisegError as error:
+        raise type(error)(error.what, where=f"each.{name}", mend=error.mend) from error
+
+
+def check_network(config: BudgetConfig) -> None:
+    """Raise if all trainings are to have a network, and each method has another of its own.
+
+    Raises
+    ------
+    ConfigError
+        If so.
+    """
+    arch = flattened(config.train).get("options.arch")
+    if arch is not None and all(_network(_chosen(config, name)[1]) not in (None, arch) for name in config.methods):
+        raise ConfigError(
+            f"no method of the study takes the network {arch}, as each has its own", where="--arch", mend="Leave it out"
+        )
+
+
+def _chosen(config: BudgetConfig, name: str) -> tuple[str, Method, dict[str, Any]]:
+    """Return the name of a method, or of that of a variant, the method, and settings of its own."""
+    own = dict(config.each.get(name, {}))
+    chosen = own.pop("method", name)
+    where = "--methods" if chosen == name else f"each.{name}.method"
+    if get_patch_method(chosen) is not None:
+        raise ConfigError(f"{chosen} learns from what patches show, not from labels of pixels", where=where)
+    try:
+        return chosen, get_method(chosen), own
+    except MethodError as error:
+        raise MethodError(error.what, where=where, mend=error.mend) from error
+
+
+def _network(method: Method) -> str | None:
+    """Return the network that a method has of its own, or None where it takes one."""
     arch = method.options.model_fields.get("arch")
     if arch is None or get_origin(arch.annotation) is not Literal:
+        return None
+    (network,) = get_args(arch.annotation)
+    return str(network)
+
+
+def _meant_for(method: Method, train: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of all trainings without a network that a method, which has its own, cannot take."""
+    network = _network(method)
+    if network is None or flattened(train).get("options.arch", network) == network:
         return train
-    options, (own,) = dict(train.get("options", {})), get_args(arch.annotation)
-    if options.get("arch", own) != own:
-        options = {key: value for key, value in options.items() if key not in ("arch", "encoder")}
-    if "net" in options:
-        known = spec_type(own).model_fields
-        options["net"] = {key: value for key, value in options["net"].items() if key in known}
+    options = {key: value for key, value in train["options"].items() if key not in ("arch", "encoder", "net")}
     return {**train, "options": options}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wsiseg.errors import WsisegError
 from wsiseg.methods.label_efficient import NAME as LABEL_EFFICIENT
 from wsiseg.methods.predictor import NetPredictor
 from wsiseg.methods.registry import get_method
 from wsiseg.nets.maskrcnn import MASKRCNN
+from wsiseg.tasks.budget_words import errors_of
 from wsiseg.tasks.train import prepared
 from wsiseg.tasks.train_job import TrainJob
 from wsiseg.training.ranks import Ranks
@@ -41,10 +41,8 @@ def cards_of(stores: Sequence[Path], output: Path, trainings: Mapping[str, Train
         if config.method == LABEL_EFFICIENT:
             continue
         all_of_it = config.model_copy(update={"labelled": "100%", "split_seed": 0})
-        try:
+        with errors_of(name):
             learner = prepared(TrainJob(stores=tuple(stores), output=output, config=all_of_it), Ranks()).learner
-        except WsisegError as error:
-            raise type(error)(f"{name}: {error.what}", where=error.where, mend=error.mend) from error
         predictor = learner.predictor(learner.module)
         if isinstance(predictor, NetPredictor):
             cards[name] = predictor.card

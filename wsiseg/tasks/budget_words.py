@@ -51,6 +51,15 @@ def in_words_of_study() -> Iterator[None]:
         raise type(error)(reworded(error.what), where=where, mend=mend) from error
 
 
+@contextmanager
+def errors_of(name: str) -> Iterator[None]:
+    """Make errors say of which method, or of which variant, they are."""
+    try:
+        yield
+    except WsisegError as error:
+        raise type(error)(f"{name}: {error.what}", where=error.where, mend=error.mend) from error
+
+
 def reworded(text: str) -> str:
     """Return a sentence about a training as one about a study.
 
