@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from wsiseg.config import load
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.stores.patch_set import PatchSet
 from wsiseg.stores.patch_store import PatchStore
 from wsiseg.tasks.train import prepared
 from wsiseg.tasks.train_data import TrainingData, roles, training_data
 from wsiseg.tasks.train_job import TrainConfig, TrainJob, with_usual
-from wsiseg.training.ranks import joined
+from wsiseg.training.ranks import Ranks, joined
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +87,22 @@ def test_the_draw_has_a_seed_of_its_own(tmp_path: Path, make_patch_store: MakePa
 
     assert chosen(split_seed=3, fit={"seed": 8}) == chosen(fit={"seed": 3})
     assert {tuple(chosen(split_seed=seed) or ()) for seed in range(8)} == {("a",), ("b",)}
+
+
+@pytest.mark.parametrize("weights", [(1, -1), (float("inf"), 1)])
+def test_weights_are_shares(weights: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="weights"):
+        load(TrainConfig, options={"weights": weights})
+
+
+def test_something_that_is_drawn_from_has_a_weight(tmp_path: Path, make_patch_store: MakePatchStore) -> None:
+    both = stores(tmp_path, make_patch_store)
+    config = TrainConfig.model_validate({"weights": (0, 1), "crop_px": 8, "options": {"net": {"widths": [8, 8]}}})
+    paths = tuple(tmp_path / name for name in ("known.zarr", "more.zarr"))
+
+    assert [source.weight for source in training_data(both, 0.5, config, takes_unlabelled=True).labelled] == [0]
+    with pytest.raises(DataError, match=r"has the weight 0\. Give more stores a weight"):
+        prepared(TrainJob(stores=paths, output=tmp_path / "run", config=config), Ranks())
 
 
 def of_patients(tmp_path: Path, make_patch_store: MakePatchStore) -> PatchSet:

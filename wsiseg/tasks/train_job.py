@@ -6,7 +6,7 @@ import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - pydantic reads the annotations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -28,6 +28,7 @@ CONFIG = "config.json"
 LABELLED = "labelled.txt"
 ROLES = "split.csv"
 PAGE = "report.html"
+Weight: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class TrainConfig(Config):
@@ -76,7 +77,7 @@ class TrainConfig(Config):
         those drawn, and draws of any size are judged by the same images; or those drawn (``labelled``), which are
         then fewer to learn from.
     weights
-        Share of the draws of each store, in order; None shares by area.
+        Share of the draws of each store, in order, 0 or more; None shares by area.
     baseline
         Run of learning from the same labels alone; a word is said where the teacher of a method is worse than it.
     augmentation
@@ -101,7 +102,7 @@ class TrainConfig(Config):
     stages: tuple[str, ...] | None = None
     val_fraction: float = Field(default=0.2, ge=0, lt=1)
     val_from: Literal["all", "labelled"] = "all"
-    weights: tuple[float, ...] | None = None
+    weights: tuple[Weight, ...] | None = None
     baseline: Path | None = None
     augmentation: Augmentation = Augmentation()
     fit: FitSettings = FitSettings()

@@ -131,7 +131,7 @@ class Batches:
     Raises
     ------
     DataError
-        If there is nothing to draw from.
+        If there is nothing to draw from, or all of it has the weight 0.
     """
 
     def __init__(
@@ -152,6 +152,8 @@ class Batches:
         weights = [source.weight for source in self._sources if source.weight is not None]
         if weights and len(weights) < len(self._sources):
             raise DataError("some sources have a weight and some have none", mend="Give all of them one, or none")
+        if weights and not any(weights):
+            raise DataError("all that there is to draw from has the weight 0", mend="Give more stores a weight above 0")
         # Large patches come more often, so that an epoch sees about every pixel once.
         repeats = [np.maximum(1, np.rint(source.areas() / crop_px**2)).astype(np.int64) for source in self._sources]
         self._draws = Draws(repeats, weights=weights or None, seed=seed)
