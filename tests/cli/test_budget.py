@@ -15,7 +15,7 @@ from PIL import Image
 from tests.volume_makers import write_cases
 from wsiseg.cli import app
 from wsiseg.config import flattened
-from wsiseg.errors import ConfigError, DataError, MethodError, SomeFailedError, StoppedError
+from wsiseg.errors import BusyError, ConfigError, DataError, MethodError, SomeFailedError, StoppedError
 from wsiseg.labels import LabelMap
 from wsiseg.lock import locked
 from wsiseg.tasks import budget as budget_module
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import MakePatchStore
+    from wsiseg.tasks.budget_report import Study
     from wsiseg.tasks.train_job import TrainJob, TrainReport
     from wsiseg.training.batches import Batches
     from wsiseg.training.sources import Source
@@ -255,6 +256,23 @@ def test_a_study_that_is_stopped_tells_what_it_has(
 
     assert len(rows(tmp_path / "study")) == 1
     assert (tmp_path / "study/budget.html").exists()
+
+
+def test_a_study_that_is_stopped_while_others_draw_its_page_says_that_it_is_stopped(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> TrainReport:
+        raise StoppedError("stopped because time is up")
+
+    def busy(output: Path) -> Study:
+        raise BusyError("another process is writing here", where=output)
+
+    monkeypatch.setattr(budget_module, "train", stopped)
+    monkeypatch.setattr(budget_module, "write_study", busy)
+
+    with pytest.raises(StoppedError, match="time is up"):
+        run("budget", store, "-o", tmp_path / "study", *SMALL, "--methods=supervised")
+    assert "other jobs draw the page" in capsys.readouterr().err
 
 
 def test_sizes_of_as_many_images_are_trained_once(

@@ -148,8 +148,14 @@ def budget(job: BudgetJob, progress: Progress = SILENT, stop: Stop | None = None
                 continue
             progress.say(f"training {number} of {len(mine)}: {plan.method}, {plan.size} labelled, seed {plan.seed}")
             outcomes[_outcome(job, plan, trainings[plan.method], progress, stop)] += 1
-    finally:
-        study = write_study(job.output)
+    except BaseException:
+        # Why it ends says more than that others are drawing.
+        try:
+            write_study(job.output)
+        except BusyError:
+            progress.say("other jobs draw the page; it tells of this call when one of them ends")
+        raise
+    study = write_study(job.output)
     others = [plan for plan in plans if plan not in mine]
     outcomes["made before"] += sum(_is_made(job, plan) for plan in others)
     outcomes["left"] += sum(not _is_made(job, plan) for plan in others)
