@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import typer
 
@@ -10,6 +12,11 @@ from wsiseg.config import load
 from wsiseg.errors import ConfigError
 from wsiseg.methods.registry import PATCH_METHODS, get_patch_method
 from wsiseg.methods.stages import LabelStage
+from wsiseg.nets.dual_unet import DUAL_UNET
+from wsiseg.nets.factory import DEEPLAB, OURS, VOLUMETRIC
+from wsiseg.nets.hce import HCE
+from wsiseg.nets.maskrcnn import MASKRCNN
+from wsiseg.nets.pgfanet import PGFANET
 from wsiseg.tasks.train_job import TrainConfig
 from wsiseg.tasks.train_patches import check_settings
 
@@ -46,6 +53,12 @@ def test_methods_of_patch_labels_have_the_defaults_that_are_told(name: str) -> N
 
 def test_what_labels_without_training_is_named() -> None:
     assert "pseudo-label alone is wsiseg pseudo-label" in helps()["stages"]
+
+
+def test_every_network_of_our_own_is_named() -> None:
+    own = (OURS, DEEPLAB, DUAL_UNET, HCE, MASKRCNN, PGFANET, *VOLUMETRIC)
+
+    assert set(own) <= set(re.findall(r"[\w+-]+", helps()["arch"]))
 
 
 @pytest.mark.parametrize("option", [*FIT, *OWN])
