@@ -1,7 +1,10 @@
-"""The stores of a training are labelled together, by what the training has kept of each of their patches."""
+"""Stores are labelled by what their training has kept of each patch, or by a model of objects and its run alone."""
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,20 +12,21 @@ import pytest
 import torch
 
 from tests.craanet_makers import CLASSES, SIDE, colourful, options
+from wsiseg.checkpoint import locate
 from wsiseg.config import save
+from wsiseg.errors import DataError
 from wsiseg.labels import LabelMap
 from wsiseg.methods.craanet_classify import AccumulatingNet, ClassifyStage
 from wsiseg.stores.image_labels import ImageLayerInfo
 from wsiseg.stores.patch_store import PatchStore
 from wsiseg.tasks.patch_data import patch_data
 from wsiseg.tasks.pseudo_label import PseudoLabelJob, PseudoLabelReport, pseudo_label
+from wsiseg.tasks.pseudo_label_objects import ObjectLabelReport
 from wsiseg.tasks.train_data import fingerprints
 from wsiseg.tasks.train_job import CONFIG, TrainConfig
 from wsiseg.tiling.reading import open_patches
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.conftest import MakePatchStore
 
 COUNT = 2
@@ -79,3 +83,39 @@ def test_stores_in_another_order_are_told(
     pseudo_label(PseudoLabelJob(stores=stores[::-1], checkpoint=run, device="cpu"))
 
     assert "name the same stores in the same order" in caplog.text
+
+
+def test_a_model_of_objects_is_believed_as_its_own_run_says_and_no_stranger(
+    tmp_path: Path, make_patch_store: MakePatchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.full((1, SIDE, SIDE, 3), 220, np.uint8)
+    store = make_patch_store(tmp_path / "free.zarr", images, mpp=0.499).path
+    model, settings = tmp_path / "models" / "cells", tmp_path / CONFIG
+    shutil.copytree(locate("nuclei-he"), model)
+    monkeypatch.chdir(tmp_path)
+
+    def layer(checkpoint: str) -> str:
+        made = pseudo_label(PseudoLabelJob(stores=(store,), checkpoint=Path(checkpoint), device="cpu"))
+        assert isinstance(made, ObjectLabelReport)
+        return made.layer
+
+    usual = layer("nuclei-he")
+    for strange in (b'{"model_type": "vit"}', b"not json", b"[1]", b"\xff"):
+        settings.write_bytes(strange)
+        assert layer("nuclei-he") == layer(str(model)) == usual
+    own = {"method": "label-efficient", "options": {"pseudo": {"min_score": 0.9, "later_min_score": 0.9}}}
+    settings.write_text(json.dumps(own))
+
+    # That a run lies around says nothing of a shipped model; of one in its folders it does.
+    assert layer("nuclei-he") == usual
+    assert layer(str(model)) != usual
+
+
+def test_what_is_no_run_is_told_whatever_lies_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / CONFIG).write_text("not json")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    for name, told in (("nuclei", "this is no run of wsiseg train"), ("folder", "not valid JSON")):
+        with pytest.raises(DataError, match=told):
+            pseudo_label(PseudoLabelJob(stores=(), checkpoint=Path(name)))

@@ -137,7 +137,10 @@ def pseudo_label(
         )
     _refuse("a classifier", {"--min-score": job.min_score})
     run = _run_of(job.checkpoint)
-    config = load(TrainConfig, options=json.loads((run / CONFIG).read_text(encoding="utf-8")))
+    try:
+        config = load(TrainConfig, options=json.loads((run / CONFIG).read_bytes()))
+    except ValueError as error:
+        raise DataError(f"not valid JSON: {error}", where=run / CONFIG) from error
     method = get_patch_method(config.method)
     stages = () if method is None else method.stages(load(method.options, options=config.options))
     trained: list[PatchStage] = []
@@ -204,7 +207,8 @@ def _listed(paths: Sequence[Path]) -> str:
 def _run_of(path: Path) -> Path:
     """Return the folder of the run that a folder belongs to."""
     folder = path.resolve()
-    for candidate in (folder, *folder.parents[: _DEPTH - 1]):
+    # A name that is no folder says nothing of what lies around.
+    for candidate in (folder, *folder.parents[: _DEPTH - 1]) if folder.is_dir() else ():
         if (candidate / CONFIG).exists():
             return candidate
     raise DataError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from wsiseg.checkpoint import read_card
+from wsiseg.checkpoint import locate, read_card
 from wsiseg.config import load
 from wsiseg.errors import DataError
 from wsiseg.limits import cpu_limit
@@ -158,13 +158,16 @@ def _nowhere(health: Health) -> None:
 
 def _rules_of(model: Path) -> tuple[PseudoRules, bool]:
     """Return what of a model is believed, and whether it has not learnt from pseudo-labels itself."""
-    folder = model.resolve()
+    # Not the name of a shipped one, which would lie in the folder that this is called from.
+    folder = locate(str(model)).resolve()
     # Stages have settings of their own, which say nothing of that, beside those of the run.
     for run in reversed((folder, *folder.parents[: _DEPTH - 1])):
-        if not (run / CONFIG).is_file():
+        try:
+            settings = json.loads((run / CONFIG).read_bytes())
+        except (OSError, ValueError):
+            # There is none, or it is something else's.
             continue
-        settings = json.loads((run / CONFIG).read_text(encoding="utf-8"))
-        if settings["method"] == NAME:
+        if isinstance(settings, dict) and settings.get("method") == NAME:
             options = load(LabelEfficientOptions, options=settings["options"])
             return options.pseudo, _TEACHER in folder.relative_to(run).parts
     return PseudoRules(), True
