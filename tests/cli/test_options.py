@@ -21,8 +21,9 @@ OPTIONS = {
     "label": """--as --classes --config --from --layer --overwrite --qupath-origin --set --undrawn --white
         store""",
     "synth fit": """--config --device --layer --output --overwrite --patch --preset --seed --selection --set
-        --time-limit -o store""",
-    "synth sample": "--config --count --device --noise --output --overwrite --seed --set --time-limit -n -o gans",
+        --time-limit -o stores""",
+    "synth sample": """--config --count --device --noise --output --overwrite --seed --selection --set --time-limit -n
+        -o gans""",
     "train": """--accumulate --amp --arch --backbone --batch-size --config --crop-px --device --ema --encoder --epochs
         --head --init --labelled --layer --lr --method --mpp --num-workers --output --overwrite --seed --set --stages
         --steps --time-limit --val-fraction -o stores""",
