@@ -41,7 +41,8 @@ def train(
         typer.Option(
             "--arch",
             help="unet-gn, dual-unet, pgfanet, hce, deeplabv3+, maskrcnn, or an architecture of "
-            "segmentation-models-pytorch (unet, fpn, …); for volumes unet3d or vnet. Default unet-gn, or the method's own.",
+            "segmentation-models-pytorch (unet, fpn, …); for volumes unet3d or vnet. "
+            "Default unet-gn, or the method's own.",
             rich_help_panel=MODEL,
         ),
     ] = None,
