@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from torch import distributed, nn
@@ -16,7 +16,8 @@ from wsiseg.nets.devices import choose_device
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# All wait while the first process labels patches or makes pages, which takes longer than libraries have patience for.
+# The others wait while the first process labels patches or makes pages, which takes longer than libraries have patience
+# for. Elsewhere theirs is right: it ends what waits for a process that is gone.
 _PATIENCE: Final = timedelta(days=1)
 
 
@@ -30,11 +31,14 @@ class Ranks:
         Number of this process, and of all.
     device
         What it computes on.
+    patient
+        Group of all in which they wait for each other as long as it takes; None where there is one.
     """
 
     rank: int = 0
     world: int = 1
     device: torch.device = torch.device("cpu")  # noqa: RUF009 - devices are values
+    patient: distributed.ProcessGroup | None = None
 
     @property
     def is_first(self) -> bool:
@@ -64,9 +68,9 @@ class Ranks:
                 distributed.broadcast(buffer, src=0)
 
     def wait(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process is here, up to a day."""
         if self.world > 1:
-            distributed.barrier()
+            distributed.barrier(self.patient)
 
 
 @contextmanager
@@ -92,8 +96,10 @@ def joined(device: str) -> Iterator[Ranks]:
     chosen = choose_device(f"cuda:{local}" if device in ("auto", "cuda") and torch.cuda.is_available() else device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
+    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    # It is one for those that belong to it, and all do.
+    patient = cast("distributed.ProcessGroup", distributed.new_group(backend="gloo", timeout=_PATIENCE))
     try:
-        yield Ranks(rank=distributed.get_rank(), world=world, device=chosen)
+        yield Ranks(rank=distributed.get_rank(), world=world, device=chosen, patient=patient)
     finally:
         distributed.destroy_process_group()

@@ -129,8 +129,10 @@ class TrainingRun:
         predictor = self.learner.predictor(self.state.judged)
         metrics = self.validation.measure(predictor, self.ranks)
         # The first process alone writes down how good labels are, and keeps what they are made of.
-        if self.probe is not None and self.ranks.is_first:
-            metrics |= self.probe.measure(clock, self.ranks.device)
+        if self.probe is not None:
+            if self.ranks.is_first:
+                metrics |= self.probe.measure(clock, self.ranks.device)
+            self.ranks.wait()
         metrics = of_classes_last(metrics)
         if self.ranks.is_first:
             self.metrics.append({"step": self.state.step, **metrics})

@@ -24,6 +24,7 @@ from wsiseg.training.augmentation import Augmentation
 from wsiseg.training.batches import Batches, Crops
 from wsiseg.training.fit import FitReport, fit
 from wsiseg.training.log import read_table
+from wsiseg.training.ranks import Ranks
 from wsiseg.training.settings import FitSettings
 from wsiseg.training.sources import Source
 from wsiseg.training.state import Remedy
@@ -169,6 +170,22 @@ def test_what_a_probe_tells_stands_beside_each_validation(source: Source, tmp_pa
     means = ["miou", "fw_iou", "pixel_accuracy", "mean_dice", "label_miou"]
     assert list(rows[0]) == ["step", *means, "iou_background", "iou_gland"]
     assert checkpoint.read_card(tmp_path / "run" / "last").metrics["label_miou"] == 0.11
+
+
+def test_processes_that_do_not_probe_wait_for_the_one_that_does(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def measure(*_: object) -> dict[str, float]:
+        seen.append("probe")
+        return {"label_miou": 0.5}
+
+    monkeypatch.setattr(Ranks, "wait", lambda _: seen.append("wait"))
+
+    run(source, tmp_path / "run", probe=SimpleNamespace(measure=measure))
+
+    assert seen == ["probe", "wait"] * 3 + ["wait"]
 
 
 @pytest.mark.parametrize("looks", [1, 5, 8])
