@@ -41,3 +41,12 @@ def test_what_stopped_in_good_order_is_queued_again(script: str, wait: str, tmp_
 @pytest.mark.parametrize("code", [0, 2, 127])
 def test_what_ends_otherwise_is_not_even_if_it_ends_at_once(script: str, code: int, tmp_path: Path) -> None:
     assert job(script, tmp_path, step=f"exit {code}") == (code, False)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+@pytest.mark.parametrize("wait", ["", "sleep 0.3; "], ids=["at-once", "later"])
+def test_where_one_process_fails_the_others_do_not_wait_for_it(failing: int, wait: str, tmp_path: Path) -> None:
+    # As one that waits for the others does, they do not stop when they are asked to.
+    step = f"trap '' TERM USR1\nif [ $RANK -eq {failing} ]; then {wait}exit 3; fi\nexec sleep 300"
+
+    assert job("train_ddp", tmp_path, step=step) == (3, False)
