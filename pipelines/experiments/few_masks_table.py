@@ -62,12 +62,58 @@ def floor_of(method: str, methods: set[str]) -> str | None:
     return next((name for name in (method + ALONE, SUPERVISED) if name in methods), None)
 
 
+def by_method(cells: list[Cell]) -> dict[str, dict[int, dict[str, float]]]:
+    """Return the scores of trainings by method and seed."""
+    found: defaultdict[str, dict[int, dict[str, float]]] = defaultdict(dict)
+    for cell in cells:
+        found[cell.method][cell.seed] = cell.scores
+    return dict(found)
+
+
+def ordered(methods: set[str]) -> list[str]:
+    """Return methods in their order: supervised learning, then each method after its labels alone."""
+    return sorted(methods, key=lambda name: (name != SUPERVISED, name.removesuffix(ALONE), not name.endswith(ALONE)))
+
+
+def gains_of(method: str, methods: dict[str, dict[int, dict[str, float]]]) -> list[float]:
+    """Return how many points a method gains over labels alone with each seed that both have."""
+    base = methods.get(floor_of(method, set(methods)) or "", {})
+    own = methods.get(method, {})
+    return [100 * (scores[FIRST] - base[seed][FIRST]) for seed, scores in own.items() if seed in base]
+
+
+def labelled(size: str, cells: list[Cell]) -> str:
+    """Return how much was labelled, in words."""
+    share = f" ({size.replace('%', ' %')})" if size.endswith("%") else ""
+    return f"{np.mean([cell.images for cell in cells]):g}{share}"
+
+
+def as_markdown(lines: list[list[str]]) -> list[str]:
+    """Return the lines of a table."""
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
 def spread(values: list[float], *, factor: float = 1.0) -> str:
     """Return mean ± sd of what is known."""
     known = factor * np.array([value for value in values if value is not None and not np.isnan(value)])
     if len(known) == 0:
         return "–"
     return f"{known.mean():.1f} ± {known.std(ddof=1):.1f}" if len(known) > 1 else f"{known[0]:.1f}"
+
+
+def in_short(found: dict[str, list[Cell]]) -> list[str]:
+    """Return the lines of a table of the first score of a study: a method a line, with its gain over labels alone."""
+    by_size = {size: by_method(cells) for size, cells in found.items()}
+    lines = [["method", *(labelled(size, cells) for size, cells in found.items())]]
+    lines.append(["---"] * len(lines[0]))
+    for method in ordered({method for methods in by_size.values() for method in methods}):
+        told = []
+        for methods in by_size.values():
+            own, gains = methods.get(method, {}), gains_of(method, methods)
+            gain = f" ({np.mean(gains):+.1f})" if gains else ""
+            told.append(spread([scores[FIRST] for scores in own.values()], factor=100) + gain)
+        lines.append([method, *told])
+    return as_markdown(lines)
 
 
 def table(found: dict[str, list[Cell]]) -> list[str]:
@@ -79,17 +125,15 @@ def table(found: dict[str, list[Cell]]) -> list[str]:
     lines = [["labelled", "method", titles[0], f"{titles[0]} over labels alone", *titles[1:], "n"]]
     lines.append(["---"] * len(lines[0]))
     for size, cells in found.items():
-        methods = {cell.method: {one.seed: one.scores for one in cells if one.method == cell.method} for cell in cells}
-        count = np.mean([cell.images for cell in cells])
-        for method in sorted(methods, key=lambda name: (name.removesuffix(ALONE) != SUPERVISED, name)):
-            own, base = methods[method], methods.get(floor_of(method, set(methods)) or "", {})
-            gains = [scores[FIRST] - base[seed][FIRST] for seed, scores in own.items() if seed in base]
+        methods = by_method(cells)
+        for method in ordered(set(methods)):
+            own = methods[method]
             told = [
                 spread([scores[name] for scores in own.values()], factor=100 if name in POINTS else 1) for name in names
             ]
-            share = f"{count:g}" + (f" ({size.replace('%', ' %')})" if size.endswith("%") else "")
-            lines.append([share, method, told[0], spread(gains, factor=100), *told[1:], str(len(own))])
-    return ["| " + " | ".join(line) + " |" for line in lines]
+            gain = spread(gains_of(method, methods))
+            lines.append([labelled(size, cells), method, told[0], gain, *told[1:], str(len(own))])
+    return as_markdown(lines)
 
 
 def written(studies: dict[str, dict[str, list[Cell]]]) -> str:
@@ -120,7 +164,7 @@ def main() -> None:
     if args.csv is not None:
         args.csv.write_text(written(studies), encoding="utf-8")
     for name, found in studies.items():
-        print("\n".join([f"#### {name}", "", *table(found), ""]))
+        print("\n".join([f"#### {name}", "", *in_short(found), "", *table(found), ""]))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,22 @@ def test_a_gain_is_that_over_the_same_labels(found: dict[str, Any], tmp_path: Pa
     assert gains == {"supervised": "–", "mean-teacher": "10.0", "ugmcl": "11.0 ± 1.4", "ugmcl-alone": "–"}
 
 
+def test_in_short_each_method_follows_its_labels_alone(found: dict[str, Any], tmp_path: Path) -> None:
+    for seed, (alone, taught) in enumerate([(0.5, 0.6), (0.7, 0.82)]):
+        score(tmp_path, "ugmcl-alone", "10%", seed, dice=alone)
+        score(tmp_path, "ugmcl", "10%", seed, dice=taught)
+    score(tmp_path, "supervised", "100%", 0, dice=0.9)
+    script = found["few_masks_table"]
+
+    assert script.in_short(script.read(tmp_path)) == [
+        "| method | 5 (10 %) | 50 (100 %) |",
+        "| --- | --- | --- |",
+        "| supervised | – | 90.0 |",
+        "| ugmcl-alone | 60.0 ± 14.1 | – |",
+        "| ugmcl | 71.0 ± 15.6 (+11.0) | – |",
+    ]
+
+
 def test_lengths_are_no_points_and_what_is_unknown_does_not_count(found: dict[str, Any], tmp_path: Path) -> None:
     score(tmp_path, "supervised", "100%", 0, dice=0.9, hd95=2.5)
     score(tmp_path, "supervised", "100%", 1, dice=0.9, hd95=None)
