@@ -198,6 +198,52 @@ def test_a_second_run_does_nothing_unless_something_differs(
     assert sorted(path.name for path in (store / "labels").iterdir()) == ["labels", "zarr.json"]
 
 
+def test_patches_that_nothing_is_told_of_keep_their_labels_if_they_shall(
+    tmp_path: Path, store: Path, run: Callable[..., Result]
+) -> None:
+    def labelled(*features: dict[str, Any], options: tuple[str, ...] = ("--keep",)) -> Result:
+        drawn = write_features(tmp_path / "drawn.geojson", *features)
+        return run("label", store, "--from", drawn, "--as", "instances", *options)
+
+    boxes = [feature((left, 0, left + 100, 100), "Region*") for left in (0, 100)]
+    assert labelled(*boxes, feature((20, 20, 50, 60), "nucleus"), feature((130, 20, 160, 60), "nucleus")).code == 0
+    before = canvas_of(store)
+
+    # Another time only the second box, in which the nucleus lies elsewhere.
+    later = [boxes[1], feature((140, 40, 180, 60), "cell")]
+    result = labelled(*later)
+    again = labelled(*later)
+
+    expected = before.copy()
+    expected[:50, 50:100] = 0
+    expected[20:30, 70:90] = 2
+    assert result.code == 0, result.err
+    np.testing.assert_array_equal(canvas_of(store), expected)
+    assert "1 of 6 patches labelled" in result.out
+    assert "; 1 others keep their labels" in result.out
+    assert "already done" not in result.out
+    assert "already done" in again.out
+    named = labelled(*later, options=("--keep", "--classes", "cell"))
+    assert named.code == 5
+    assert "the layer 'labels' holds instances of background, object" in named.err
+    # A file that tells of no patch is one that went wrong.
+    assert labelled(feature((0, 0, 100, 100), "Ignore*")).code == 4
+    np.testing.assert_array_equal(canvas_of(store), expected)
+    assert labelled(*later, options=("--overwrite",)).code == 0
+    assert PatchStore.open(store).is_labelled("labels").tolist() == [False, True, False, False, False, False]
+
+
+def test_labels_are_kept_or_replaced_and_those_of_whole_patches_cannot_be_kept(
+    tmp_path: Path, store: Path, run: Callable[..., Result]
+) -> None:
+    drawn = write_features(tmp_path / "drawn.geojson", feature((0, 0, 100, 100), "nucleus"))
+
+    for options in (("--as", "instances", "--overwrite"), ("--as", "image")):
+        refused = run("label", store, "--from", drawn, "--keep", *options)
+        assert refused.code == 2
+        assert "--keep" in refused.err
+
+
 def test_what_was_drawn_is_counted_from_the_scanned_bounds_unless_the_file_says_otherwise(
     tmp_path: Path, store: Path, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:

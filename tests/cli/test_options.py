@@ -18,7 +18,7 @@ OPTIONS = {
     "select": """--amp --batch-size --config --count --device --download --encoder --exclude --features --init
         --min-nuclei --min-tissue --no-overlap --num-workers --output --overwrite --prediction --preproc --runners-up
         --seed --set --strategy --time-limit -k -o stores""",
-    "label": """--as --classes --config --from --layer --overwrite --qupath-origin --set --undrawn --white
+    "label": """--as --classes --config --from --keep --layer --overwrite --qupath-origin --set --undrawn --white
         store""",
     "synth fit": """--config --device --layer --output --overwrite --patch --preset --seed --selection --set
         --time-limit -o stores""",

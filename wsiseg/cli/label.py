@@ -91,6 +91,15 @@ def label(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a layer of that name.", rich_help_panel=RUN)
     ] = False,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep",
+            help="With instances and classes: replace the labels of the patches that the annotations tell of, and keep "
+            "those of the others.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
@@ -114,5 +123,5 @@ def label(
     }
     settings = load(LabelConfig, file=config, options=options, overrides=overrides or ())
     with console.progress_bar() as progress:
-        report = run(store, annotations, settings, overwrite=overwrite, progress=progress)
+        report = run(store, annotations, settings, overwrite=overwrite, keep=keep, progress=progress)
     console.out.print(str(report), highlight=False, markup=False)

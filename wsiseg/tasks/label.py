@@ -20,17 +20,29 @@ if TYPE_CHECKING:
 
 
 def label(
-    path: Path, source: Path, config: LabelConfig, *, overwrite: bool = False, progress: Progress = SILENT
+    path: Path,
+    source: Path,
+    config: LabelConfig,
+    *,
+    overwrite: bool = False,
+    keep: bool = False,
+    progress: Progress = SILENT,
 ) -> ImageLabelReport | MaskReport:
     """Label the patches of a store, or their pixels; see `label_images` and `label_masks`.
 
     Raises
     ------
     ConfigError
-        If labels of whole patches are asked of anything but one file of GeoJSON.
+        If labels of whole patches are asked of anything but one file of GeoJSON, or shall be kept.
     """
+    if keep and overwrite:
+        raise ConfigError("what is kept is not replaced", where="--keep", mend="Leave it out, or --overwrite")
     if config.labels_as != "image":
-        return label_masks(path, source, config, overwrite=overwrite, progress=progress)
+        return label_masks(path, source, config, overwrite=overwrite, keep=keep, progress=progress)
+    if keep:
+        raise ConfigError(
+            "only labels of pixels are kept", where="--keep", mend="Say --as instances or --as classes, or --overwrite"
+        )
     if source.is_dir() or source.suffix.lower() in READABLE:
         raise ConfigError(
             "image labels are made of GeoJSON", where=source, mend="Say --as instances or --as classes for label images"

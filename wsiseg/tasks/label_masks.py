@@ -42,7 +42,13 @@ _STRAY: Final = 0.05
 
 
 def label_masks(
-    path: Path, source: Path, config: LabelConfig, *, overwrite: bool = False, progress: Progress = SILENT
+    path: Path,
+    source: Path,
+    config: LabelConfig,
+    *,
+    overwrite: bool = False,
+    keep: bool = False,
+    progress: Progress = SILENT,
 ) -> MaskReport:
     """Label the pixels of patches by what was drawn over them, or by label images.
 
@@ -59,6 +65,8 @@ def label_masks(
         How they become labels.
     overwrite
         Take the place of a layer of that name.
+    keep
+        Take the place of the labels of patches of which something is known now. The others keep those that they have.
     progress
         Told about patches.
 
@@ -79,13 +87,15 @@ def label_masks(
     info = _info(config, drawings, {place.path for place in places.values()})
     sheets = _sheets(config, info, drawings, places)
     drawn = [sheet for sheet in sheets.values() if isinstance(sheet, DrawnSheet)]
+    is_kept = _labelled(store, config.layer, info) if keep else np.zeros(len(store), dtype=np.bool_)
 
     def arrays(tally: Tally) -> Iterator[NDArray[Any] | None]:
         for index in range(len(store)):
             place = places.get(index)
             labels = None if place is None else sheets[place.path].cut(place.window)
             if place is None or labels is None or (labels == _ignored(info)).all():
-                yield None
+                tally.kept += int(is_kept[index])
+                yield store.read_labels(config.layer, [index])[0] if is_kept[index] else None
                 continue
             tally.add(labels, info, place.path)
             height, width = store.image_shape
@@ -99,10 +109,25 @@ def label_masks(
             tally = Tally()
             steps = track(arrays(tally), progress, what="labels", total=len(store), unit="patches")
             try:
-                write_layer(store, config.layer, info, _matched(steps, tally, drawn, source), overwrite=overwrite)
+                found = _matched(steps, tally, drawn, source)
+                write_layer(store, config.layer, info, found, overwrite=overwrite or keep)
             except OSError as error:
                 raise StoreError(f"cannot be written: {error.strerror}", where=store.path) from error
     return mask_report(store, info, tally, drawn, was_done=was_done)
+
+
+def _labelled(store: PatchStore, layer: str, info: LayerInfo) -> NDArray[np.bool_]:
+    """Return which patches have labels that go together with new ones, (N,)."""
+    before = store.layers.get(layer)
+    if before is None:
+        return np.zeros(len(store), dtype=np.bool_)
+    if (before.kind, before.labels.classes) != (info.kind, info.labels.classes):
+        raise StoreError(
+            f"the layer {layer!r} holds {before.kind} of {', '.join(before.labels.names)}",
+            where=store.path,
+            mend=f"These are {info.kind} of {', '.join(info.labels.names)}. Name the same --classes, or --overwrite",
+        )
+    return store.is_labelled(layer)
 
 
 def _drawings(store: PatchStore, places: Mapping[int, Place], config: LabelConfig) -> dict[Path, Drawing]:

@@ -28,6 +28,8 @@ class Tally:
     ----------
     labelled
         Number of patches with a label.
+    kept
+        Number of other patches that keep the labels that they had.
     pixels
         Number of pixels by class, the ignored last; of instances all are of class 1; int64 (256,).
     objects
@@ -35,6 +37,7 @@ class Tally:
     """
 
     labelled: int = 0
+    kept: int = 0
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(IGNORE + 1, dtype=np.int64))
     objects: set[tuple[Path, int]] = field(default_factory=set)
 
@@ -55,8 +58,8 @@ class MaskReport:
     ----------
     store
         The store.
-    patches, labelled
-        Numbers of all patches and of those with a label.
+    patches, labelled, kept
+        Numbers of all patches, of those with a label, and of others that keep the labels that they had.
     shares
         Share of each class of the known pixels; empty for instances.
     objects
@@ -78,6 +81,7 @@ class MaskReport:
     store: Path
     patches: int
     labelled: int
+    kept: int
     shares: dict[str, float]
     objects: int | None
     elsewhere: int
@@ -91,6 +95,8 @@ class MaskReport:
         found = [] if self.objects is None else [f"{self.objects:,} objects"]
         found += [f"{share:.1%} {name}" for name, share in self.shares.items()]
         notes = [f"{self.labelled:,} of {self.patches:,} patches labelled in {self.store}: {', '.join(found)}"]
+        if self.kept:
+            notes.append(f"{self.kept:,} others keep their labels")
         if self.ignored:
             notes.append(f"{self.ignored:.1%} of their pixels ignored")
         if self.elsewhere:
@@ -132,6 +138,7 @@ def mask_report(
         store=store.path,
         patches=len(store),
         labelled=tally.labelled,
+        kept=tally.kept,
         shares={label.name: int(tally.pixels[label.index]) / max(total - ignored, 1) for label in labels},
         objects=(seen if drawn else None) if is_classes else len(tally.objects),
         elsewhere=sum(len(sheet.drawing.objects) for sheet in drawn) - seen - unclassed,
