@@ -21,17 +21,46 @@ ROUNDS=${ROUNDS:-1}
 read -ra choose <<< "${SELECT:---download}"
 read -ra learn <<< "${TRAIN:-}"
 
+# Runs a command. Exit code 3 tells that some could not be done, and the others were; any other is that of this script.
+tolerating() { "$@" || { local code=$?; ((code == 3)) || exit "$code"; }; }
+
+# finish ROUND NEXT: says what there is after a round, and what may come next.
+finish() {
+  printf '\nDone: polygons for QuPath are in %s.\n%s\n' "$OUT/predictions-$1" "$2" >&2
+  exit 0
+}
+
+# propose ROUND: chooses patches to annotate; after the first round those of which the model before was least sure.
+propose() {
+  local table=$OUT/select-$1 before=$(($1 - 1)) how=() code
+  [ ! -e "$table/selection.json" ] || return 0
+  ((before == 0)) || how=(--exclude labels --strategy uncertainty --prediction "$OUT/predictions-$before")
+  wsiseg select "$tiles" -k "$PATCHES" -o "$table" "${choose[@]}" "${how[@]}" || {
+    code=$?
+    ((code == 4 && before > 0)) || exit "$code"
+    finish "$before" "No $PATCHES patches are left to annotate; to go on with fewer: PATCHES=1 ROUNDS=$1 $0"
+  }
+}
+
+# chosen TABLE: the slides of the chosen patches, whose names may hold commas.
+chosen() {
+  python3 - "$1" << 'READ'
+import csv, sys
+with open(sys.argv[1], newline="", encoding="utf-8") as table:
+    print(*sorted({row["slide"] for row in csv.DictReader(table) if row["rank"] == "1"}), sep="\n")
+READ
+}
+
 tiles=$OUT/tiles
-wsiseg tile "$SLIDES" -o "$tiles" --mpp "$MPP" --patch-size 256
+tolerating wsiseg tile "$SLIDES" -o "$tiles" --mpp "$MPP" --patch-size 256
 
 for ((round = 1; round <= ROUNDS; round++)); do
   selection=$OUT/select-$round annotations=$OUT/annotations-$round synthetic=$OUT/synthetic-$round.zarr
   [ ! -e "$OUT/round-$round.done" ] || continue
 
-  # After the first round select is called at the end of the one before.
-  [ -e "$selection/selection.json" ] || wsiseg select "$tiles" -k "$PATCHES" -o "$selection" "${choose[@]}"
-
-  mapfile -t slides < <(awk -F, 'NR > 1 && $NF == 1 { print $2 }' "$selection/selection.csv" | sort -u)
+  propose "$round"
+  names=$(chosen "$selection/selection.csv")
+  mapfile -t slides <<< "$names"
   mkdir -p "$annotations"
   missing=()
   for slide in "${slides[@]}"; do
@@ -51,26 +80,19 @@ TURN
     exit 4
   fi
 
+  # Patches of earlier rounds keep their labels, whether or not they were exported again.
   for slide in "${slides[@]}"; do
-    wsiseg label "$tiles/$slide.zarr" --from "$annotations/$slide.geojson" --as instances --overwrite
+    wsiseg label "$tiles/$slide.zarr" --from "$annotations/$slide.geojson" --as instances --keep
   done
 
-  # 3: patches that cannot be learnt from are named, and the others are done.
-  wsiseg synth fit "$tiles" --selection "$selection/selection.csv" --preset "$PRESET" -o "$OUT/gans" || (($? == 3))
+  tolerating wsiseg synth fit "$tiles" --selection "$selection/selection.csv" --preset "$PRESET" -o "$OUT/gans"
   [ -e "$synthetic" ] || wsiseg synth sample "$OUT/gans" -n 50 -o "$synthetic"
 
   # Of so few patches none is held out; the model is the last one.
   wsiseg train "$tiles" "$synthetic" --method label-efficient --val-fraction 0 -o "$OUT/run-$round" "${learn[@]}"
-  wsiseg predict "$SLIDES" --model "$OUT/run-$round" -o "$OUT/predictions-$round"
-
-  next=$OUT/select-$((round + 1))
-  [ -e "$next/selection.json" ] || wsiseg select "$tiles" -k "$PATCHES" -o "$next" --strategy uncertainty \
-    --prediction "$OUT/predictions-$round"
+  tolerating wsiseg predict "$SLIDES" --model "$OUT/run-$round" -o "$OUT/predictions-$round"
   touch "$OUT/round-$round.done"
 done
 
-cat >&2 <<DONE
-
-Done: polygons for QuPath are in $OUT/predictions-$ROUNDS.
-To annotate what this model is least sure of, too: ROUNDS=$((ROUNDS + 1)) $0
-DONE
+propose $((ROUNDS + 1))
+finish "$ROUNDS" "To annotate what this model is least sure of, too: ROUNDS=$((ROUNDS + 1)) $0"

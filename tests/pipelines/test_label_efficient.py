@@ -25,7 +25,7 @@ def loop(shell: Callable[..., Ran]) -> Callable[..., Ran]:
 
 
 def annotate(folder: Path, number: int) -> None:
-    for slide in ("a", "b c"):
+    for slide in ("a", "b, c"):
         (folder / "loop" / f"annotations-{number}" / f"{slide}.geojson").touch()
 
 
@@ -37,7 +37,7 @@ def test_it_waits_for_annotations_and_then_goes_all_the_way(tmp_path: Path, loop
     code, told, calls = loop()
 
     assert (code, names(calls)) == (4, ["tile", "select"])
-    assert "loop/annotations-1/a.geojson\n       loop/annotations-1/b c.geojson" in told
+    assert "loop/annotations-1/a.geojson\n       loop/annotations-1/b, c.geojson" in told
     assert "annotations-1/d.geojson" not in told
 
     annotate(tmp_path, 1)
@@ -46,7 +46,7 @@ def test_it_waits_for_annotations_and_then_goes_all_the_way(tmp_path: Path, loop
     assert code == 0
     steps = ["tile", "label", "label", "synth fit", "synth sample", "train", "predict", "select"]
     assert names(calls) == steps
-    assert calls[2][1] == "loop/tiles/b c.zarr"
+    assert calls[2][1] == "loop/tiles/b, c.zarr"
     assert calls[-1][-4:] == ["--strategy", "uncertainty", "--prediction", "loop/predictions-1"]
     assert "ROUNDS=2" in told
     # Nothing is done again, and another round begins with what was proposed.
@@ -70,12 +70,61 @@ def test_what_fails_is_done_again_and_what_is_done_is_not(tmp_path: Path, loop: 
     assert names(loop().calls) == ["tile", "label", "label", "synth fit", "train", "predict", "select"]
 
 
-def test_patches_that_no_gan_can_learn_from_do_not_end_it(tmp_path: Path, loop: Callable[..., Ran]) -> None:
+@pytest.mark.parametrize("command", ["tile", "synth", "predict"])
+@pytest.mark.parametrize(("code", "ended"), [(3, 0), (5, 5), (75, 75)])
+def test_it_ends_as_its_commands_do_unless_only_some_could_not_be_done(
+    command: str, code: int, ended: int, tmp_path: Path, loop: Callable[..., Ran]
+) -> None:
     loop()
     annotate(tmp_path, 1)
-    (tmp_path / "broken").write_text("synth 3")
+    (tmp_path / "loop" / "synthetic-1.zarr").mkdir()
+    (tmp_path / "broken").write_text(f"{command} {code}")
 
-    assert "synth sample" in names(loop().calls)
+    ran = loop()
+
+    assert ran.code == ended, ran.err
+    assert (names(ran.calls)[-1] == "select") == (ended == 0)
+
+
+def test_later_rounds_go_by_what_select_was_told_and_keep_earlier_labels(
+    tmp_path: Path, loop: Callable[..., Ran]
+) -> None:
+    told = {"SELECT": "--init none --min-nuclei 0"}
+    loop(**told)
+    annotate(tmp_path, 1)
+
+    calls = loop(**told).calls
+
+    assert "--init none --min-nuclei 0 --exclude labels --strategy uncertainty" in " ".join(calls[-1])
+    check_calls(calls)
+    assert {call[-1] for call in calls if call[0] == "label"} == {"--keep"}
+
+
+def test_where_nothing_is_left_to_annotate_it_is_done(tmp_path: Path, loop: Callable[..., Ran]) -> None:
+    loop()
+    annotate(tmp_path, 1)
+    (tmp_path / "loop" / "round-1.done").touch()
+    (tmp_path / "broken").write_text("select 4")
+
+    left = loop()
+    further = loop(ROUNDS="2")
+    (tmp_path / "broken").unlink()
+
+    for ran in (left, further):
+        assert (ran.code, names(ran.calls)) == (0, ["tile", "select"])
+        assert "loop/predictions-1.\nNo 6 patches are left" in ran.err
+        assert "PATCHES=1 ROUNDS=2" in ran.err
+    fewer = loop(ROUNDS="2", PATCHES="1")
+    assert (fewer.code, names(fewer.calls)) == (4, ["tile", "select"])
+    assert "uncertainty" in fewer.calls[-1]
+
+
+def test_a_round_is_done_before_the_next_one_is_proposed(tmp_path: Path, loop: Callable[..., Ran]) -> None:
+    loop()
+    annotate(tmp_path, 1)
+    (tmp_path / "broken").write_text("select 5")
+
+    assert [loop().code, names(loop().calls)] == [5, ["tile", "select"]]
 
 
 def test_every_command_is_one_that_there_is(tmp_path: Path, loop: Callable[..., Ran]) -> None:
