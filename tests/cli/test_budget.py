@@ -379,6 +379,7 @@ def test_a_settings_file_may_be_for_more_methods_than_are_asked_for(store: Path,
         (["--methods=supervize"], MethodError, "Did you mean supervised"),
         (["--methods=supervised,../out"], ConfigError, "is no name"),
         (["--methods=alone", "--set=each.alone.method=mlps"], ConfigError, "learns from what patches show"),
+        (["--methods=alone", "--set=each.alone.method=3"], MethodError, "each.alone.method: unknown method '3'"),
         (["--counts=", "--fractions=0.1,2"], ConfigError, "shares lie above 0 and up to 1"),
         (
             ["--set=each.mean-teacher.lr=1", "--methods=supervised"],

@@ -155,7 +155,8 @@ def check_network(config: BudgetConfig) -> None:
 def _chosen(config: BudgetConfig, name: str) -> tuple[str, Method, dict[str, Any]]:
     """Return the name of a method, or of that of a variant, the method, and settings of its own."""
     own = dict(config.each.get(name, {}))
-    chosen = own.pop("method", name)
+    # Whatever was typed, such as a number, is the name of some method or of none.
+    chosen = str(own.pop("method", name))
     where = "--methods" if chosen == name else f"each.{name}.method"
     if get_patch_method(chosen) is not None:
         raise ConfigError(f"{chosen} learns from what patches show, not from labels of pixels", where=where)
