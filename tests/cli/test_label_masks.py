@@ -191,7 +191,7 @@ def test_a_second_run_does_nothing_unless_something_differs(
 
     assert again.out.endswith(", already done\n")
     assert refused.code == 5
-    assert "other labels in the layer 'labels'. Choose another --layer, or --overwrite" in refused.err
+    assert "other labels in the layer 'labels'. Say --keep to keep those of other patches, " in refused.err
     assert canvas_of(store)[40, 0] == 0
     assert run("label", store, "--from", second, *asked, "--overwrite").code == 0
     assert canvas_of(store)[40, 0] == 1

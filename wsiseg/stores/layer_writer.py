@@ -58,7 +58,7 @@ def write_layer(
         raise StoreError(
             f"the store has other labels in the layer {name!r}",
             where=store.path,
-            mend="Choose another --layer, or --overwrite",
+            mend="Say --keep to keep those of other patches, choose another --layer, or --overwrite all",
         )
     if not (folder.parent / METADATA).exists():
         write_group(folder.parent, {})
