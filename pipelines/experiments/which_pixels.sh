@@ -62,11 +62,14 @@ stores=("$data/pool.zarr")
 # Runs a command. Exit code 3 tells that some could not be done, and the others were; any other is that of this script.
 tolerating() { "$@" || { local code=$?; ((code == 3)) || exit "$code"; }; }
 
-# One GAN for each patch that any selection of this seed has; what is learnt from one selection is sampled from its own.
+# One GAN for each patch that a selection has, for all seeds; what is learnt from one selection is sampled from its own.
 awk 'FNR > 1 || NR == 1' "$run"/*/selection/selection.csv > "$run/chosen.csv"
 read -ra gan <<< "$GAN"
-# Patches without a whole nucleus, which chance may choose, have none.
-tolerating wsiseg synth fit "$data/pool.zarr" --selection "$run/chosen.csv" --seed "$SEED" -o "$run/gans" "${gan[@]}"
+(
+  flock 9
+  # Patches without a whole nucleus, which chance may choose, have none.
+  tolerating wsiseg synth fit "$data/pool.zarr" --selection "$run/chosen.csv" -o "$data/gans" "${gan[@]}"
+) 9> "$data/lock"
 
 learn() {
   wsiseg train --method "$1" "${@:3}" -o "$2" --config "$here/which_pixels/train.toml" --init "$INIT" \
@@ -88,7 +91,7 @@ judge "$run/full" full
 for count in $COUNTS; do
   for strategy in $STRATEGIES; do
     cell=$run/$strategy-$count selection=$run/$strategy-$count/selection/selection.csv
-    [ -e "$cell/synthetic.zarr" ] || wsiseg synth sample "$run/gans" --selection "$selection" -n 50 --seed "$SEED" \
+    [ -e "$cell/synthetic.zarr" ] || wsiseg synth sample "$data/gans" --selection "$selection" -n 50 --seed "$SEED" \
       -o "$cell/synthetic.zarr"
     learn supervised "$cell/real" "$data/pool.zarr" --labelled "$selection"
     learn label-efficient "$cell/loop" "${stores[@]}" "$cell/synthetic.zarr" --labelled "$selection"
