@@ -21,6 +21,8 @@ ROUNDS=${ROUNDS:-1}
 read -ra choose <<< "${SELECT:---download}"
 read -ra learn <<< "${TRAIN:-}"
 
+# The bash of macOS, 3.2, takes a list without items for one that is not set, hence ${list[@]+"${list[@]}"}.
+
 # Runs a command. Exit code 3 tells that some could not be done, and the others were; any other is that of this script.
 tolerating() { "$@" || { local code=$?; ((code == 3)) || exit "$code"; }; }
 
@@ -35,7 +37,7 @@ propose() {
   local table=$OUT/select-$1 before=$(($1 - 1)) how=() code
   [ ! -e "$table/selection.json" ] || return 0
   ((before == 0)) || how=(--exclude labels --strategy uncertainty --prediction "$OUT/predictions-$before")
-  wsiseg select "$tiles" -k "$PATCHES" -o "$table" "${choose[@]}" "${how[@]}" || {
+  wsiseg select "$tiles" -k "$PATCHES" -o "$table" ${choose[@]+"${choose[@]}"} ${how[@]+"${how[@]}"} || {
     code=$?
     ((code == 4 && before > 0)) || exit "$code"
     finish "$before" "No $PATCHES patches are left to annotate; to go on with fewer: PATCHES=1 ROUNDS=$1 $0"
@@ -60,7 +62,8 @@ for ((round = 1; round <= ROUNDS; round++)); do
 
   propose "$round"
   names=$(chosen "$selection/selection.csv")
-  mapfile -t slides <<< "$names"
+  slides=()
+  while IFS= read -r slide; do slides+=("$slide"); done <<< "$names"
   mkdir -p "$annotations"
   missing=()
   for slide in "${slides[@]}"; do
@@ -89,7 +92,8 @@ TURN
   [ -e "$synthetic" ] || wsiseg synth sample "$OUT/gans" -n 50 -o "$synthetic"
 
   # Of so few patches none is held out; the model is the last one.
-  wsiseg train "$tiles" "$synthetic" --method label-efficient --val-fraction 0 -o "$OUT/run-$round" "${learn[@]}"
+  wsiseg train "$tiles" "$synthetic" --method label-efficient --val-fraction 0 -o "$OUT/run-$round" \
+    ${learn[@]+"${learn[@]}"}
   tolerating wsiseg predict "$SLIDES" --model "$OUT/run-$round" -o "$OUT/predictions-$round"
   touch "$OUT/round-$round.done"
 done
