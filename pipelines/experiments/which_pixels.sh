@@ -6,8 +6,14 @@
 #   SRC=nuclei_monuseg/labelled MORE=nuclei_monuseg/unlabelled INIT=lite0.safetensors ./which_pixels.sh monuseg 0
 #   SRC=nuclei_dsb2018 INIT=lite0.safetensors ./which_pixels.sh dsb2018 0
 #
-# SRC holds images/ and labels/ of the same names, MORE images without labels. What is done is not done again, and what
-# was stopped goes on. which_pixels/train.toml has the settings of the trainings.
+# SRC holds images/ and labels/ of the same names: patches are chosen from those of them that are not kept to test by,
+# and the labelled percentage is a part of the pixels of these. From MORE, images without labels, none are chosen; they
+# are only learnt from as unlabelled ones. What is done is not done again, and what was stopped goes on.
+# which_pixels/train.toml has the settings of the trainings. They are those of a U-Net; Mask R-CNN has others, such as
+#
+#   TRAIN="--arch maskrcnn --encoder resnet50 --init coco.pth --set options.net.trained_stages=0 --lr 0.005 --batch-size 6"
+#
+# with torchvision's weights of COCO, STEPS=5000 and a GPU.
 set -euo pipefail
 
 NAME=$1 SEED=$2
@@ -21,6 +27,7 @@ COUNTS=${COUNTS:-"6 12"}                    # patches to annotate
 STRATEGIES=${STRATEGIES:-"random cps"}
 GAN=${GAN:-"--preset cpu"}                  # of the synthetic patches
 STEPS=${STEPS:-400}                         # of each training
+TRAIN=${TRAIN:-}                            # further options of each training
 # ------------------------------------------------------------------------------
 
 here=$(dirname "$0")
@@ -71,9 +78,11 @@ read -ra gan <<< "$GAN"
   tolerating wsiseg synth fit "$data/pool.zarr" --selection "$run/chosen.csv" -o "$data/gans" "${gan[@]}"
 ) 9> "$data/lock"
 
+read -ra training <<< "$TRAIN"
 learn() {
+  # Of an option that is given twice, the last one counts.
   wsiseg train --method "$1" "${@:3}" -o "$2" --config "$here/which_pixels/train.toml" --init "$INIT" \
-    --seed "$SEED" --steps "$STEPS"
+    --seed "$SEED" --steps "$STEPS" "${training[@]}"
 }
 
 known=()

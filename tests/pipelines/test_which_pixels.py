@@ -149,6 +149,21 @@ def test_synthetic_patches_are_those_of_their_own_selection_also_where_more_were
         ]
 
 
+def test_every_training_is_told_what_else_there_is_to_tell(cells: Callable[..., Ran]) -> None:
+    more = "--arch maskrcnn --encoder resnet50 --init coco.pth --set options.net.trained_stages=0 --lr 0.005"
+
+    ran = cells(TRAIN=more, INIT="lite0.safetensors")
+
+    assert ran.code == 0, ran.err
+    check_calls(ran.calls)
+    trained = of(ran.calls, "train")
+    assert {call[2] for call in trained} == {"supervised", "label-efficient"}
+    for call in trained:
+        # What comes last counts, and the encoder that patches are compared by is another one.
+        assert call[-len(more.split()) :] == more.split()
+    assert all(call[call.index("--init") + 1] == "lite0.safetensors" for call in of(ran.calls, "select"))
+
+
 @pytest.mark.parametrize(("code", "ended"), [(3, 0), (5, 5), (75, 75)])
 def test_it_ends_as_fitting_did_unless_some_patches_cannot_be_learnt_from(
     code: int, ended: int, tmp_path: Path, cells: Callable[..., Ran]
