@@ -15,8 +15,10 @@ from wsiseg.stopping import Stop
 from wsiseg.synthesis import gan_fit
 from wsiseg.synthesis.gan_files import CARD, LOG, STATE, begin, read_gan, read_tensors, scale_file
 from wsiseg.synthesis.gan_fit import fit
+from wsiseg.synthesis.gan_steps import Material, reconstruct
 from wsiseg.synthesis.layouts import LayoutSettings, layouts
 from wsiseg.synthesis.nucleus_bank import bank_of
+from wsiseg.synthesis.pyramid import as_images, as_masks, resized
 from wsiseg.synthesis.sampling import rebuilt, sample
 
 if TYPE_CHECKING:
@@ -62,14 +64,25 @@ def test_a_trained_gan_has_all_scales_a_log_and_sheets(trained: Path) -> None:
     gan = read_gan(trained, CPU)
 
     assert gan.sides == (16, 23, 32)
-    assert gan.scales[0].amplitude == 1
-    assert all(0 < scale.amplitude < 0.2 for scale in gan.scales[1:])
     with (trained / LOG).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["scale"], row["step"]) for row in rows] == [(str(n), str(k)) for n in range(3) for k in range(1, 5)]
     assert sorted(path.name for path in (trained / "sheets").iterdir()) == [f"scale-{n}.png" for n in range(3)]
     assert not (trained / STATE).exists()
     assert gan.errors[0] == pytest.approx(np.mean([float(row["reconstruction"]) for row in rows[:4]]), rel=1e-4)
+
+
+@torch.no_grad()
+def test_noise_is_a_tenth_of_the_error_that_the_scales_below_leave(trained: Path) -> None:
+    gan = read_gan(trained, CPU)
+    image, mask = as_images(gan.example.image[None]), as_masks(gan.example.labels[None])
+    material = Material(image=image, mask=mask, masks=mask, star=gan.star)
+
+    assert gan.scales[0].amplitude == 1
+    for number in (1, 2):
+        side = gan.sides[number]
+        error = reconstruct(gan.scales[:number], material, side) - resized(image, side)
+        assert gan.scales[number].amplitude == pytest.approx(0.1 * float(error.square().mean()) ** 0.5, rel=1e-4)
 
 
 @pytest.mark.parametrize("looks", [0, 2, 6, 11])
