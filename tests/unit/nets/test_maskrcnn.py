@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import resource
 import sys
 from typing import TYPE_CHECKING
@@ -70,18 +71,31 @@ def test_twenty_nuclei_give_finite_losses_and_no_gradient_where_nothing_is_known
     assert all(value.grad is not None and not value.grad.any() for value in heads)
 
 
-@pytest.mark.slow
-def test_a_step_of_the_network_as_published_takes_less_than_four_gigabytes() -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_bytes() -> int:
+    """Return the most memory that a process has held once the network as published has learnt from 20 nuclei."""
     net = build_maskrcnn(MaskRCNNSpec(trained_stages=0))
+    learning = [value for value in net.parameters() if value.requires_grad]
+    optimiser = torch.optim.SGD(learning, lr=0.005, momentum=0.9, weight_decay=1e-4)
     labels = torch.from_numpy(ellipses(20, 256, seed=1, radii=(8, 12)))[None]
+    assert labels.max() == 20
 
     losses = net.losses(net.features(torch.randn(1, 3, 256, 256)), labels, known(labels))
     torch.autograd.backward(sum(losses.values(), start=torch.zeros(())))
+    optimiser.step()
 
-    assert labels.max() == 20
     assert all(torch.isfinite(value) for value in losses.values())
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 4e9
+    assert all(torch.isfinite(value).all() for value in learning)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.mark.slow
+def test_a_step_of_the_network_as_published_takes_less_than_four_gigabytes() -> None:
+    # A process of its own, as others may have held more before.
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        peak = pool.apply(peak_bytes)
+
+    # The weights, their gradients and their momentum alone.
+    assert 0.3e9 < peak < 4e9
 
 
 def test_an_image_without_nuclei_has_an_empty_table_and_can_be_learnt_from() -> None:
