@@ -1,4 +1,4 @@
-"""What a GAN learns from is what was drawn on its patch, and not what it was called."""
+"""What a GAN learns from is what was drawn on its patch, and not what it was called; and how densely it lies."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 from tests.nuclei_makers import ellipses
 from tests.synthesis_makers import stained, tiny
 from wsiseg.stores.patch_set import PatchSet
-from wsiseg.synthesis.layouts import layouts
-from wsiseg.tasks.synth_patches import chosen_patches
+from wsiseg.synthesis.gan_files import Example
+from wsiseg.synthesis.layouts import LayoutSettings, layouts
+from wsiseg.synthesis.nucleus_bank import bank_of
+from wsiseg.tasks.synth_patches import Chosen, chosen_patches, densities_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,3 +42,33 @@ def test_numbers_of_nuclei_change_neither_what_is_learnt_from_nor_new_masks(
     masks = [layouts(one.bank, settings.layout, "normal", [0, 1], patch="a", seed=0) for one in chosen]
     for other in masks[1:]:
         np.testing.assert_array_equal(other, masks[0])
+
+
+def chosen_with(*nuclei: int) -> list[Chosen]:
+    """Return patches with so many nuclei each."""
+    maps = [ellipses(count, 64, seed=1, radii=(3.2, 4.5)) for count in nuclei]
+    return [
+        Chosen(
+            name=f"image{place}",
+            index=place,
+            example=Example(image=stained(labels), labels=labels),
+            offset_px=(0, 0),
+            bank=bank_of(labels),
+        )
+        for place, labels in enumerate(maps)
+    ]
+
+
+def test_masks_are_dense_where_nuclei_cover_more_than_of_the_median_patch() -> None:
+    settings = LayoutSettings(density="auto")
+
+    assert densities_of(chosen_with(20, 5, 11), settings) == ["dense", "normal", "normal"]
+    assert densities_of(chosen_with(20, 11, 5, 26), settings) == ["dense", "normal", "normal", "dense"]
+    assert densities_of(chosen_with(20), settings) == ["normal"]
+
+
+def test_densities_that_are_asked_for_or_were_begun_with_stay() -> None:
+    chosen = chosen_with(20, 5, 11)
+
+    assert densities_of(chosen, LayoutSettings(density="dense")) == ["dense"] * 3
+    assert densities_of(chosen, LayoutSettings(density="auto"), {"image2": "dense"}) == ["dense", "normal", "dense"]

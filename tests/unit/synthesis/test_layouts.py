@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,8 @@ from wsiseg.synthesis.nucleus_bank import BORDER_PX, SMALLEST_NUCLEUS_PX, SYMMET
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from wsiseg.synthesis.layouts import Density
 
 LABELS = ellipses(40, 256, seed=3, radii=(5, 12))
 BANK = bank_of(LABELS)
@@ -59,6 +62,19 @@ def test_nuclei_near_the_border_are_counted_but_never_stamped() -> None:
     assert bank.coverage == pytest.approx((labels > 0).mean())
 
 
+@pytest.mark.parametrize("side", range(4))
+@pytest.mark.parametrize(("gap", "whole"), [(5, 1), (6, 2)])
+def test_six_pixels_from_any_side_a_nucleus_is_whole(side: int, gap: int, whole: int) -> None:
+    labels = np.zeros((64, 64), np.int32)
+    labels[gap : gap + 9, 25:35] = 1
+    labels[30:40, 25:40] = 2
+
+    bank = bank_of(np.rot90(labels, side))
+
+    assert bank.nuclei == 2
+    assert len(bank.stamps) == whole * SYMMETRIES
+
+
 def test_a_patch_without_whole_nuclei_is_refused() -> None:
     labels = np.zeros((64, 64), np.int32)
     labels[:20, :20] = 1
@@ -96,6 +112,47 @@ def test_a_full_canvas_ends_with_fewer_nuclei_and_says_so(caplog: pytest.LogCapt
 
     assert "found room" in caplog.text
     assert 0 < mask.max() < 16
+
+
+@pytest.mark.parametrize(("mode", "share"), [("density-matched", 1.0), ("faithful", 0.73)])
+@pytest.mark.parametrize(("density", "rates"), [("normal", (1.03, 1.20)), ("dense", (1.20, 1.37))])
+def test_as_many_nuclei_are_wanted_as_on_the_patch_for_its_area_times_the_rate(
+    caplog: pytest.LogCaptureFixture, mode: str, share: float, density: Density, rates: tuple[float, float]
+) -> None:
+    labels = np.zeros((64, 64), np.int32)
+    for number, (y, x) in enumerate(np.ndindex(4, 4), start=1):
+        labels[7 + 13 * y : 19 + 13 * y, 7 + 13 * x : 19 + 13 * x] = number
+    settings = LayoutSettings.model_validate({"mode": mode, "spacing": 1.0})
+
+    # There is never room for all, and so the log tells how many were wanted.
+    with caplog.at_level(logging.INFO, logger="wsiseg"):
+        layouts(bank_of(labels), settings, density, range(12), patch="a", seed=0)
+
+    wanted = [int(re.findall(r"of (\d+) nuclei found room", message)[0]) for message in caplog.messages]
+    least, most = (16 * ((64 + 2 * 22) / 64) ** 2 * share * rate for rate in rates)
+    assert len(wanted) == 12
+    assert round(least) <= min(wanted) < max(wanted) <= round(most)
+    assert max(wanted) - min(wanted) > 0.5 * (most - least)
+
+
+def test_later_nuclei_cover_up_to_three_tenths_of_an_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    y, x = np.mgrid[:256, :256]
+    discs = (y % 62 - 31) ** 2 + (x % 62 - 31) ** 2 <= 24**2
+    bank = bank_of(np.where(discs, 1 + y // 62 * 4 + x // 62, 0))
+    (area,) = {stamp.area_px for stamp in bank.stamps}
+    # What a nucleus keeps, in however many pieces.
+    monkeypatch.setattr("wsiseg.synthesis.layouts.tidied", lambda labels: labels)
+
+    left = []
+    for labels in layouts(bank, LayoutSettings(spacing=0.0), "dense", range(12), patch="a", seed=0):
+        for number in np.unique(labels[labels > 0]):
+            middle = np.argwhere(labels == number).mean(axis=0)
+            # Farther from the border than any nucleus reaches.
+            if middle.min() > 48 and middle.max() < 256 - 49:
+                left.append(float((labels == number).sum() / area))
+
+    assert 0.7 <= min(left) < 0.75
+    assert max(left) == 1
 
 
 def test_masks_depend_on_seed_patch_and_number_alone() -> None:
