@@ -7,6 +7,8 @@ annotated, synthetic and pseudo-labelled patches. In further rounds the student 
 Published for Mask R-CNN (``arch=maskrcnn``), whose teacher learns from synthetic patches, and with one round.
 Recommended where the published text and code leave it open: dense heads, annotated patches in both trainings,
 the shares of each kind, the rise of the weight of pseudo-labels, and scores that must be higher in later rounds.
+The loss is not a sum of one mean for each kind, but a mean over annotated and synthetic images together, to which
+pseudo-labelled ones are added by their number: once their weight is 1, each image counts the same.
 
 References
 ----------
