@@ -25,8 +25,8 @@ OPTIONS = {
     "synth sample": """--config --count --device --noise --output --overwrite --seed --selection --set --time-limit -n
         -o gans""",
     "train": """--accumulate --amp --arch --backbone --batch-size --config --crop-px --device --ema --encoder --epochs
-        --head --init --labelled --layer --lr --method --mpp --num-workers --output --overwrite --seed --set --stages
-        --steps --time-limit --val-fraction -o stores""",
+        --head --init --labelled --layer --lr --method --mpp --num-workers --output --overwrite --rounds --seed --set
+        --stages --steps --time-limit --val-fraction -o stores""",
     "budget": """--arch --batch-size --config --counts --crop-px --device --epochs --fractions --methods --num-shards
         --output --seeds --set --shard-index --steps --time-limit -o stores""",
     "pseudo-label": "--checkpoint --device --export --layer --min-score --overwrite --time-limit --val stores",

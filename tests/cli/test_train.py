@@ -226,6 +226,9 @@ def test_several_stores_share_the_draws(store: Path, objects: Path, tmp_path: Pa
         (["--arch=deeplabv3+", "--encoder=resnet10t", "--batch-size=1"], 2, r"--batch-size: .*Pass 2 or more"),
         (["--device=cuda:99"], 2, r"CUDA device"),
         (["--device=gpu"], 2, r"'gpu' is no device"),
+        (["--rounds=2"], 2, r"--rounds: the method supervised has no rounds\. Leave it out, or .*label-efficient$"),
+        (["--rounds=2", "--method=mlps"], 2, r"--rounds: the method mlps has no rounds"),
+        (["--rounds=0", "--method=label-efficient"], 2, r"rounds: input should be greater than or equal to 1"),
         (["--lr=-1"], 2, r"fit\.lr: input should be greater than 0"),
     ],
 )

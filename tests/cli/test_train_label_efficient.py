@@ -164,7 +164,7 @@ def test_the_page_shows_what_the_student_was_told(done: Path, stores: list[Path]
 def test_more_rounds_repeat_nothing(done: Path, stores: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     before = times(done.parent)
 
-    run("train", *stores, "-o", done, *SMALL, "--set=options.rounds=2")
+    run("train", *stores, "-o", done, *SMALL, "--rounds=2")
 
     said = " ".join(capsys.readouterr().err.split())
     assert re.search(r"aji of student-1 0\.\d{4}, of teacher 0\.\d{4}", said)

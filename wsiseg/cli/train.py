@@ -77,6 +77,14 @@ def train(
             rich_help_panel=MODEL,
         ),
     ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            "--rounds",
+            help="Of label-efficient: students, one after the other, each taught by the one before. Default 1.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     head: Annotated[
         str | None,
         typer.Option(
@@ -216,6 +224,7 @@ def train(
         "options.head": head,
         "options.backbone": backbone,
         "options.init": init,
+        "options.rounds": rounds,
         "fit.steps": steps,
         "fit.accumulate": accumulate,
         "fit.lr": lr,

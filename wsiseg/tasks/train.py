@@ -34,7 +34,8 @@ from wsiseg.training.validation import Validation
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wsiseg.methods.base import Encode
+    from wsiseg.methods.base import Encode, Method
+    from wsiseg.methods.stages import PatchMethod
     from wsiseg.progress import Progress
     from wsiseg.tasks.train_data import TrainingData
     from wsiseg.tasks.train_job import TrainConfig, TrainJob, TrainReport
@@ -62,11 +63,21 @@ def train(job: TrainJob, progress: Progress = SILENT, stop: Stop | None = None) 
 
 def _train(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop) -> TrainReport:
     patch_method = get_patch_method(job.config.method)
+    _check_rounds(job.config, patch_method or get_method(job.config.method))
     if patch_method is not None:
         return train_on_patches(patch_method, job, ranks, progress, stop)
     if job.config.method == LABEL_EFFICIENT:
         return train_in_rounds(job, ranks, progress, stop)
     return carry_out(prepared(job, ranks), job, ranks, progress, stop)
+
+
+def _check_rounds(config: TrainConfig, method: Method | PatchMethod) -> None:
+    if "rounds" in config.options and "rounds" not in method.options.model_fields:
+        raise ConfigError(
+            f"the method {config.method} has no rounds",
+            where="--rounds",
+            mend=f"Leave it out, or train with --method {LABEL_EFFICIENT}",
+        )
 
 
 def prepared(job: TrainJob, ranks: Ranks) -> Work:
