@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from wsiseg.cli import app
-from wsiseg.errors import ConfigError, DataError, StoppedError
+from wsiseg.errors import ConfigError, DataError, MethodError, StoppedError
 from wsiseg.methods.predictor import load_predictor
 from wsiseg.methods.pseudo_objects import PseudoObjects
 from wsiseg.stores.patch_store import PatchStore
@@ -356,6 +356,16 @@ def test_a_mask_rcnn_teaches_another_one_whose_nuclei_are_predicted(stores: list
     objects = json.loads((tmp_path / "out" / "slide" / "summary.json").read_text())["objects"]
     # Of sixteen.
     assert 14 <= objects <= 18
+
+
+def test_scores_of_what_no_object_is_are_one_line_before_anything_is_learnt(stores: list[Path], tmp_path: Path) -> None:
+    scores = "--set=options.pseudo.class_min_score.background=0.9"
+
+    with pytest.raises(MethodError, match=r"no objects are of a class 'background'\. There are: \w+$") as caught:
+        run("train", *stores, "-o", tmp_path / "run", *SMALL, scores)
+
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "run" / "teacher").exists()
 
 
 @pytest.mark.parametrize(

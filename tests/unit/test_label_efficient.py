@@ -60,3 +60,11 @@ def test_later_teachers_are_believed_from_a_score_of_their_own() -> None:
     students = [one for one in stages(rounds=3, pseudo=scores) if isinstance(one, StudentStage)]
 
     assert [one.min_scores(FACTS.labels) for one in students] == [(0.4, 0.4), (0.8, 0.8), (0.8, 0.8)]
+
+
+def test_the_class_of_objects_may_have_a_score_of_its_own() -> None:
+    scores = load(LabelEfficientOptions, overrides=["pseudo.class_min_score.nucleus=0.6"])
+
+    students = [one for one in METHOD.stages(scores) if isinstance(one, StudentStage)]
+
+    assert [one.min_scores(FACTS.labels)[1] for one in students] == [0.6]

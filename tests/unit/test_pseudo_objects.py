@@ -92,20 +92,25 @@ def test_each_class_may_have_a_score_of_its_own() -> None:
     labels = np.repeat(np.arange(1, 5, dtype=np.int32), 25).reshape(4, 25)
     scores = np.array([0.6, 0.6, 0.85, 0.4], np.float32)
     found = Instances.from_labels(labels, scores, classes=np.array([1, 2, 2, 3], np.uint8))
-    classes = LabelMap.from_names(("background", "tumour", "lymphocyte", "other"))
-    rules = PseudoRules(class_min_score={"lymphocyte": 0.8, "other": 0.3})
 
-    first, later = (
-        believed(found, np.ones((4, 25), np.float32), rules, min_scores=rules.min_scores(classes, is_first=is_first))
-        for is_first in (True, False)
+    told = believed(found, np.ones((4, 25), np.float32), PseudoRules(), min_scores=(0.5, 0.5, 0.8, 0.3))
+
+    assert [np.unique(told.labels[row]).tolist() for row in range(4)] == [[1], [-1], [2], [3]]
+
+
+def test_the_score_of_the_class_of_objects_takes_the_place_of_all_others() -> None:
+    classes, rules = LabelMap.from_names(("background", "nucleus")), PseudoRules(class_min_score={"nucleus": 0.6})
+
+    assert [rules.min_scores(classes, is_first=is_first)[1] for is_first in (True, False)] == [0.6, 0.6]
+
+
+@pytest.mark.parametrize("name", ["nucleos", "background", "lymphocyte"])
+def test_scores_of_what_no_object_is_are_refused(name: str) -> None:
+    rules = PseudoRules(class_min_score={"nucleus": 0.6, name: 0.8})
+
+    with pytest.raises(MethodError) as caught:
+        rules.min_scores(LabelMap.from_names(("background", "nucleus", "lymphocyte")), is_first=True)
+
+    assert str(caught.value) == (
+        f"options.pseudo.class_min_score: no objects are of a class {name!r}. There are: nucleus"
     )
-
-    assert [np.unique(first.labels[row]).tolist() for row in range(4)] == [[1], [-1], [2], [3]]
-    assert [np.unique(later.labels[row]).tolist() for row in range(4)] == [[-1], [-1], [1], [2]]
-
-
-def test_scores_of_classes_that_there_are_not_are_refused() -> None:
-    rules = PseudoRules(class_min_score={"nucleos": 0.8})
-
-    with pytest.raises(MethodError, match="there is no class 'nucleos'"):
-        rules.min_scores(LabelMap.from_names(("background", "nucleus")), is_first=True)

@@ -217,8 +217,6 @@ def _own(options: Config) -> LabelEfficientOptions:
 
 
 def _card(options: LabelEfficientOptions, facts: TrainingFacts) -> ModelCard:
-    # Better told now than when the teacher has learnt.
-    options.pseudo.min_scores(facts.labels, is_first=True)
     card = make_card(options, facts)
     if card.head is None:
         raise MethodError(
@@ -226,6 +224,8 @@ def _card(options: LabelEfficientOptions, facts: TrainingFacts) -> ModelCard:
             where=NAME,
             mend="Train on a layer of instances, with a head of objects such as --head flow",
         )
+    # Better told now than when the teacher has learnt.
+    options.pseudo.min_scores(facts.labels, is_first=True)
     return card
 
 

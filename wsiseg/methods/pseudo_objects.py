@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # In layers of instances, negative ids mark what nothing may be learnt from.
 IGNORED: Final = -1
+# Heads tell objects from background, and not what they are: all are of this class.
+_OBJECTS: Final = 1
 
 Score = Annotated[float, Field(ge=0, le=1)]
 
@@ -38,7 +40,8 @@ class PseudoRules(Config):
     later_min_score
         The same of later teachers, which have learnt from pseudo-labels themselves.
     class_min_score
-        For objects of some classes, by name, the score that takes the place of both.
+        By the name of the class of objects, the score that takes the place of both. Layers of instances have one such
+        class, that of index 1.
     min_area_px
         Smaller objects are not believed.
     max_area_share
@@ -70,13 +73,13 @@ class PseudoRules(Config):
         Raises
         ------
         MethodError
-            If a class that has a score of its own is none of these.
+            If what has a score of its own is not the class of objects.
         """
-        if unknown := sorted(self.class_min_score.keys() - set(labels.names)):
+        if unknown := sorted(self.class_min_score.keys() - {labels[_OBJECTS].name}):
             raise MethodError(
-                f"there is no class {unknown[0]!r}",
+                f"no objects are of a class {unknown[0]!r}",
                 where="options.pseudo.class_min_score",
-                mend=f"There are: {', '.join(labels.names)}",
+                mend=f"There are: {labels[_OBJECTS].name}",
             )
         usual = self.min_score if is_first else self.later_min_score
         return tuple(self.class_min_score.get(name, usual) for name in labels.names)
