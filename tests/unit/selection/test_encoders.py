@@ -10,6 +10,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torchvision.models import resnet18
 
 from wsiseg.errors import DataError, MethodError
 from wsiseg.selection.encoders import EncoderSpec, ImageEncoder, build_encoder
@@ -26,6 +27,16 @@ def no_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give tests caches of their own, which are empty."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+
+
+def snapshot(cache: Path, model: str) -> Path:
+    """Return the folder of a model in a cache as the Hugging Face hub lays it out."""
+    repository = cache / f"models--{model.replace('/', '--')}"
+    folder = repository / "snapshots" / "0123abc"
+    folder.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123abc")
+    return folder
 
 
 def images(side: int = 64) -> torch.Tensor:
@@ -99,31 +110,72 @@ def test_colours_are_prepared_as_asked() -> None:
     assert trained.get_buffer("mean").flatten().tolist() == pytest.approx(list(about["mean"]))
 
 
-def test_weights_of_a_file_and_of_the_cache_are_taken(tmp_path: Path) -> None:
+def test_weights_of_a_file_and_of_the_cache_of_the_hub_are_taken(tmp_path: Path) -> None:
     torch.manual_seed(3)
     net = timm.create_model(SMALL)
-    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    for folder in (tmp_path, snapshot(tmp_path / "hf", f"timm/{SMALL}")):
+        save_file(net.state_dict(), folder / "model.safetensors")
     net.reset_classifier(0)  # type: ignore[operator] # timm's
     expected = ImageEncoder(net).fingerprint()
 
-    assert build_encoder(EncoderSpec(encoder=SMALL, init=str(tmp_path / "w.safetensors"))).fingerprint() == expected
+    for init in (str(tmp_path / "model.safetensors"), "imagenet"):
+        assert build_encoder(EncoderSpec(encoder=SMALL, init=init)).fingerprint() == expected
     with pytest.raises(DataError, match="no such file"):
         build_encoder(EncoderSpec(encoder=SMALL, init=str(tmp_path / "gone.safetensors")))
 
 
-def test_published_weights_come_from_the_cache_of_torch(tmp_path: Path) -> None:
-    from torchvision.models import resnet18
-
+def test_published_weights_come_from_the_cache_of_torch_or_are_fetched_if_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(4)
     net = resnet18()
+    weights, fetched = net.state_dict(), []
+
+    def fetch(url: str, **asked: object) -> dict[str, Any]:
+        fetched.append((url.rpartition("/")[2], asked["check_hash"]))
+        return weights
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    spec = EncoderSpec(encoder="torchvision/resnet18")
+    asked = build_encoder(spec.model_copy(update={"download": True}))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    torch.save(net.state_dict(), folder / "resnet18-f37072fd.pth")
+    torch.save(weights, folder / "resnet18-f37072fd.pth")
+    found = build_encoder(spec)
 
-    found = build_encoder(EncoderSpec(encoder="torchvision/resnet18"))
-
+    assert fetched == [("resnet18-f37072fd.pth", True)]
     net.fc = nn.Identity()
     assert found.fingerprint() == ImageEncoder(nn.Sequential(net, nn.Flatten())).fingerprint()
+    assert asked.fingerprint() == found.fingerprint()
+
+
+def test_weights_that_cannot_be_fetched_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+
+    with pytest.raises(MethodError, match=r"cannot be had \(no route to host\)"):
+        build_encoder(EncoderSpec(encoder="torchvision/resnet18", download=True))
+
+
+def test_unless_told_the_encoder_is_the_published_one_with_its_first_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A hundred MB of weights are found, but not read.
+    path, read = tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth", []
+    path.parent.mkdir(parents=True)
+    path.touch()
+    monkeypatch.setattr("wsiseg.selection.encoders.read_weights", read.append)
+    monkeypatch.setattr("wsiseg.selection.encoders.initialise", lambda *_, **__: None)
+
+    encoder = build_encoder(EncoderSpec(preproc="unit"))
+
+    assert read == [path]
+    assert (encoder.dimensions, encoder.side_px) == (2048, None)
+    # As published, colours stay 0 … 1.
+    assert encoder.get_buffer("mean").flatten().tolist() == [0, 0, 0]
+    assert encoder.get_buffer("std").flatten().tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("name", ["torchvision/resnet18", SMALL, "hf-hub:timm/some_model"])
@@ -132,7 +184,7 @@ def test_weights_that_are_not_here_are_one_clear_error(name: str) -> None:
         build_encoder(EncoderSpec(encoder=name))
 
 
-def test_a_folder_with_a_description_and_weights_is_an_encoder(tmp_path: Path) -> None:
+def test_a_folder_and_a_model_of_the_hub_that_was_fetched_are_encoders(tmp_path: Path) -> None:
     torch.manual_seed(5)
     net = timm.create_model(SMALL, num_classes=0)
     about = {
@@ -140,13 +192,15 @@ def test_a_folder_with_a_description_and_weights_is_an_encoder(tmp_path: Path) -
         "num_classes": 0,
         "pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5], "input_size": [3, 160, 160]},
     }
-    (tmp_path / "config.json").write_text(json.dumps(about))
-    save_file(net.state_dict(), tmp_path / "model.safetensors")
+    folder = snapshot(tmp_path / "hf", "owner/tiny")
+    (folder / "config.json").write_text(json.dumps(about))
+    save_file(net.state_dict(), folder / "model.safetensors")
 
-    found = build_encoder(EncoderSpec(encoder=str(tmp_path)))
+    for name in (str(folder), "hf-hub:owner/tiny"):
+        found = build_encoder(EncoderSpec(encoder=name))
 
-    assert found.fingerprint() == ImageEncoder(net).fingerprint()
-    assert found.get_buffer("mean").flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+        assert found.fingerprint() == ImageEncoder(net).fingerprint()
+        assert found.get_buffer("mean").flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
 
 
 @pytest.mark.parametrize("name", ["resnet5000", "torchvision/resnet51"])
