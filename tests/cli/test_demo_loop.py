@@ -14,8 +14,10 @@ from wsiseg.tasks import demo_loop as task
 from wsiseg.tasks.demo_loop_page import ANNOTATIONS, LAYER, SLIDE_ID, SYNTHETIC, TILES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from tests.cli.conftest import Result
     from wsiseg.tasks.demo_loop import LoopReport
 
 
@@ -47,6 +49,27 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LoopReport]:
     assert written(folder) == before
     assert again.nuclei == report.nuclei
     return folder, report
+
+
+def test_the_command_goes_the_whole_way_if_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., Result]
+) -> None:
+    asked: list[Path] = []
+
+    def loop(output: Path, **_: object) -> LoopReport:
+        asked.append(output)
+        return task.LoopReport(page=output / "report.html", patches=6, nuclei=1234, seconds=56.7)
+
+    monkeypatch.setattr(task, "demo_loop", loop)
+
+    ended = run("demo", "--loop", "-o", tmp_path / "demo")
+
+    assert asked == [tmp_path / "demo"]
+    assert ended.code == 0
+    assert ended.out == (
+        "6 annotated patches made a model that found 1,234 nuclei, in 57 s.\n"
+        f"Report: {(tmp_path / 'demo' / 'report.html').resolve()}\n"
+    )
 
 
 @pytest.mark.slow
