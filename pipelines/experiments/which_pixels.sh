@@ -11,9 +11,9 @@
 # are only learnt from as unlabelled ones. What is done is not done again, and what was stopped goes on.
 # which_pixels/train.toml has the settings of the trainings. They are those of a U-Net; Mask R-CNN has others, such as
 #
-#   TRAIN="--arch maskrcnn --encoder resnet50 --init coco.pth --set options.net.trained_stages=0 --lr 0.005 --batch-size 6"
+#   TRAIN="--arch maskrcnn --encoder resnet50 --init coco.pth --set options.net.trained_stages=0 --lr 0.005"
 #
-# with torchvision's weights of COCO, STEPS=5000 and a GPU.
+# with torchvision's weights of COCO, more STEPS, and a GPU.
 set -euo pipefail
 
 NAME=$1 SEED=$2
