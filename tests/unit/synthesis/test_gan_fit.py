@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from wsiseg.synthesis.gan_steps import ScaleTraining
     from wsiseg.synthesis.settings import GanSettings
 
 CPU = torch.device("cpu")
@@ -83,6 +84,21 @@ def test_noise_is_a_tenth_of_the_error_that_the_scales_below_leave(trained: Path
         side = gan.sides[number]
         error = reconstruct(gan.scales[:number], material, side) - resized(image, side)
         assert gan.scales[number].amplitude == pytest.approx(0.1 * float(error.square().mean()) ** 0.5, rel=1e-4)
+
+
+def test_generator_and_critics_have_the_published_adam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.optim.Adam] = []
+
+    def look(training: ScaleTraining, *_: object) -> torch.Tensor:
+        seen.extend((training.generator_adam, training.critics_adam))
+        return torch.zeros(5)
+
+    monkeypatch.setattr(gan_fit, "update", look)
+    train(tmp_path / "a", tiny(steps=1))
+
+    assert len(seen) == 6
+    groups = [group for adam in seen for group in adam.param_groups]
+    assert {(group["lr"], group["betas"], group["weight_decay"]) for group in groups} == {(5e-4, (0.5, 0.999), 0)}
 
 
 @pytest.mark.parametrize("looks", [0, 2, 6, 11])
