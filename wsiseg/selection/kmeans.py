@@ -4,9 +4,14 @@ Beginnings compete on points in memory (`compete`); the best goes on over all po
 and again (`refine`). Sums are kept in float64, so that neither the blocks nor their number matter. Several sets of
 points, each with centres of its own, share the reading.
 
+A beginning that has settled on a sample, and exact passes over all points until it has settled there, too, stand in
+for mini-batches [2] with a few exact passes after them: every point counts as often as the others, and no rate of
+learning is to be chosen.
+
 References
 ----------
 .. [1] Lloyd, "Least squares quantization in PCM", IEEE Transactions on Information Theory 1982.
+.. [2] Sculley, "Web-Scale K-Means Clustering", WWW 2010.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -116,3 +117,23 @@ def test_a_pool_of_equal_patches_gives_fewer_and_says_so(tmp_path: Path, caplog:
 
     assert len(choice.groups) == 1
     assert "only 1 different kinds of patches, not 3" in caplog.text
+
+
+def test_memory_does_not_grow_by_the_features_of_more_patches(tmp_path: Path) -> None:
+    dimensions = 32
+
+    def peak(count: int) -> int:
+        quadrants, _ = textures(count, dimensions=dimensions)
+        features = whole(stored(tmp_path / f"{count}.zarr", quadrants, chunk=1024), memory_bytes=0)
+        tracemalloc.start()
+        by_consistency(features, KINDS, ConsistencyOptions(sub_clusters=2, restarts=2), seed=0)
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return highest
+
+    # The first run makes what stays.
+    peak(2000)
+    few, many = peak(20_000), peak(100_000)
+
+    # Some numbers for each patch, and not its five vectors of float16.
+    assert (many - few) / 80_000 < 0.5 * 5 * 2 * dimensions
