@@ -75,7 +75,8 @@ def encode(
     patches
         Read in their order, so that each shard on disk is read once.
     encoder
-        Gets each patch, and its four quadrants at their own size; of smaller images no padding.
+        Gets each patch, and its four quadrants at their own size; of smaller images no padding. Quadrants are not
+        cut from its map of the whole patch, which would halve the work: there they have seen one another.
     store
         Made for these patches.
     device, dtype
