@@ -20,6 +20,8 @@ class GanSettings(Config):
     (there they are cut from a detached copy), they are cut at each scale (there at full size, then resized), masks of
     each scale are resized from full size (there from the scale below), the mask of a map of scores is its centre
     (there the whole mask, squeezed), and the noise of the reconstruction is drawn once (there at every epoch).
+    Beside these, the noise of the scale in training is drawn anew for each image (there, above the lowest scale, once
+    for all masks of an epoch), and images pass from one scale to the next as they are (there in 8 bits).
 
     Parameters
     ----------
