@@ -82,5 +82,5 @@ def test_masks_are_laid_out_with_the_published_numbers(monkeypatch: pytest.Monke
     assert gaps == {2, 3, 4, 5}
     assert (MARGIN_PX, BORDER_PX, SMALLEST_PIECE_PX) == (22, 6, 20)
     # A seventh of the bank, which holds each nucleus six times, and 0.2 … 0.4 or 0.4 … 0.6 of that more.
-    for density, rates in {"normal": (0.2, 0.4), "dense": (0.4, 0.6)}.items():
-        assert RATES[density] == pytest.approx([6 / 7 * (1 + more) for more in rates], abs=0.005)
+    for rates, more in ((RATES["normal"], (0.2, 0.4)), (RATES["dense"], (0.4, 0.6))):
+        assert rates == pytest.approx([6 / 7 * (1 + share) for share in more], abs=0.005)

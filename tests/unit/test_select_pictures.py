@@ -45,7 +45,8 @@ class Slide:
 
     @property
     def extents(self) -> NDArray[np.int64]:
-        return np.minimum(PATCH_PX, (140, 70) - self.windows)
+        extents: NDArray[np.int64] = np.minimum(PATCH_PX, (140, 70) - self.windows)
+        return extents
 
     @property
     def meta(self) -> SimpleNamespace:
@@ -131,7 +132,7 @@ def test_the_contact_sheet_shows_patches_in_their_order_framed_in_the_colours_of
     for row, colour in zip(rows, flat, strict=True):
         y, x = np.nonzero((sheet == colour).all(axis=2))
         # `contain` fills a cell.
-        assert (np.ptp(y) + 1, np.ptp(x) + 1) == (SHEET_PX, SHEET_PX)
+        assert [int(np.ptp(ends)) + 1 for ends in (y, x)] == [SHEET_PX, SHEET_PX]
         assert (sheet[y.min() - 2, x.min() : x.max()] == colours(5)[row.cluster - 1]).all()
         corners.append((int(y.min()), int(x.min())))
     assert corners == sorted(corners)

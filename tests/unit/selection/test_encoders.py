@@ -129,7 +129,8 @@ def test_published_weights_come_from_the_cache_of_torch_or_are_fetched_if_asked(
 ) -> None:
     torch.manual_seed(4)
     net = resnet18()
-    weights, fetched = net.state_dict(), []
+    weights: dict[str, Any] = net.state_dict()
+    fetched = []
 
     def fetch(url: str, **asked: object) -> dict[str, Any]:
         fetched.append((url.rpartition("/")[2], asked["check_hash"]))
@@ -163,7 +164,8 @@ def test_unless_told_the_encoder_is_the_published_one_with_its_first_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A hundred MB of weights are found, but not read.
-    path, read = tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth", []
+    path = tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth"
+    read: list[Path] = []
     path.parent.mkdir(parents=True)
     path.touch()
     monkeypatch.setattr("wsiseg.selection.encoders.read_weights", read.append)
