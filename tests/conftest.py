@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 import wsiseg
 from tests.slide_makers import Layout, write_slide
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
     from wsiseg.stores.patch_store import PatchStore
     from wsiseg.stores.patches import LayerKind
+
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("wsiseg", deadline=None)
+settings.load_profile("wsiseg")
 
 
 @pytest.fixture(scope="session")

@@ -74,7 +74,7 @@ def test_volumes_come_back_as_they_were(store: VolumeStore) -> None:
             assert store.read_labels(index).dtype == np.uint8
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.tuples(*(st.tuples(st.integers(0, side), st.integers(0, side)) for side in SHAPES[0])))
 def test_any_box_is_a_part_of_the_whole(store: VolumeStore, ends: tuple[tuple[int, int], ...]) -> None:
     depth, height, width = (slice(min(pair), max(pair)) for pair in ends)

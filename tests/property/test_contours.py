@@ -48,7 +48,7 @@ def _described(parts: list[Rings]) -> list[tuple[int, int, str]]:
     ]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(masks)
 def test_the_polygons_of_a_mask_draw_the_mask(mask: NDArray[np.uint8]) -> None:
     drawn = np.zeros_like(mask)
@@ -64,7 +64,7 @@ def test_the_polygons_of_a_mask_draw_the_mask(mask: NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(drawn, mask)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(masks)
 def test_each_region_is_a_set_of_pixels_that_touch_by_their_sides(mask: NDArray[np.uint8]) -> None:
     expected = []
@@ -77,7 +77,7 @@ def test_each_region_is_a_set_of_pixels_that_touch_by_their_sides(mask: NDArray[
     assert sorted(found) == sorted(expected)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(masks, st.integers(1, 6), st.booleans())
 def test_the_height_of_the_bands_changes_nothing(
     mask: NDArray[np.uint8],
@@ -90,7 +90,7 @@ def test_the_height_of_the_bands_changes_nothing(
     assert _described(banded) == _described(whole)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(hnp.arrays(np.uint8, (12, 12), elements=st.integers(1, 3)))
 def test_smoothed_neighbours_keep_their_common_border(mask: NDArray[np.uint8]) -> None:
     mask = np.kron(mask, np.ones((4, 4), dtype=np.uint8))
@@ -106,7 +106,7 @@ def test_smoothed_neighbours_keep_their_common_border(mask: NDArray[np.uint8]) -
     assert len(shapely.get_parts(whole)) == 1
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.floats(6, 20), st.floats(0, 1), st.floats(0, 1))
 def test_a_disc_is_measured_as_a_disc(radius: float, x: float, y: float) -> None:
     rows, columns = np.indices((48, 48)) + 0.5

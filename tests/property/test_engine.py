@@ -88,7 +88,7 @@ def worked_off(
         yield job
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.integers(1, 150), st.integers(1, 150), st.integers(12, 48), st.integers(1, 5), st.integers(1, 3))
 def test_semantic_tiles_give_what_the_whole_gives(width: int, height: int, core: int, batch: int, bands: int) -> None:
     pixels = blobs(width, height, seed=core, count=15)
@@ -98,7 +98,7 @@ def test_semantic_tiles_give_what_the_whole_gives(width: int, height: int, core:
         np.testing.assert_array_equal(read(job, "classes"), whole(predictor, pixels).argmax(axis=0))
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(
     st.integers(1, 150),
     st.integers(1, 150),
@@ -124,7 +124,7 @@ def test_objects_are_the_same_however_the_slide_is_cut(
         check_table(job.objects(), ids)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     st.integers(1, 120),
     st.integers(1, 120),
@@ -161,7 +161,7 @@ def glassy(width: int, height: int, *, seed: int) -> NDArray[np.uint8]:
     return pixels
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.integers(1, 120),
     st.integers(1, 120),

@@ -65,7 +65,7 @@ def renumbered(labels: NDArray[np.integer]) -> NDArray[np.intp]:
     return np.asarray(order[index].reshape(labels.shape))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(instances, downsample, origin)
 def test_objects_come_back_as_they_were(labels: NDArray[np.uint32], downsample: float, origin: tuple[int, int]) -> None:
     frame = frame_of(labels, downsample, origin)
@@ -77,7 +77,7 @@ def test_objects_come_back_as_they_were(labels: NDArray[np.uint32], downsample: 
     assert not drawn.is_covered.any()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(classes, downsample, origin)
 def test_classes_come_back_as_they_were(labels: NDArray[np.uint8], downsample: float, origin: tuple[int, int]) -> None:
     frame = frame_of(labels, downsample, origin)
@@ -90,7 +90,7 @@ def test_classes_come_back_as_they_were(labels: NDArray[np.uint8], downsample: f
     np.testing.assert_array_equal(found, labels)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(instances, st.floats(0.5, 8), st.floats(0.25, 3))
 def test_at_another_resolution_edges_are_rounded(labels: NDArray[np.uint32], downsample: float, coarser: float) -> None:
     frame = frame_of(labels, downsample, (0, 0))
@@ -108,7 +108,7 @@ def test_at_another_resolution_edges_are_rounded(labels: NDArray[np.uint32], dow
     np.testing.assert_array_equal(renumbered(found), renumbered(labels[np.ix_(row, column)]))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(instances, downsample, st.integers(0, 11), st.integers(0, 11))
 def test_an_object_that_patches_cut_keeps_its_id_in_each(
     labels: NDArray[np.uint32], downsample: float, x: int, y: int

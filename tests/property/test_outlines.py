@@ -21,7 +21,7 @@ outline = st.lists(st.tuples(place, place), min_size=3, max_size=8).filter(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(outline, min_size=1, max_size=4))
 def test_a_pixel_belongs_to_the_first_outline_around_its_centre(outlines: list[list[tuple[float, float]]]) -> None:
     hulls = [shapely.MultiPoint(points).convex_hull for points in outlines]

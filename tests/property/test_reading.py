@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wsiseg.geometry import Canvas, Size, Window
@@ -15,7 +15,6 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
 SLIDE = ArraySlide(PIXELS, mpp=0.25, downsamples=(2, 4))
 
 
-@settings(deadline=None)
 @given(st.floats(0.1, 3.0), st.data())
 def test_windows_agree_where_they_overlap(mpp: float, data: st.DataObject) -> None:
     canvas = Canvas.over(SLIDE.info.size, slide_mpp=0.25, mpp=mpp)

@@ -38,7 +38,7 @@ def covered(window: Window, inner: Window) -> NDArray[np.bool_]:
     return found
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(hull, hull), min_size=1, max_size=4), st.sampled_from([1.0, 2.0, 0.5]))
 def test_a_pixel_belongs_to_the_last_area_that_holds_its_centre(
     pairs: list[tuple[shapely.Polygon, shapely.Polygon]], downsample: float
@@ -58,7 +58,7 @@ def test_a_pixel_belongs_to_the_last_area_that_holds_its_centre(
     assert set(np.unique(drawn.top)) - {0} <= set(drawn.areas.tolist())
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(region, downsample)
 def test_a_box_becomes_the_window_that_scale_gives(place: Region, downsample: float) -> None:
     scale = Scale(downsample)
@@ -68,7 +68,7 @@ def test_a_box_becomes_the_window_that_scale_gives(place: Region, downsample: fl
     np.testing.assert_array_equal(drawn.top == 1, covered(WINDOW, scale.window(place)))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(place, place), min_size=2, max_size=9, unique=True), downsample)
 def test_of_areas_that_touch_exactly_one_has_each_pixel(points: list[tuple[float, float]], downsample: float) -> None:
     frame = shapely.box(-9, -9, 200, 200)
@@ -80,7 +80,7 @@ def test_of_areas_that_touch_exactly_one_has_each_pixel(points: list[tuple[float
     np.testing.assert_array_equal(count, 1)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(hull, min_size=1, max_size=4), st.integers(1, 13), st.integers(1, 10))
 def test_windows_side_by_side_hold_what_one_window_holds(areas: list[shapely.Polygon], width: int, height: int) -> None:
     scanlines = Scanlines(areas, Scale(1.3), origin=(2, 1))

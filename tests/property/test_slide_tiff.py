@@ -27,7 +27,7 @@ sizes = st.builds(Size, st.integers(1, 150), st.integers(1, 150))
 windows = st.builds(Window, st.integers(-40, 160), st.integers(-40, 160), st.integers(1, 90), st.integers(1, 90))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     size=sizes,
     tile=st.sampled_from([16, 32, 48, 80]),

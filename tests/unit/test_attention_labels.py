@@ -34,7 +34,7 @@ def stretched(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     return result
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 99), st.sets(st.integers(0, 3), min_size=1), st.booleans())
 def test_labels_are_classes_of_the_patch_or_white(seed: int, present: set[int], has_white: bool) -> None:  # noqa: FBT001
     white = np.random.default_rng(seed).random(SIZE) < 0.3 if has_white else None

@@ -24,7 +24,7 @@ def test_weights_of_neighbours_add_up_to_one(blend: Blend) -> None:
     assert weights[23] > 0.9
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(4, 12), st.integers(0, 2), st.integers(0, 1000))
 def test_blocks_hold_the_weighted_mean_of_all_tiles(width: int, height: int, core: int, reach: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -116,7 +116,7 @@ def test_maps_are_not_rectified() -> None:
     torch.testing.assert_close(maps, torch.tensor([[[[0.5, -1.0]]]]))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 99), st.lists(st.booleans(), min_size=8, max_size=8))
 def test_only_present_classes_and_white_are_in_a_mask(seed: int, flags: list[bool]) -> None:
     present = torch.tensor(flags).view(2, 4)
@@ -132,7 +132,7 @@ def test_only_present_classes_and_white_are_in_a_mask(seed: int, flags: list[boo
         assert (masks[n] == 255).equal(white[n])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 99), st.integers(-8, 8), st.sampled_from([0.25, 2.0, 64.0]))
 def test_a_constant_or_a_scale_changes_no_mask(seed: int, constant: int, scale: float) -> None:
     # Sixteenths at the size of the masks, so that sums and products are exact.
@@ -199,7 +199,7 @@ def test_confidence_is_half_of_the_lead_and_half_more() -> None:
     assert found[0, 0].tolist() == [100, 75, 50, 75]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 99), st.sampled_from([-8.0, 0.0, 8.0]), st.sampled_from([0.25, 2.0, 64.0]))
 def test_a_constant_or_a_scale_changes_no_confidence(seed: int, constant: float, scale: float) -> None:
     maps = (random_maps(seed) * 16).round() / 16

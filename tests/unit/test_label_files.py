@@ -103,7 +103,7 @@ def test_large_labels_make_a_big_tiff(tmp_path: Path, monkeypatch: pytest.Monkey
         assert file.is_bigtiff
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     hnp.arrays(np.uint32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 65_535)),
     st.booleans(),

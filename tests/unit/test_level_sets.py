@@ -48,7 +48,7 @@ def test_a_square_has_the_published_level_set() -> None:
 @every_kind
 @pytest.mark.parametrize("shape", [(9, 13), (5, 7, 6)])
 @given(seed=st.integers(0, 10_000), share=st.floats(0, 1))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_pixels_up_to_zero_are_the_mask(
     shape: tuple[int, ...], norm: Norm, *, zero_ring: bool, seed: int, share: float
 ) -> None:
@@ -94,7 +94,7 @@ def test_distances_are_those_of_brute_force(spacing: tuple[float, float] | None)
 
 @pytest.mark.parametrize("spacing", [(5, 1, 1), (1, 2.5, 0.5), (1, 1, 1)])
 @given(seed=st.integers(0, 10_000), share=st.floats(0.02, 0.98))
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 def test_borders_are_no_nearer_than_faces_and_no_farther_than_half_a_step_before_centres(
     spacing: tuple[float, float, float], seed: int, share: float
 ) -> None:
@@ -178,7 +178,7 @@ def test_objects_that_touch_have_a_border_between_them() -> None:
 @pytest.mark.parametrize("zero_ring", [True, False])
 @pytest.mark.parametrize("longest", [3, 32])
 @given(seed=st.integers(0, 10_000))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_what_is_settled_does_not_depend_on_what_is_unknown(
     longest: float, spacing: tuple[float, float] | None, *, zero_ring: bool, seed: int
 ) -> None:

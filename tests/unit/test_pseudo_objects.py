@@ -23,7 +23,7 @@ def nuclei(seed: int) -> Instances:
     return Instances.from_labels(labels, np.random.default_rng(seed).random(labels.max(), dtype=np.float32))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 1000), st.floats(0, 1), st.floats(0, 1))
 def test_a_higher_threshold_keeps_some_of_the_same_objects(seed: int, one: float, other: float) -> None:
     found, certain = nuclei(seed), np.ones((48, 48), np.float32)

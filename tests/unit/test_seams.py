@@ -46,7 +46,7 @@ def one_by_one(classes: NDArray[np.uint8], core: int, analysed: NDArray[np.bool_
     return Seams(**found)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 12), st.integers(1, 9), st.integers(0, 99))
 def test_any_strips_give_what_counting_pair_by_pair_gives(
     width: int, height: int, core: int, rows: int, seed: int

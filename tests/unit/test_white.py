@@ -42,7 +42,7 @@ def test_nothing_white_is_nothing() -> None:
     assert not white_pixels(np.zeros((8, 8, 3), np.uint8), WhiteRule(min_area_px=0)).any()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 255))
 def test_brightness_is_that_of_pillow_up_to_one_level(seed: int, gray_above: int) -> None:
     rgb = np.random.default_rng(seed).integers(0, 256, (12, 12, 3)).astype(np.uint8)

@@ -80,7 +80,7 @@ def test_the_mean_distance_has_a_direction() -> None:
     assert there["assd"] == back["assd"] == pytest.approx((1.0 + 1.03766) / 2, abs=1e-5)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.integers(0, 1000),
     st.sampled_from([((9, 12), (1.0, 1.0)), ((9, 12), (0.7, 2.5)), ((5, 7, 6), (3.0, 1.0, 0.5))]),
@@ -94,7 +94,7 @@ def test_scores_equal_those_of_a_search_over_all_pairs(
     assert surface_scores(pred, truth, spacing=spacing) == pytest.approx(slow_scores(pred, truth, spacing), abs=1e-9)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.integers(0, 1000))
 def test_all_but_the_directed_distance_are_symmetric(seed: int) -> None:
     pred, truth = blob(seed, (6, 7, 8)), blob(seed + 5000, (6, 7, 8))
@@ -107,7 +107,7 @@ def test_all_but_the_directed_distance_are_symmetric(seed: int) -> None:
     assert there == pytest.approx(back)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.integers(0, 1000), st.floats(0.1, 10))
 def test_distances_grow_with_the_spacing(seed: int, factor: float) -> None:
     pred, truth = blob(seed, (8, 9)), blob(seed + 5000, (8, 9))

@@ -49,7 +49,7 @@ def test_images_are_gated_one_by_one() -> None:
     assert gated(logits, torch.tensor([[0.0, 1.0], [1.0, 0.0]])).argmax(dim=1)[:, 0, 0].tolist() == [1, 0]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 99), st.lists(st.floats(0, 1), min_size=8, max_size=8))
 def test_probabilities_of_the_others_are_those_before_on_a_scale_of_their_own(seed: int, flat: list[float]) -> None:
     logits = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(seed))

@@ -40,7 +40,7 @@ rectangles = st.tuples(st.integers(0, 20), st.integers(0, 20), st.integers(1, 12
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(rectangles, max_size=12), st.integers(0, 99))
 def test_the_surest_are_painted_first_on_pixels_that_are_free(
     found: list[tuple[int, int, int, int]], seed: int

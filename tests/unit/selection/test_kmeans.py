@@ -63,7 +63,7 @@ def test_reading_in_blocks_reproduces_the_slow_algorithm() -> None:
     assert np.mean(nearest(points, found)[0] == nearest(points, expected)[0]) >= 0.999
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.integers(1, 500))
 def test_the_size_of_blocks_changes_nothing(size: int) -> None:
     points = blobs(500)

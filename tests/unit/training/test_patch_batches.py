@@ -72,7 +72,7 @@ def test_an_epoch_holds_each_patch_at_most_once(count: int, last_batch: str, siz
 
 
 @pytest.mark.parametrize("world", [1, 2])
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     count=st.integers(1, 60),
     batch_size=st.integers(1, 12),

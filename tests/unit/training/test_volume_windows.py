@@ -67,7 +67,7 @@ def test_a_volume_that_is_smaller_than_the_window_is_seen_as_a_whole_and_anywher
         assert (window == -7).sum() == 5 * 4 * 4
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)),
     st.tuples(st.integers(1, 7), st.integers(1, 7), st.integers(1, 7)),
