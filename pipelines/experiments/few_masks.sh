@@ -6,7 +6,11 @@
 #   SRC=nuclei_monuseg/labelled MORE=nuclei_monuseg/unlabelled INIT=lite0.safetensors ./few_masks.sh nuclei
 #   SRC=volumes_hippocampus ./few_masks.sh hippocampus
 #
-# SRC holds images/ and labels/ of the same names, MORE images without labels. few_masks/NAME.toml has the settings.
+# SRC holds images/ and labels/ of the same names, MORE images without labels. few_masks/NAME.toml has the settings, and
+# few_masks/images.csv the images of what was measured. What follows NAME goes to `wsiseg budget`, such as
+#
+#   OUT=weight_5 ./few_masks.sh glands --methods mean-teacher --fractions 0.1 \
+#     --set each.mean-teacher.options.consistency=5 --set each.mean-teacher.options.ramp=0.3
 set -euo pipefail
 
 NAME=$1
@@ -43,4 +47,5 @@ esac
 
 shards=()
 [ -z "${NUM_SHARDS:-}" ] || shards=(--num-shards "$NUM_SHARDS" --shard-index "${SHARD_INDEX:?which job this is, from 0}")
-exec wsiseg budget "${stores[@]}" -o "$OUT/$NAME" --config "$here/few_masks/$NAME.toml" "${begin[@]}" "${shards[@]}"
+exec wsiseg budget "${stores[@]}" -o "$OUT/$NAME" --config "$here/few_masks/$NAME.toml" \
+  ${begin[@]+"${begin[@]}"} ${shards[@]+"${shards[@]}"} "${@:2}"

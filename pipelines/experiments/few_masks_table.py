@@ -142,7 +142,7 @@ def written(studies: dict[str, dict[str, list[Cell]]]) -> str:
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["study", "labelled", "images", "method", "seed", "score", "value"])
     lines.writerows(
-        [study, size, f"{cell.images:g}", cell.method, cell.seed, name, f"{value:.4f}"]
+        [study, size, f"{cell.images:g}", cell.method, cell.seed, name, f"{value:.6f}"]
         for study, found in studies.items()
         for size, cells in found.items()
         for cell in sorted(cells, key=lambda cell: (cell.method, cell.seed))

@@ -92,6 +92,7 @@ case $ROW in
   *) echo "there is no row $ROW" >&2 && exit 2 ;;
 esac
 
-wsiseg predict "$data"/test/images/*.png --model "$run" -o "$cell/test/$ROW" --slide-mpp 1 --tissue none --label-png "${predict[@]}"
+wsiseg predict "$data"/test/images/*.png --model "$run" -o "$cell/test/$ROW" --slide-mpp 1 --tissue none --label-png \
+  ${predict[@]+"${predict[@]}"}
 wsiseg evaluate "$cell/test/$ROW" "$data/test/labels" --task semantic --num-classes 3 --classes tumour,stroma,normal \
   -o "$cell/$ROW.json"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What choosing patches, synthetic pairs and pseudo-labels are worth, for one seed: chooses 6 and 12 patches by chance and
 # by consistency, makes synthetic ones of each, trains from the chosen patches alone, with synthetic ones (the teacher),
-# and with pseudo-labels (the student), and from all labels; then scores all on images that nothing has seen.
+# and with pseudo-labels (the student), and from all labels; then scores all on images that nothing has seen. Seeds choose
+# patches, sample synthetic ones and train anew; the GAN of a patch is the same for all of them.
 #
 #   SRC=nuclei_monuseg/labelled MORE=nuclei_monuseg/unlabelled INIT=lite0.safetensors ./which_pixels.sh monuseg 0
 #   SRC=nuclei_dsb2018 INIT=lite0.safetensors ./which_pixels.sh dsb2018 0
@@ -75,14 +76,14 @@ read -ra gan <<< "$GAN"
 (
   flock 9
   # Patches without a whole nucleus, which chance may choose, have none.
-  tolerating wsiseg synth fit "$data/pool.zarr" --selection "$run/chosen.csv" -o "$data/gans" "${gan[@]}"
+  tolerating wsiseg synth fit "$data/pool.zarr" --selection "$run/chosen.csv" -o "$data/gans" ${gan[@]+"${gan[@]}"}
 ) 9> "$data/lock"
 
 read -ra training <<< "$TRAIN"
 learn() {
   # Of an option that is given twice, the last one counts.
   wsiseg train --method "$1" "${@:3}" -o "$2" --config "$here/which_pixels/train.toml" --init "$INIT" \
-    --seed "$SEED" --steps "$STEPS" "${training[@]}"
+    --seed "$SEED" --steps "$STEPS" ${training[@]+"${training[@]}"}
 }
 
 known=()
@@ -91,7 +92,8 @@ known=()
 # judge MODEL NAME: scores a model on the test images.
 judge() {
   [ -s "$run/$2.json" ] && return
-  wsiseg predict "$data"/test/images/* --model "$1" -o "$run/predictions/$2" "${known[@]}" --tissue none --label-png
+  wsiseg predict "$data"/test/images/* --model "$1" -o "$run/predictions/$2" --tissue none --label-png \
+    ${known[@]+"${known[@]}"}
   wsiseg evaluate "$run/predictions/$2" "$data/test/labels" --task instance -o "$run/$2.json"
 }
 

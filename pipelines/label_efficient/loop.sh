@@ -62,8 +62,7 @@ for ((round = 1; round <= ROUNDS; round++)); do
 
   propose "$round"
   names=$(chosen "$selection/selection.csv")
-  slides=()
-  while IFS= read -r slide; do slides+=("$slide"); done <<< "$names"
+  IFS=$'\n' read -r -d '' -a slides <<< "$names" || true   # it never ends with the character asked for
   mkdir -p "$annotations"
   missing=()
   for slide in "${slides[@]}"; do

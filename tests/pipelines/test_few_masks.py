@@ -5,15 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from tests.pipelines.conftest import check_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from tests.pipelines.conftest import Ran
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +88,14 @@ def test_lengths_are_no_points_and_what_is_unknown_does_not_count(found: dict[st
 def test_every_measurement_is_written(
     found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    score(tmp_path / "glands", "supervised", "10%", 0, dice=0.51234, aji=None)
+    score(tmp_path / "glands", "supervised", "10%", 0, dice=0.51234567, aji=None)
     command = ["few_masks_table.py", tmp_path / "glands", "--csv", tmp_path / "all.csv"]
     monkeypatch.setattr(sys, "argv", [str(argument) for argument in command])
 
     found["few_masks_table"].main()
 
     (line,) = csv.DictReader(io.StringIO((tmp_path / "all.csv").read_text()))
-    assert (line["study"], line["score"], line["value"]) == ("glands", "dice", "0.5123")
+    assert (line["study"], line["score"], line["value"]) == ("glands", "dice", "0.512346")
     assert "#### glands" in capsys.readouterr().out
 
 
@@ -117,3 +124,21 @@ def test_some_images_are_for_tests_and_some_to_train_on(
     with pytest.raises(SystemExit):
         found["held_out"].main()
     assert not (tmp_path / "split.csv").exists()
+
+
+@pytest.mark.parametrize("further", [(), ("--methods", "supervised", "--counts", "1")], ids=["all", "some"])
+def test_every_command_is_one_that_there_is_and_takes_further_options(
+    further: tuple[str, ...], tmp_path: Path, shell: Callable[..., Ran]
+) -> None:
+    if shutil.which("flock") is None:
+        pytest.skip("there is no flock")
+    (tmp_path / "labelled/images").mkdir(parents=True)
+    for number in range(8):
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / f"labelled/images/{number}.png")
+
+    ran = shell("experiments/few_masks.sh", "nuclei", *further, SRC="labelled", MORE="more")
+
+    assert ran.code == 0, ran.err
+    check_calls(ran.calls)
+    assert [call[0] for call in ran.calls] == ["ingest", "ingest", "budget"]
+    assert tuple(ran.calls[-1][len(ran.calls[-1]) - len(further) :]) == further

@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 
 # Of a training of Mask R-CNN as published with `MaskRCNNSpec`: the learning rate never falls. There the encoder begins
 # with weights of COCO and does not learn; where it must, more steps pay off. Not as published:
-# - Images are augmented as usual; the published training declares changes, and makes none.
+# - Images are augmented as usual; the published training lists augmentations, and does not pass them on.
 # - The decay of weights, 1e-4, is the same for all that learns, biases and scales of normalisation included; there each
 #   tensor's is divided by the number of its elements, and so next to nothing.
-# - The gradient of all weights together is 5 long at most; there each tensor's is.
 _MASKRCNN: Final = {
     "batch_size": 6,
     "fit": {"optimiser": "sgd", "lr": 0.005, "schedule": "step", "step_factor": 1.0, "warmup": 0.0, "clip_norm": 5.0},

@@ -58,8 +58,8 @@ class MaskRCNNSpec(Config):
 
     As torchvision has them, changes of anchors are not counted in standard deviations (0.1 of a place, 0.2 of a size),
     losses of boxes are quadratic up to 1/9, not 1, and of each level the best 2000 anchors go on, not the best 6000 of
-    all; of those of one level alone the less sure ones are dropped for overlap. Colours are normalised as on ImageNet;
-    there the mean colour of other images is taken off.
+    all; overlapping ones are suppressed within each level, not among all. Colours are normalised as on ImageNet; there
+    the mean colour of other images is taken off.
 
     Parameters
     ----------
