@@ -24,6 +24,7 @@ _SETTINGS: Final = {
     "lr": "fit.lr",
     "mpp": "mpp",
     "num-workers": "fit.num_workers",
+    "rounds": "options.rounds",
     "stages": "stages",
     "val-fraction": "val_fraction",
 }
