@@ -9,7 +9,7 @@
 # SRC holds images/ and labels/ of the same names, MORE images without labels. few_masks/NAME.toml has the settings, and
 # few_masks/images.csv the images of what was measured. What follows NAME goes to `wsiseg budget`, such as
 #
-#   OUT=weight_5 ./few_masks.sh glands --methods mean-teacher --fractions 0.1 \
+#   OUT=weight_5 SRC=glands_glas INIT=lite0.safetensors ./few_masks.sh glands --methods mean-teacher --fractions 0.1 \
 #     --set each.mean-teacher.options.consistency=5 --set each.mean-teacher.options.ramp=0.3
 set -euo pipefail
 
