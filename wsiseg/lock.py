@@ -27,14 +27,15 @@ def locked(path: Path) -> Iterator[None]:
 
     The file is created exclusively, which network file systems honour where they
     ignore flock, and touched every minute. A lock whose process is gone from this
-    host, or that nobody has touched for a quarter of an hour, is taken over.
+    host, or that nobody has touched for a quarter of an hour, is taken over. A folder
+    that was made for it goes with it, where nothing else has come into it.
 
     Raises
     ------
     BusyError
         If another process holds the lock.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.parent.exists()
     _acquire(path)
     done = threading.Event()
     heart = threading.Thread(target=_beat, args=(path, done), daemon=True)
@@ -45,13 +46,20 @@ def locked(path: Path) -> Iterator[None]:
         done.set()
         heart.join()
         path.unlink(missing_ok=True)
+        if is_new:
+            with suppress(OSError):
+                path.parent.rmdir()
 
 
 def _acquire(path: Path) -> None:
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "job": os.environ.get("SLURM_JOB_ID", "")}
     for _ in range(2):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileNotFoundError:
+            # Who held it has just taken the folder along.
+            continue
         except FileExistsError:
             if _removed_stale(path):
                 continue

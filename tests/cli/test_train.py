@@ -254,6 +254,7 @@ def test_data_that_cannot_be_learnt_from_is_refused(tmp_path: Path, make_patch_s
         with pytest.raises(WsisegError, match=message) as caught:
             run("train", tmp_path / name, "-o", tmp_path / "run", *SMALL)
         assert caught.value.exit_code == 5
+        assert not (tmp_path / "run").exists()
     with pytest.raises(WsisegError, match="the labels hold class 9"):
         run("train", tmp_path / "unknown.zarr", "-o", tmp_path / "run", *SMALL)
 

@@ -37,6 +37,32 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_over(tmp_path: Path) -> Non
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
 
 
+def test_a_folder_made_for_the_lock_goes_with_it_where_nothing_came_into_it(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+
+    with locked(tmp_path / "refused" / ".lock"), locked(tmp_path / "old" / ".lock"):
+        pass
+    with locked(tmp_path / "done" / ".lock"):
+        (tmp_path / "done" / "result").touch()
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["done", "old"]
+
+
+def test_a_folder_that_its_holder_takes_along_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run" / ".lock"
+    opens = os.open
+
+    def gone_meanwhile(*arguments: object) -> int:
+        monkeypatch.setattr(os, "open", opens)
+        path.parent.rmdir()
+        return opens(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", gone_meanwhile)
+
+    with locked(path):
+        assert path.exists()
+
+
 def test_the_lock_of_another_host_holds_until_its_heart_stops(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     path.write_text(json.dumps({"host": "elsewhere", "pid": 1}))
