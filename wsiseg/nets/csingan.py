@@ -6,6 +6,7 @@ References
 ----------
 .. [1] Lou et al., "Which Pixel to Annotate: a Label-Efficient Nuclei Segmentation Framework", IEEE TMI 42(4), 2023.
 .. [2] Shaham et al., "SinGAN: Learning a Generative Model from a Single Natural Image", ICCV 2019.
+.. [3] Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Norm: TypeAlias = Literal["instance", "batch"]
+CriticNorm: TypeAlias = Literal["none", "instance", "batch"]
 CriticOutput: TypeAlias = Literal["linear", "relu6"]
 # Five unpadded convolutions of 3 × 3 take so much off each side.
 HALO_PX: Final = 5
@@ -88,17 +90,22 @@ class Critics(nn.Module):
     width
         Channels N of each between its convolutions.
     norm
-        See `Generator`.
+        ``batch``, as published, or ``instance``: with either the critic of the whole image does not see its brightness,
+        contrast and tint, as each image is measured against itself, and the others see them only against the black
+        around, so that colours take long to come right. With ``none``, which is what [3] advises where gradients are
+        penalised, all see them from the first step.
     output
         ``linear``, or ``relu6`` as published, which bounds scores to 0 … 6 and passes no gradient where they are 0.
     """
 
-    def __init__(self, width: int, *, norm: Norm = "instance", output: CriticOutput = "linear") -> None:
+    def __init__(self, width: int, *, norm: CriticNorm = "instance", output: CriticOutput = "linear") -> None:
         super().__init__()
         # One network of grouped convolutions would be as good, but takes almost three times as long on a CPU.
         self.parts = nn.ModuleList(_critic(width, norm, output) for _ in VIEWS)
-        self._is_batched = norm == "instance"
+        self._is_batched = norm != "batch"
         _initialise(self)
+        if norm == "none":
+            _spread_evenly(self)
 
     def forward(self, views: Tensor) -> Tensor:
         """Return a map of scores for each critic, (B, 3, H - 10, W - 10), of views (B, 9, H, W); see `VIEWS`."""
@@ -113,18 +120,24 @@ class Critics(nn.Module):
         return torch.split(scores, [len(views) for views in several])
 
 
-def _critic(width: int, norm: Norm, output: CriticOutput) -> nn.Sequential:
+def _critic(width: int, norm: CriticNorm, output: CriticOutput) -> nn.Sequential:
     hidden = [
         layer
         for channels in (3, *[width] * (_CONVOLUTIONS - 2))
-        for layer in (nn.Conv2d(channels, width, 3, bias=False), _norm(norm, width), nn.ReLU6())
+        for layer in (nn.Conv2d(channels, width, 3, bias=norm == "none"), _norm(norm, width), nn.ReLU6())
     ]
     last: list[nn.Module] = [nn.ReLU6()] if output == "relu6" else []
     return nn.Sequential(*hidden, nn.Conv2d(width, 1, 3), *last)
 
 
-def _norm(name: Norm, channels: int) -> nn.Module:
-    return nn.InstanceNorm2d(channels, affine=True) if name == "instance" else nn.BatchNorm2d(channels)
+def _norm(name: CriticNorm, channels: int) -> nn.Module:
+    match name:
+        case "none":
+            return nn.Identity()
+        case "instance":
+            return nn.InstanceNorm2d(channels, affine=True)
+        case "batch":
+            return nn.BatchNorm2d(channels)
 
 
 @torch.no_grad()
@@ -137,3 +150,11 @@ def _initialise(module: nn.Module) -> None:
         elif isinstance(part, nn.InstanceNorm2d | nn.BatchNorm2d):
             nn.init.normal_(part.weight, 1.0, _SPREAD)
             nn.init.zeros_(part.bias)
+
+
+@torch.no_grad()
+def _spread_evenly(module: nn.Module) -> None:
+    """Begin with weights that pass on what they get as strongly as it came, which no norm does for them."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")

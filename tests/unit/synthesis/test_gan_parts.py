@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from wsiseg.losses.component_critics import component, gradient_penalty, mean_scores, views
-from wsiseg.nets.csingan import CriticOutput, Critics, Generator, Norm
+from wsiseg.nets.csingan import CriticNorm, CriticOutput, Critics, Generator, Norm
 from wsiseg.synthesis.gan_steps import adversarial
 from wsiseg.synthesis.pyramid import (
     Scale,
@@ -39,10 +39,12 @@ def test_sides_are_those_that_were_published() -> None:
     assert sides(64, 128, 5)[-1] == 128
 
 
-@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize(("norm", "critic_norm"), [("instance", "instance"), ("batch", "batch"), ("instance", "none")])
 @pytest.mark.parametrize("output", ["linear", "relu6"])
-def test_images_keep_their_size_and_maps_of_scores_lose_ten_pixels(norm: Norm, output: CriticOutput) -> None:
-    generator, critics = Generator(8, norm=norm), Critics(8, norm=norm, output=output)
+def test_images_keep_their_size_and_maps_of_scores_lose_ten_pixels(
+    norm: Norm, critic_norm: CriticNorm, output: CriticOutput
+) -> None:
+    generator, critics = Generator(8, norm=norm), Critics(8, norm=critic_norm, output=output)
     image = torch.rand(1, 3, SIDE, 31) * 2 - 1
     mask = torch.ones(1, 1, SIDE, 31)
 
@@ -99,6 +101,32 @@ def test_critics_share_nothing() -> None:
     assert stack.grad[:, 3:6].any()
     assert not stack.grad[:, :3].any()
     assert not stack.grad[:, 6:].any()
+
+
+def test_only_without_a_norm_the_critic_of_the_whole_image_sees_its_tint() -> None:
+    image, mask = torch.rand(1, 3, SIDE, SIDE), disc()
+    tinted = 0.8 * image + torch.tensor([0.1, -0.2, 0.1])[:, None, None]
+
+    def change(norm: CriticNorm) -> float:
+        critics = Critics(8, norm=norm)
+        with torch.no_grad():
+            of_image, of_tinted = (of[:, 0] for of in critics.compare((views(image, mask), views(tinted, mask))))
+        return float((of_tinted - of_image).square().mean().sqrt() / of_image.std())
+
+    torch.manual_seed(0)
+    # A colour that is mixed in the same everywhere is one number for each channel, and a norm takes that off.
+    assert change("instance") < 0.1
+    assert change("none") > 0.5
+
+
+@pytest.mark.parametrize("norm", ["instance", "none"])
+def test_critics_pass_on_signals_of_usual_size(norm: CriticNorm) -> None:
+    torch.manual_seed(0)
+    stack = torch.randn(1, 9, 64, 64)
+
+    scores = Critics(16, norm=norm)(stack)
+
+    assert 0.01 < float(scores.detach().std()) < 10
 
 
 @pytest.mark.parametrize("reduction", ["all", "masked"])
