@@ -49,7 +49,6 @@ def test_gans_of_the_paper_are_trained_with_the_published_numbers_but_for_what_i
         "layout": {"mode": "density-matched", "spacing": 0.5, "density": "auto"},
         # Published: batch norm, and scores that are bounded.
         "norm": "instance",
-        "critic_norm": "instance",
         "critic_output": "linear",
         "component_reduction": "all",
         "component_weight": 1.0,

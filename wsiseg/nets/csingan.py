@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-Norm: TypeAlias = Literal["instance", "batch"]
-CriticNorm: TypeAlias = Literal["none", "instance", "batch"]
+Norm: TypeAlias = Literal["none", "instance", "batch"]
 CriticOutput: TypeAlias = Literal["linear", "relu6"]
 # Five unpadded convolutions of 3 × 3 take so much off each side.
 HALO_PX: Final = 5
@@ -31,6 +30,7 @@ SMALLEST_SIDE_PX: Final = 2 * HALO_PX + 1
 VIEWS: Final = ("whole", "foreground", "background")
 _CONVOLUTIONS: Final = 5
 _SPREAD: Final = 0.02
+_LEAK: Final = 0.2
 
 
 class Generator(nn.Module):
@@ -45,7 +45,8 @@ class Generator(nn.Module):
         Channels N between the convolutions.
     norm
         ``instance`` sees the same in training and afterwards. ``batch``, as published, keeps running statistics that
-        mix random images with reconstructions, and drifts when a scale is frozen.
+        mix random images with reconstructions, and drifts when a scale is frozen. With ``none`` a place looks the same
+        however many nuclei there are elsewhere.
     """
 
     def __init__(self, width: int, *, norm: Norm = "instance") -> None:
@@ -53,11 +54,13 @@ class Generator(nn.Module):
         hidden = [
             layer
             for channels in (4, *[width] * (_CONVOLUTIONS - 2))
-            # No bias: the norm that follows would take it off.
-            for layer in (nn.Conv2d(channels, width, 3, bias=False), _norm(norm, width), nn.LeakyReLU(0.2))
+            # No bias where a norm follows, which would take it off.
+            for layer in (nn.Conv2d(channels, width, 3, bias=norm == "none"), _norm(norm, width), nn.LeakyReLU(_LEAK))
         ]
         self.body = nn.Sequential(*hidden, nn.Conv2d(width, 3, 3), nn.Tanh())
         _initialise(self)
+        if norm == "none":
+            _spread_evenly(hidden)
 
     def forward(self, noisy: Tensor, coarse: Tensor, mask: Tensor) -> Tensor:
         """Return the image at this scale, not clamped.
@@ -98,14 +101,14 @@ class Critics(nn.Module):
         ``linear``, or ``relu6`` as published, which bounds scores to 0 … 6 and passes no gradient where they are 0.
     """
 
-    def __init__(self, width: int, *, norm: CriticNorm = "instance", output: CriticOutput = "linear") -> None:
+    def __init__(self, width: int, *, norm: Norm = "instance", output: CriticOutput = "linear") -> None:
         super().__init__()
         # One network of grouped convolutions would be as good, but takes almost three times as long on a CPU.
         self.parts = nn.ModuleList(_critic(width, norm, output) for _ in VIEWS)
         self._is_batched = norm != "batch"
         _initialise(self)
         if norm == "none":
-            _spread_evenly(self)
+            _spread_evenly(self.modules())
 
     def forward(self, views: Tensor) -> Tensor:
         """Return a map of scores for each critic, (B, 3, H - 10, W - 10), of views (B, 9, H, W); see `VIEWS`."""
@@ -120,7 +123,7 @@ class Critics(nn.Module):
         return torch.split(scores, [len(views) for views in several])
 
 
-def _critic(width: int, norm: CriticNorm, output: CriticOutput) -> nn.Sequential:
+def _critic(width: int, norm: Norm, output: CriticOutput) -> nn.Sequential:
     hidden = [
         layer
         for channels in (3, *[width] * (_CONVOLUTIONS - 2))
@@ -130,7 +133,7 @@ def _critic(width: int, norm: CriticNorm, output: CriticOutput) -> nn.Sequential
     return nn.Sequential(*hidden, nn.Conv2d(width, 1, 3), *last)
 
 
-def _norm(name: CriticNorm, channels: int) -> nn.Module:
+def _norm(name: Norm, channels: int) -> nn.Module:
     match name:
         case "none":
             return nn.Identity()
@@ -153,8 +156,8 @@ def _initialise(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _spread_evenly(module: nn.Module) -> None:
+def _spread_evenly(layers: Iterable[nn.Module]) -> None:
     """Begin with weights that pass on what they get as strongly as it came, which no norm does for them."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, a=_LEAK)

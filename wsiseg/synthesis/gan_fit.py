@@ -111,7 +111,7 @@ def _begin(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draws(settings.seed, number, _WEIGHTS).initial_seed())
         generator = Generator(width, norm=settings.norm)
-        critics = Critics(width, norm=settings.critic_norm, output=settings.critic_output)
+        critics = Critics(width, norm=settings.norm, output=settings.critic_output)
     if number and settings.widths[number - 1] == width:
         generator.load_state_dict(part_of(before, "generator"))
         critics.load_state_dict(part_of(before, "critics"))

@@ -124,8 +124,8 @@ def test_a_second_run_trains_nothing(trained: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     "changes",
     [
-        {"norm": "batch", "critic_norm": "batch"},
-        {"critic_norm": "none"},
+        {"norm": "batch"},
+        {"norm": "none"},
         {"critic_output": "relu6"},
         {"component_reduction": "masked"},
         {"mask_order": "cyclic"},
