@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from tests.synthesis_makers import card_of
 from wsiseg.classical import classical_nuclei
+from wsiseg.config import load
 from wsiseg.geometry import Window
 from wsiseg.slides.open import open_slide
 from wsiseg.synthesis.gan_files import Example, begin, read_gan, read_tensors, scale_file
@@ -40,6 +41,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 CPU = torch.device("cpu")
 UNSEEN = range(1000, 1010)
+# What the numbers were measured with.
+MEASURED = {"preset": "smoke", "norm": "instance", "component_weight": 1, "penalty_every": 1}
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
@@ -64,13 +67,21 @@ def train(folder: Path, example: Example, settings: GanSettings) -> tuple[Gan, l
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, example: Example) -> tuple[Gan, list[NDArray[np.float32]]]:
-    return train(tmp_path_factory.mktemp("gan") / "a", example, GanSettings(preset="smoke"))
+    return train(tmp_path_factory.mktemp("gan") / "a", example, load(GanSettings, options=MEASURED))
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory, example: Example) -> tuple[Gan, list[NDArray[np.float32]]]:
     """Return what comes of the critic of the whole image alone."""
-    return train(tmp_path_factory.mktemp("gan") / "b", example, GanSettings(preset="smoke", component_weight=0))
+    return train(
+        tmp_path_factory.mktemp("gan") / "b", example, load(GanSettings, options={**MEASURED, "component_weight": 0})
+    )
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory, example: Example) -> tuple[Gan, list[NDArray[np.float32]]]:
+    """Return what comes of a preset for short trainings as it is."""
+    return train(tmp_path_factory.mktemp("gan") / "c", example, GanSettings(preset="smoke"))
 
 
 def new_images(gan: Gan) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.int32]]]:
@@ -131,6 +142,19 @@ def test_unseen_masks_get_dark_nuclei_in_the_colours_of_the_patch(
     assert told.adherence > 0.7 * told.adherence_of_patch
     assert told.diversity > 0.5
     assert told.copies == 0
+
+
+def test_presets_for_short_trainings_find_the_colours_and_obey_masks_better(
+    short: tuple[Gan, list[NDArray[np.float32]]], trained: tuple[Gan, list[NDArray[np.float32]]]
+) -> None:
+    own, other = quality(short[0]), quality(trained[0])
+
+    assert own.colour_error_nuclei < min(10, other.colour_error_nuclei)
+    assert own.colour_error_background < min(10, other.colour_error_background)
+    assert own.adherence > max(0.85 * own.adherence_of_patch, other.adherence)
+    assert 0.8 < own.contrast < 1.2
+    assert own.diversity > 0.5
+    assert own.copies == 0
 
 
 def _contrast(image: NDArray[np.uint8], labels: NDArray[np.int32]) -> float:

@@ -54,8 +54,8 @@ class GanSettings(Config):
         ``all`` as published, or ``masked``; see `mean_scores`.
     component_weight
         Weight of the two critics of components in the loss of the generator, 1 as published; with 0 only the whole
-        image counts. What lies outside a component is black to its critic, and so gaps between nuclei that are close to
-        each other come out black where these critics rule and training is short.
+        image counts. What lies outside a component is black to its critic, so that black gaps between nuclei that lie
+        close together pass for larger nuclei; the more these critics weigh, the more such gaps a short training leaves.
     reconstruction_weight, penalty_weight
         Of the squared error of the reconstruction, and of the gradient penalty.
     noise
@@ -108,7 +108,7 @@ class GanSettings(Config):
 
 # Sides, widths, steps and critics' steps of ``paper`` are those of the released code; of the others they are chosen
 # here, so that ``cpu`` and ``gpu`` take minutes. In so few steps networks with norms do not find the colours.
-_SHORT: Final[dict[str, object]] = {"norm": "none", "component_weight": 0.3}
+_SHORT: Final[dict[str, object]] = {"norm": "none", "component_weight": 0.1}
 PRESETS: Final[dict[str, dict[str, object]]] = {
     "paper": {},
     "gpu": {**_SHORT, "steps": 2000},
