@@ -107,7 +107,8 @@ class GanSettings(Config):
 
 
 # Sides, widths, steps and critics' steps of ``paper`` are those of the released code; of the others they are chosen
-# here, so that ``cpu`` and ``gpu`` take minutes. In so few steps networks with norms often do not find the colours.
+# here, so that ``cpu`` and ``gpu`` take minutes. In so few steps networks with norms often do not find the colours;
+# those without find them, and rebuild the patch itself less closely.
 _SHORT: Final[dict[str, object]] = {"norm": "none", "component_weight": 0.1}
 PRESETS: Final[dict[str, dict[str, object]]] = {
     "paper": {},
