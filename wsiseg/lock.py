@@ -54,13 +54,15 @@ def locked(path: Path) -> Iterator[None]:
 def _acquire(path: Path) -> None:
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "job": os.environ.get("SLURM_JOB_ID", "")}
     for _ in range(2):
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileNotFoundError:
             # Who held it has just taken the folder along.
             continue
         except FileExistsError:
+            if path.parent.is_file():
+                raise
             if _removed_stale(path):
                 continue
             break

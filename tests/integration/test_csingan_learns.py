@@ -112,8 +112,9 @@ def test_without_critics_of_components_it_is_rebuilt_more_closely(
     assert all(log[-50:].mean() < 0.012 for log in errors[1:])
 
 
-def test_frozen_scales_do_what_they_did_in_training(trained: tuple[Gan, list[NDArray[np.float32]]]) -> None:
-    gan, errors = trained
+@pytest.mark.parametrize("which", ["trained", "short"])
+def test_frozen_scales_do_what_they_did_in_training(which: str, request: pytest.FixtureRequest) -> None:
+    gan, errors = request.getfixturevalue(which)
     image, mask = as_images(gan.example.image[None]), as_masks(gan.example.labels[None])
 
     for at, (scale, log) in enumerate(zip(gan.scales, errors, strict=True)):
@@ -141,6 +142,19 @@ def test_unseen_masks_get_dark_nuclei_in_the_colours_of_the_patch(
     assert told.colour_error_nuclei < other.colour_error_nuclei
     assert told.diversity > 0.5
     assert told.copies == 0
+
+
+def test_presets_for_short_trainings_rebuild_the_patch_and_darken_nuclei_of_unseen_masks(
+    short: tuple[Gan, list[NDArray[np.float32]]],
+) -> None:
+    gan, errors = short
+    images, masks = new_images(gan)
+    wanted = _contrast(gan.example.image, gan.example.labels)
+
+    assert errors[0][0] > 0.1
+    # Less closely than the measured one, which stays below 0.025.
+    assert all(log[-50:].mean() < 0.035 for log in errors)
+    assert all(_contrast(image, mask) >= 0.6 * wanted for image, mask in zip(images, masks, strict=True))
 
 
 def test_presets_for_short_trainings_obey_masks_better(

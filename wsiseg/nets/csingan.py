@@ -95,8 +95,8 @@ class Critics(nn.Module):
     norm
         ``batch``, as published, or ``instance``: with either the critic of the whole image does not see its brightness,
         contrast and tint, as each image is measured against itself, and the others see them only against the black
-        around, so that colours take long to come right. With ``none``, which is what [3] advises where gradients are
-        penalised, all see them from the first step.
+        around, so that colours take long to come right. With ``none`` all see them from the first step; [3] advises
+        against batch norm where gradients are penalised.
     output
         ``linear``, or ``relu6`` as published, which bounds scores to 0 … 6 and passes no gradient where they are 0.
     """

@@ -47,7 +47,7 @@ class GanSettings(Config):
     layout
         How nuclei of new masks are laid out.
     norm
-        ``instance``, ``batch`` as published, or ``none``; see `Generator` and `Critics`.
+        ``instance``, ``batch`` as published, or ``none``, as in all presets but ``paper``; see `Generator`, `Critics`.
     critic_output
         ``linear``, or ``relu6`` as published; see `Critics`.
     component_reduction
