@@ -82,6 +82,50 @@ def test_every_measurement_is_written(
     assert {"all", "6"} == {row["patches"] for row in rows}
 
 
+def test_what_is_written_makes_the_same_tables_and_is_added_to(
+    found: dict[str, Any], measured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def printed(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["which_pixels_table.py", *arguments])
+        found["which_pixels_table"].main()
+        return capsys.readouterr().out
+
+    whole = printed(str(measured), "--csv", str(measured / "whole.csv"))
+    assert printed("--csv", str(measured / "whole.csv")) == whole
+
+    # One seed after another, the first of which is no longer there.
+    shutil.move(measured / "seed1", measured.parent / "other" / "cells" / "seed1")
+    printed(str(measured), "--csv", str(measured / "added.csv"))
+    assert printed(str(measured.parent / "other" / "cells"), "--csv", str(measured / "added.csv")) == whole
+    assert (measured / "added.csv").read_text() == (measured / "whole.csv").read_text()
+
+    # What was measured again counts.
+    score(measured, 0, "random-6-real", 0.2)
+    assert "| 20.0 |" in printed(str(measured), "--csv", str(measured / "added.csv"))
+
+
+def test_nothing_to_make_tables_of_is_said(
+    found: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["which_pixels_table.py"])
+    with pytest.raises(SystemExit):
+        found["which_pixels_table"].main()
+
+    assert "name a folder of scores" in capsys.readouterr().err
+
+
+def test_a_selection_is_a_line_of_the_short_table(found: dict[str, Any], measured: Path) -> None:
+    script = found["which_pixels_table"]
+
+    assert script.in_short(script.read(measured)) == [
+        "| patches | labelled | chosen by | chosen patches | + synthetic | + pseudo-labels | of all labels |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| 6 | 4.0 % | chance | 30.0 | – | – | – |",
+        "| 6 | 4.0 % | consistency | 45.0 ± 7.1 | 48.0 ± 8.5 (+3.0) | – | – |",
+        "| all | 100.0 % | all labels | 80.0 ± 0.0 | – | – | – |",
+    ]
+
+
 def test_images_are_halved_with_their_labels(
     found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
