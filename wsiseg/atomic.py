@@ -50,7 +50,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def put_folder(new: Path, path: Path) -> None:
     """Give a finished folder the name `path`; a folder that has the name is removed once the new one is there.
 
-    A kill in between leaves the old folder beside it, under a hidden name that ends in ``.old``.
+    A kill in between leaves the old folder beside it, under a hidden name that ends in ``.old``; see `put_back`.
     """
     if path.exists():
         path.rename(path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old"))
@@ -58,6 +58,14 @@ def put_folder(new: Path, path: Path) -> None:
     sync_names(path.parent)
     for old in path.parent.glob(f".{glob.escape(path.name)}.*.old"):
         shutil.rmtree(old, ignore_errors=True)
+
+
+def put_back(path: Path) -> None:
+    """Give a folder its name back that a writer was killed while replacing; only for who holds its lock."""
+    left = sorted(path.parent.glob(f".{glob.escape(path.name)}.*.old"))
+    if left and not path.exists():
+        left[0].rename(path)
+        sync_names(path.parent)
 
 
 def sweep(folder: Path) -> None:

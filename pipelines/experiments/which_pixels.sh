@@ -45,7 +45,7 @@ esac
 
 select_patches() {
   wsiseg select "$data/pool.zarr" -k "$2" --strategy "$1" --seed "$SEED" -o "$run/$1-$2/selection" --encoder "$ENCODER" \
-    --init "$INIT" --features "$data/features.zarr" --min-nuclei 0
+    --init "$INIT" --features "$data/features.zarr"
 }
 
 # Stores and features are those of all seeds; the images to test by are the same for all.
@@ -75,8 +75,10 @@ awk 'FNR > 1 || NR == 1' "$run"/*/selection/selection.csv > "$run/chosen.csv"
 read -ra gan <<< "$GAN"
 (
   flock 9
-  # Patches without a whole nucleus, which chance may choose, have none.
-  tolerating wsiseg synth fit "$data/pool.zarr" --selection "$run/chosen.csv" -o "$data/gans" ${gan[@]+"${gan[@]}"}
+  # Patches without a whole nucleus have none. How densely new nuclei lie would else be told by comparison with the other
+  # patches that are fitted together, and what is learnt from a few must not depend on the labels of more.
+  tolerating wsiseg synth fit "$data/pool.zarr" --selection "$run/chosen.csv" -o "$data/gans" \
+    --set layout.density=normal ${gan[@]+"${gan[@]}"}
 ) 9> "$data/lock"
 
 read -ra training <<< "$TRAIN"

@@ -22,6 +22,7 @@ from wsiseg.training.sources import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -228,10 +229,79 @@ def test_patches_that_nothing_is_told_of_keep_their_labels_if_they_shall(
     assert named.code == 5
     assert "the layer 'labels' holds instances of background, object" in named.err
     # A file that tells of no patch is one that went wrong.
-    assert labelled(feature((0, 0, 100, 100), "Ignore*")).code == 4
+    assert labelled(feature((0, 0, 90, 100), "Ignore*")).code == 4
     np.testing.assert_array_equal(canvas_of(store), expected)
     assert labelled(*later, options=("--overwrite",)).code == 0
     assert PatchStore.open(store).is_labelled("labels").tolist() == [False, True, False, False, False, False]
+
+
+def test_what_is_to_be_ignored_whole_is_known_to_be_so(tmp_path: Path, store: Path, run: Callable[..., Result]) -> None:
+    def labelled(*features: dict[str, Any]) -> Result:
+        drawn = write_features(tmp_path / "drawn.geojson", *features)
+        return run("label", store, "--from", drawn, "--as", "instances", "--keep")
+
+    assert labelled(feature((0, 0, 100, 100), "Region*"), feature((20, 20, 50, 60), "nucleus")).code == 0
+
+    # A fold of the tissue, which somebody finds in the box.
+    result = labelled(feature((0, 0, 100, 100), "Region*"), feature((0, 0, 110, 100), "Ignore*"))
+
+    assert result.code == 0, result.err
+    assert "1 of 6 patches labelled" in result.out
+    assert "; 1 of them to be ignored whole" in result.out
+    assert PatchStore.open(store).is_labelled("labels").tolist() == [True, False, False, False, False, False]
+    assert (canvas_of(store)[:50, :50] == -1).all()
+
+
+def test_a_kill_while_labels_were_replaced_costs_none(tmp_path: Path, store: Path, run: Callable[..., Result]) -> None:
+    def labelled(left: int) -> Result:
+        drawn = write_features(tmp_path / "drawn.geojson", feature((left, 0, left + 100, 100), "Region*"))
+        return run("label", store, "--from", drawn, "--as", "instances", "--keep")
+
+    assert labelled(0).code == 0
+    # Between the two renames of a folder that takes the place of another.
+    (store / "labels" / "labels").rename(store / "labels" / ".labels.0123abcd.old")
+
+    assert labelled(100).code == 0
+    assert PatchStore.open(store).is_labelled("labels").tolist() == [True, True, False, False, False, False]
+
+
+def test_labels_of_another_process_are_kept(
+    tmp_path: Path, store: Path, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes = [
+        write_features(tmp_path / f"{left}.geojson", feature((left, 0, left + 100, 100), "Region*"))
+        for left in (0, 100)
+    ]
+
+    def asked(drawn: Path) -> Result:
+        return run("label", store, "--from", drawn, "--as", "instances", "--keep")
+
+    def late(path: Path) -> AbstractContextManager[None]:
+        monkeypatch.undo()
+        assert asked(boxes[0]).code == 0
+        return locked(path)
+
+    monkeypatch.setattr("wsiseg.tasks.label_masks.locked", late)
+
+    assert asked(boxes[1]).code == 0
+    assert PatchStore.open(store).is_labelled("labels").tolist() == [True, True, False, False, False, False]
+
+
+@pytest.mark.parametrize(("undrawn", "count"), [("ignore", 1), ("background", 6)])
+def test_where_an_image_of_a_slide_shows_nothing_nobody_may_have_looked(
+    tmp_path: Path, store: Path, run: Callable[..., Result], undrawn: str, count: int
+) -> None:
+    canvas = np.zeros((100, 125), np.int32)
+    canvas[60:70, 60:70] = 1
+    write_labels(tmp_path / "whole.png", canvas)
+
+    for kind in ("instances", "classes"):
+        asked = ("--as", kind, "--layer", kind, "--undrawn", undrawn)
+        assert run("label", store, "--from", tmp_path / "whole.png", *asked).code == 0
+
+        assert PatchStore.open(store).is_labelled(kind).sum() == count
+        assert canvas_of(store, kind)[65, 65] == 1
+        assert canvas_of(store, kind)[75, 75] == 0
 
 
 def test_labels_are_kept_or_replaced_and_those_of_whole_patches_cannot_be_kept(

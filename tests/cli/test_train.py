@@ -195,6 +195,34 @@ def test_a_second_run_does_nothing_and_overwrite_starts_anew(
     assert capsys.readouterr().out.startswith("best miou")
 
 
+@pytest.mark.parametrize("at", [0, 7], ids=["learnt from", "held out"])
+def test_labels_that_changed_are_not_taken_for_those_of_before(store: Path, tmp_path: Path, at: int) -> None:
+    command = ("train", store, "-o", tmp_path / "run", *SMALL, "--steps=2", "--set=split_seed=3")
+    run(*command)
+    labels = PatchStore.open(store)
+    before = labels.read_labels("truth", [at])
+
+    labels.write_labels("truth", [at], 1 - before)
+
+    with pytest.raises(WsisegError, match=r"other settings or data \(labels differ\)"):
+        run(*command)
+    labels.write_labels("truth", [at], before)
+    run(*command)
+
+
+def test_labels_of_other_images_may_come_later(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("train", store, "-o", tmp_path / "run", *SMALL, "--steps=2", "--val-fraction=0", "--labelled=1")
+    run(*command)
+    used = (tmp_path / "run" / "labelled.txt").read_text().strip()
+    labels = PatchStore.open(store)
+    others = np.flatnonzero(labels.parents != used).tolist()
+
+    labels.write_labels("truth", others, 1 - labels.read_labels("truth", others))
+    run(*command)
+
+    assert "nothing to do" in capsys.readouterr().out
+
+
 def test_without_held_out_images_there_is_no_best(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

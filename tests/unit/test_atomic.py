@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wsiseg.atomic import atomic_path, sweep, write_bytes
+from wsiseg.atomic import atomic_path, put_back, sweep, write_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +57,9 @@ def test_a_folder_is_replaced_and_never_gone(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(KeyboardInterrupt):
             write(b"third")
     assert found() == [b"second"]
+    put_back(tmp_path / "folder")
+    put_back(tmp_path / "folder")
+    assert (tmp_path / "folder" / "inside").read_bytes() == b"second"
     write(b"fourth")
     assert found() == [b"fourth"]
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]

@@ -183,3 +183,18 @@ def test_something_must_be_without_labels(folder: Path) -> None:
 def test_something_must_be_annotated(folder: Path) -> None:
     with pytest.raises(DataError, match="no annotated patch is left"):
         kinds(opened(folder)[1:])
+
+
+def test_what_is_to_be_ignored_is_neither_learnt_from_nor_in_the_pool(folder: Path) -> None:
+    stores = opened(folder, (0, 0), (SIDE // 2, 0), (SIDE, 0))
+    PatchStore.open(folder / "real.zarr").write_labels("truth", [0], [np.full((SIDE, SIDE), -1)])
+
+    found = kinds(stores)
+
+    assert [one.indices.tolist() for one in found.real] == [[1]]
+    ((_, source),) = found.pool
+    assert source.indices.tolist() == [2, 3, 4]
+
+    PatchStore.open(folder / "real.zarr").write_labels("truth", [1], [np.full((SIDE, SIDE), -1)])
+    with pytest.raises(DataError, match="all annotated patches are to be ignored whole"):
+        kinds(stores)

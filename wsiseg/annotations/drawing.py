@@ -66,6 +66,10 @@ class Drawing:
         limits = (size.width, size.height)
         return int(((boxes[:, :2] >= limits) | (boxes[:, 2:] <= 0)).any(axis=1).sum())
 
+    def sets_aside(self, window: Window) -> bool:
+        """Tell whether all of a window is to be ignored by what was drawn."""
+        return len(self.ignored) > 0 and bool((self.ignored.draw(window).top > 0).all())
+
     def labels(
         self, window: Window, values: NDArray[np.int32], *, background: int, ignore: int, is_complete: bool = False
     ) -> tuple[NDArray[np.int32], Drawn]:

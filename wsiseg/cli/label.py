@@ -74,7 +74,8 @@ def label(
         typer.Option(
             "--undrawn",
             help="With instances and classes, what was not drawn outside boxes of the class Region*, in which it is "
-            "background: ignore, or background everywhere. Default ignore.",
+            "background, and patches in which a label image of a whole slide shows nothing: ignore, or background "
+            "everywhere. Default ignore.",
             rich_help_panel=LABELS,
         ),
     ] = None,
@@ -107,7 +108,8 @@ def label(
 
     With --as instances or classes, outlines become labels of pixels: holes stay open, and smaller outlines lie over
     larger ones. Boxes of the class Region*, or those of wsiseg select, tell where everything was drawn: inside, the
-    rest is background, and all outside is ignored. What the class Ignore* covers is ignored, too.
+    rest is background, and all outside is ignored. What the class Ignore* covers is ignored, too; a patch that it
+    covers whole counts as annotated, and nothing is learnt from it.
     """
     from wsiseg.config import load
     from wsiseg.tasks.label import label as run

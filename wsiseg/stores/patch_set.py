@@ -132,6 +132,15 @@ class PatchSet:
                 result[places, :height, :width] = store.read_labels(layer, local)
         return result
 
+    def labels_fingerprint(self, layer: str, indices: Indices) -> str:
+        """Return the hash of the labels of some patches; see `PatchStore.labels_fingerprint`."""
+        self._known(layer)
+        digest = hashlib.blake2b(digest_size=16)
+        for store, _, local in self._split_up(self._checked(indices)):
+            if layer in store.layers:
+                digest.update(f"{store.fingerprint} {store.labels_fingerprint(layer, local)} ".encode())
+        return digest.hexdigest()
+
     def add_layer(self, name: str, kind: LayerKind, labels: LabelMap, *, made_by: str = "") -> None:
         """Add an empty layer to every store; see `PatchStore.add_layer`."""
         for store in self.stores:

@@ -163,12 +163,7 @@ class PatchStore:
         return self._layer(layer).has()
 
     def read_images(self, indices: Indices) -> NDArray[np.uint8]:
-        """Return patches in the order of `indices`, repeats allowed.
-
-        Returns
-        -------
-        NDArray[np.uint8]
-            RGB, (n, H, W, 3); background beyond each patch's extent.
+        """Return patches in the order of `indices`, repeats allowed: RGB (n, H, W, 3), background beyond extents.
 
         Raises
         ------
@@ -197,6 +192,10 @@ class PatchStore:
         `is_labelled` tells them apart.
         """
         return self._layer(layer).read(indices)
+
+    def labels_fingerprint(self, layer: str, indices: Indices) -> str:
+        """Return the hash of the labels of some patches."""
+        return self._layer(layer).fingerprint(indices)
 
     def add_layer(self, name: str, kind: LayerKind, labels: LabelMap, *, made_by: str = "") -> None:
         """Add an empty layer of labels; see `LayerInfo`.

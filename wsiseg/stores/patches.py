@@ -183,6 +183,7 @@ class Patches(Protocol):
     def is_labelled(self, layer: str) -> NDArray[np.bool_]: ...  # noqa: D102
     def read_images(self, indices: Indices) -> NDArray[np.uint8]: ...  # noqa: D102
     def read_labels(self, layer: str, indices: Indices) -> NDArray[Any]: ...  # noqa: D102
+    def labels_fingerprint(self, layer: str, indices: Indices) -> str: ...  # noqa: D102
     def add_layer(self, name: str, kind: LayerKind, labels: LabelMap, *, made_by: str = "") -> None: ...  # noqa: D102
     def write_labels(self, layer: str, indices: Indices, arrays: Sequence[NDArray[Any]]) -> None: ...  # noqa: D102
     def read_image_labels(self, layer: str, indices: Indices) -> NDArray[np.uint8]: ...  # noqa: D102

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 
+from wsiseg.atomic import write_bytes
 from wsiseg.errors import StoreError
 
 if TYPE_CHECKING:
@@ -132,4 +133,5 @@ def read_array(folder: Path) -> NDArray[Any]:
 
 
 def _write(folder: Path, metadata: Json) -> None:
-    (folder / METADATA).write_text(json.dumps(metadata, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    # A store that people use gets layers; one whose metadata is half there cannot be opened any more.
+    write_bytes(folder / METADATA, (json.dumps(metadata, indent=1, ensure_ascii=False) + "\n").encode())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from wsiseg.annotations import place_drawing, read_features
+from wsiseg.atomic import put_back
 from wsiseg.errors import ConfigError, DataError, NothingMatchedError, StoreError
 from wsiseg.geometry import Scale, Size
 from wsiseg.labels import IGNORE, NO_CLASS, LabelMap
@@ -53,7 +54,7 @@ def label_masks(
     """Label the pixels of patches by what was drawn over them, or by label images.
 
     Of objects that overlap the smaller one lies on top, of equal ones the later. A patch of which nothing is known
-    stays without label.
+    stays without label; one that was drawn as to be ignored has labels that say so.
 
     Parameters
     ----------
@@ -85,15 +86,15 @@ def label_masks(
     places = find_places(source, store)
     drawings = _drawings(store, places, config)
     info = _info(config, drawings, {place.path for place in places.values()})
-    sheets = _sheets(config, info, drawings, places)
+    canvas = None if store.meta.grid is None else Size(*store.meta.grid.canvas)
+    sheets = _sheets(config, info, drawings, places, canvas)
     drawn = [sheet for sheet in sheets.values() if isinstance(sheet, DrawnSheet)]
-    is_kept = _labelled(store, config.layer, info) if keep else np.zeros(len(store), dtype=np.bool_)
 
-    def arrays(tally: Tally) -> Iterator[NDArray[Any] | None]:
+    def arrays(tally: Tally, is_kept: NDArray[np.bool_]) -> Iterator[NDArray[Any] | None]:
         for index in range(len(store)):
             place = places.get(index)
             labels = None if place is None else sheets[place.path].cut(place.window)
-            if place is None or labels is None or (labels == _ignored(info)).all():
+            if place is None or labels is None:
                 tally.kept += int(is_kept[index])
                 yield store.read_labels(config.layer, [index])[0] if is_kept[index] else None
                 continue
@@ -103,11 +104,14 @@ def label_masks(
             yield np.pad(labels, margins, constant_values=info.fill)
 
     with locked(path.with_name(f".{path.name}.lock")):
+        # Only now does nobody else change them.
+        put_back(store.path / "labels" / config.layer)
+        is_kept = _labelled(store, config.layer, info) if keep else np.zeros(len(store), dtype=np.bool_)
         tally = Tally()
-        was_done = _is_done(store, config.layer, info, arrays(tally))
+        was_done = _is_done(store, config.layer, info, arrays(tally, is_kept))
         if not was_done:
             tally = Tally()
-            steps = track(arrays(tally), progress, what="labels", total=len(store), unit="patches")
+            steps = track(arrays(tally, is_kept), progress, what="labels", total=len(store), unit="patches")
             try:
                 found = _matched(steps, tally, drawn, source)
                 write_layer(store, config.layer, info, found, overwrite=overwrite or keep)
@@ -198,21 +202,32 @@ def _numbered_names(files: set[Path]) -> tuple[str, ...]:
 
 
 def _sheets(
-    config: LabelConfig, info: LayerInfo, drawings: Mapping[Path, Drawing], places: Mapping[int, Place]
+    config: LabelConfig,
+    info: LayerInfo,
+    drawings: Mapping[Path, Drawing],
+    places: Mapping[int, Place],
+    canvas: Size | None,
 ) -> dict[Path, Sheet]:
-    """Return the sheets by their files."""
+    """Return the sheets by their files; those of a slide are as large as its canvas."""
     # Patches come image by image.
     read = lru_cache(maxsize=1)(read_labels)
     sheets: dict[Path, Sheet] = {}
+    has_background = info.kind == "instances" or info.labels.no_class == 0
     for place in places.values():
         drawing = drawings.get(place.path)
         if drawing is None:
-            num_classes = None if info.kind == "instances" else len(info.labels)
             sheets.setdefault(
-                place.path, ImageSheet(path=place.path, size=place.size, num_classes=num_classes, read=read)
+                place.path,
+                ImageSheet(
+                    path=place.path,
+                    size=place.size,
+                    num_classes=None if info.kind == "instances" else len(info.labels),
+                    # A slide is hardly ever labelled from edge to edge; an image or a patch is.
+                    is_complete=config.undrawn == "background" or not has_background or place.size != canvas,
+                    read=read,
+                ),
             )
         elif place.path not in sheets:
-            has_background = info.kind == "instances" or info.labels.no_class == 0
             sheets[place.path] = DrawnSheet(
                 drawing=drawing,
                 values=_values(config, info, drawing),
@@ -254,7 +269,8 @@ def _matched(
     """Yield the labels of patches; at the end, raise if there were none."""
     yield from arrays
     regions = sum(len(sheet.drawing.regions) for sheet in drawn)
-    if drawn and not (regions and tally.labelled) and not any(sheet.seen for sheet in drawn):
+    is_on_a_patch = (regions and tally.labelled) or tally.set_aside or any(sheet.seen for sheet in drawn)
+    if drawn and not is_on_a_patch:
         objects = sum(len(sheet.drawing.objects) for sheet in drawn)
         raise NothingMatchedError(
             f"none of {objects} objects and {regions} boxes of the class Region* lies on a patch",

@@ -28,6 +28,8 @@ class Tally:
     ----------
     labelled
         Number of patches with a label.
+    set_aside
+        Number of these that are to be ignored whole.
     kept
         Number of other patches that keep the labels that they had.
     pixels
@@ -37,6 +39,7 @@ class Tally:
     """
 
     labelled: int = 0
+    set_aside: int = 0
     kept: int = 0
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(IGNORE + 1, dtype=np.int64))
     objects: set[tuple[Path, int]] = field(default_factory=set)
@@ -47,6 +50,7 @@ class Tally:
         if info.kind == "instances":
             self.objects.update((path, number) for number in np.unique(labels[labels > 0]).tolist())
             labels = np.where(labels < 0, IGNORE, labels > 0)
+        self.set_aside += int((labels == IGNORE).all())
         self.pixels += np.bincount(labels.reshape(-1), minlength=IGNORE + 1)
 
 
@@ -58,8 +62,9 @@ class MaskReport:
     ----------
     store
         The store.
-    patches, labelled, kept
-        Numbers of all patches, of those with a label, and of others that keep the labels that they had.
+    patches, labelled, set_aside, kept
+        Numbers of all patches, of those with a label, of these that are to be ignored whole, and of others that keep
+        the labels that they had.
     shares
         Share of each class of the known pixels; empty for instances.
     objects
@@ -81,6 +86,7 @@ class MaskReport:
     store: Path
     patches: int
     labelled: int
+    set_aside: int
     kept: int
     shares: dict[str, float]
     objects: int | None
@@ -95,6 +101,8 @@ class MaskReport:
         found = [] if self.objects is None else [f"{self.objects:,} objects"]
         found += [f"{share:.1%} {name}" for name, share in self.shares.items()]
         notes = [f"{self.labelled:,} of {self.patches:,} patches labelled in {self.store}: {', '.join(found)}"]
+        if self.set_aside:
+            notes.append(f"{self.set_aside:,} of them to be ignored whole")
         if self.kept:
             notes.append(f"{self.kept:,} others keep their labels")
         if self.ignored:
@@ -105,7 +113,7 @@ class MaskReport:
             notes.append(f"{self.covered:,} objects lie partly under smaller ones, which count")
         if self.skipped:
             notes.append(f"{self.skipped:,} objects left out, without area or of no class")
-        if self.objects == 0:
+        if self.objects == 0 and self.labelled > self.set_aside:
             notes.append("no object was drawn in any of them")
         if self.lacks_background:
             notes.append("nothing is background, for want of boxes of the class Region* or --undrawn background")
@@ -138,6 +146,7 @@ def mask_report(
         store=store.path,
         patches=len(store),
         labelled=tally.labelled,
+        set_aside=tally.set_aside,
         kept=tally.kept,
         shares={label.name: int(tally.pixels[label.index]) / max(total - ignored, 1) for label in labels},
         objects=(seen if drawn else None) if is_classes else len(tally.objects),
@@ -145,6 +154,9 @@ def mask_report(
         covered=sum(len(sheet.covered) for sheet in drawn),
         skipped=sum(sheet.drawing.skipped for sheet in drawn) + unclassed,
         ignored=ignored / max(total, 1),
-        lacks_background=bool(drawn) and not tally.pixels[0] and (not is_classes or info.labels.no_class == 0),
+        lacks_background=tally.labelled > tally.set_aside
+        and bool(drawn)
+        and not tally.pixels[0]
+        and (not is_classes or info.labels.no_class == 0),
         was_done=was_done,
     )

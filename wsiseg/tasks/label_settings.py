@@ -29,7 +29,8 @@ class LabelConfig(Config):
         Stores of several slides go together only if they have the same.
     undrawn
         What is not drawn, and lies in no box of the class ``Region*``: ``ignore``, unknown, as all outside such boxes
-        is if there are any; or ``background``, as everything was drawn everywhere, boxes or not.
+        is if there are any; or ``background``, as everything was drawn everywhere, boxes or not. In label images of
+        slides, what is not drawn are patches without a label.
     white
         With ``image``: what of a patch is white and belongs to no class, or None where nothing is.
     qupath_origin

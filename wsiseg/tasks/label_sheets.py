@@ -32,8 +32,8 @@ _GEOJSON: Final = (".geojson", ".json", ".geojson.gz", ".json.gz")
 class Sheet(Protocol):
     """Labels of a slide, an image or a patch."""
 
-    def cut(self, window: Window) -> NDArray[np.int32]:
-        """Return the labels in a window, (H, W)."""
+    def cut(self, window: Window) -> NDArray[np.int32] | None:
+        """Return the labels in a window, (H, W), or None where nothing is known of it."""
         ...
 
 
@@ -82,13 +82,18 @@ class DrawnSheet:
     seen: set[int] = field(default_factory=set)
     covered: set[int] = field(default_factory=set)
 
-    def cut(self, window: Window) -> NDArray[np.int32]:
-        """Return the labels in a window, (H, W)."""
+    def cut(self, window: Window) -> NDArray[np.int32] | None:
+        """Return the labels in a window, (H, W), or None where nothing is known of it.
+
+        Where all of it was drawn as what is to be ignored, that is what is known.
+        """
         labels, drawn = self.drawing.labels(
             window, self.values, background=self.background, ignore=self.ignore, is_complete=self.is_complete
         )
         self.seen.update(np.unique(drawn.top[(labels != self.ignore) & (drawn.top > 0)]).tolist())
         self.covered.update(drawn.areas[drawn.is_covered].tolist())
+        if (labels == self.ignore).all() and not self.drawing.sets_aside(window):
+            return None
         return labels
 
 
@@ -104,6 +109,8 @@ class ImageSheet:
         That it must have.
     num_classes
         How many classes there are, or None where labels are ids of objects.
+    is_complete
+        Whether 0 is a label where a window holds nothing else; otherwise nobody may have looked there.
     read
         Returns the labels in the file, (H, W).
     """
@@ -111,10 +118,11 @@ class ImageSheet:
     path: Path
     size: Size
     num_classes: int | None
+    is_complete: bool
     read: Callable[[Path], LabelImage]
 
-    def cut(self, window: Window) -> NDArray[np.int32]:
-        """Return the labels in a window, (H, W).
+    def cut(self, window: Window) -> NDArray[np.int32] | None:
+        """Return the labels in a window, (H, W), or None where nothing is known of it.
 
         Raises
         ------
@@ -139,6 +147,9 @@ class ImageSheet:
                 where=self.path,
                 mend="Name all --classes, or say --as instances if these are object ids",
             )
+        is_known = self.is_complete or part.any()
+        if not is_known or (self.num_classes is not None and (part == IGNORE).all()):
+            return None
         return part.astype(np.int32)
 
 

@@ -61,19 +61,31 @@ class Places:
 def known_box(source: Source, index: int, box: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the part of a patch's box (4,) that holds all pixels of which something is known.
 
-    Nothing is read of sources without a layer; all of their patches count.
+    Nothing is read of sources without a layer; all of their patches count, as do those that are to be ignored whole.
     """
     if not source.layer:
         return box
     width, height = source.patches.extents[index].tolist()
-    known = source.patches.read_labels(source.layer, [index])[0, :height, :width]
-    rows, columns = np.nonzero(known >= 0 if source.kind == "instances" else known != IGNORE)
+    rows, columns = np.nonzero(_is_known(source, index))
     if len(rows) == 0:
-        return np.tile(box[:2], 2)
+        return box
     edges = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
     scale = (box[2:] - box[:2]) / (width, height)
     found: NDArray[np.float64] = np.tile(box[:2], 2) + edges * np.tile(scale, 2)
     return found
+
+
+def is_set_aside(source: Source, index: int) -> bool:
+    """Tell whether a patch with labels is to be ignored whole."""
+    return not _is_known(source, index).any()
+
+
+def _is_known(source: Source, index: int) -> NDArray[np.bool_]:
+    """Return of which pixels of a patch with labels something is known, (H, W)."""
+    width, height = source.patches.extents[index].tolist()
+    labels = source.patches.read_labels(source.layer, [index])[0, :height, :width]
+    known: NDArray[np.bool_] = labels >= 0 if source.kind == "instances" else labels != IGNORE
+    return known
 
 
 def _boxes(store: PatchSet) -> NDArray[np.float64]:

@@ -134,6 +134,7 @@ def _of_images(job: TrainJob, ranks: Ranks) -> Work:
         chosen=data.chosen,
         data=_told(data, config),
         judge=partial(Validation, data.held_out) if data.held_out else None,
+        labels=data.fingerprint,
         roles=roles(stores, data),
         advice=None if head is None else partial(check_head, head, data.labelled),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import logging
 from collections import Counter
@@ -106,6 +107,12 @@ class TrainingData:
     held_out: list[Source]
     chosen: list[str] | None
     has_patients: bool
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a hash of the labels that are learnt from and judged by."""
+        sources = " ".join(source.fingerprint for source in (*self.labelled, *self.held_out))
+        return hashlib.blake2b(sources.encode(), digest_size=16).hexdigest()
 
 
 def training_data(

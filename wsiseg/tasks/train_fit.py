@@ -53,6 +53,8 @@ class Work:
         What there is to learn from and to judge by, in words.
     judge
         Makes what judges predictors of a kind; None where nothing is held out.
+    labels
+        Hash of the labels that are learnt from and judged by; empty where `facts` tell it all.
     roles
         What each image is to the training, as a table; empty where that is not told.
     advice
@@ -66,6 +68,7 @@ class Work:
     chosen: list[str] | None
     data: str
     judge: Callable[[PredictorSpec], Validator] | None
+    labels: str = ""
     roles: str = ""
     advice: Callable[[], str] | None = None
 
@@ -107,7 +110,7 @@ def carry_out(work: Work, job: TrainJob, ranks: Ranks, progress: Progress, stop:
             job.output,
             validation=validation,
             probe=probe,
-            plan=plan_of(resolved, work.facts, work.chosen),
+            plan=plan_of(resolved, work.facts, work.chosen, work.labels),
             ranks=ranks,
             stop=stop,
             progress=progress,
@@ -146,7 +149,7 @@ def is_finished(work: Work, folder: Path, remedy: Remedy) -> bool:
     if begun is None:
         return False
     settings = with_steps(work.config, work.batches)
-    plan = plan_of(work.config.model_copy(update={"fit": settings}), work.facts, work.chosen)
+    plan = plan_of(work.config.model_copy(update={"fit": settings}), work.facts, work.chosen, work.labels)
     check_plan(begun.plan, plan, where=folder, remedy=remedy)
     return begun.step == settings.steps and (folder / LAST / CARD).exists()
 

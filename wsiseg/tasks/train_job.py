@@ -181,7 +181,9 @@ def with_steps(config: TrainConfig, batches: BatchStream) -> FitSettings:
     return config.fit.model_copy(update={"steps": steps})
 
 
-def plan_of(config: TrainConfig, facts: TrainingFacts, chosen: Sequence[str] | None) -> dict[str, Any]:
+def plan_of(
+    config: TrainConfig, facts: TrainingFacts, chosen: Sequence[str] | None, labels: str = ""
+) -> dict[str, Any]:
     """Return what the result depends on; the rest may change when a training goes on.
 
     Parameters
@@ -192,6 +194,8 @@ def plan_of(config: TrainConfig, facts: TrainingFacts, chosen: Sequence[str] | N
         The data.
     chosen
         Those whose labels are used, where not all of them are.
+    labels
+        Hash of the labels that are used, where what `facts` tell of the data leaves them open.
     """
     without: dict[str, Any] = {
         # What is drawn is what counts, not how.
@@ -213,6 +217,7 @@ def plan_of(config: TrainConfig, facts: TrainingFacts, chosen: Sequence[str] | N
         **{f"fit.{key}": value for key, value in fit_settings.items()},
         "data": facts.training_data,
         "labelled": chosen,
+        **({"labels": labels} if labels else {}),
     }
 
 

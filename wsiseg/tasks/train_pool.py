@@ -9,7 +9,7 @@ import numpy as np
 
 from wsiseg.errors import DataError
 from wsiseg.stores.patch_meta import SYNTHETIC
-from wsiseg.tasks.patch_places import Places, known_box
+from wsiseg.tasks.patch_places import Places, is_set_aside, known_box
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,8 @@ def kinds_of(stores: Sequence[PatchSet], data: TrainingData) -> Kinds:
     """Return what is to be learnt from.
 
     Patches without labels that show what is labelled on the same slide or image are left out, be these labels learnt
-    from or held out. So are annotated patches of which no more is known than of another, which holds all of it.
+    from or held out. So are annotated patches of which no more is known than of another, which holds all of it, and
+    those that are to be ignored whole.
 
     Raises
     ------
@@ -66,6 +67,9 @@ def kinds_of(stores: Sequence[PatchSet], data: TrainingData) -> Kinds:
         raise DataError("no annotated patch is left to train on", mend="Add the store that they were annotated in")
     pool = apart(stores, data.unlabelled, (*real, *data.held_out))
     real = _without_repeats([(store, source) for store in stores for source in real if source.patches is store])
+    real = _without_set_aside(real)
+    if not real:
+        raise DataError("all annotated patches are to be ignored whole", mend="Annotate others")
     if not pool:
         raise DataError(
             "there is no patch without labels that could get pseudo-labels",
@@ -168,6 +172,16 @@ def _without_repeats(parts: Sequence[tuple[PatchSet, Source]]) -> list[Source]:
         first += len(source.indices)
         if own.any():
             found.append(replace(source, indices=source.indices[own]))
+    return found
+
+
+def _without_set_aside(sources: Sequence[Source]) -> list[Source]:
+    """Return sources without the patches that are to be ignored whole, from which nothing can be learnt."""
+    found = []
+    for source in sources:
+        is_kept = np.array([not is_set_aside(source, index) for index in source.indices.tolist()], dtype=np.bool_)
+        if is_kept.any():
+            found.append(replace(source, indices=source.indices[is_kept]))
     return found
 
 

@@ -185,6 +185,7 @@ class _Rounds:
             chosen=self._data.chosen,
             data=f"{stage.name} on {self._kinds}, {sum(len(one.indices) for one in self._data.held_out)} held out",
             judge=partial(Validation, self._data.held_out) if self._data.held_out else None,
+            labels=self._data.fingerprint,
         )
         told = None if labels is None else self._label(labels, layer, work, folder)
         report = carry_out(work, replace(self._job, output=folder), self._ranks, self._progress, self._stop)

@@ -76,6 +76,11 @@ class Source:
         scale = self.mpp / self.patches.mpp
         return 1.0 if abs(scale - 1) < SAME_SCALE else scale
 
+    @property
+    def fingerprint(self) -> str:
+        """Return a hash of which patches these are, and of their labels."""
+        return self.patches.labels_fingerprint(self.layer, self.indices)
+
     def areas(self) -> NDArray[np.float64]:
         """Return the training pixels of each patch in `indices`, padding not counted."""
         width, height = self.patches.extents[self.indices].astype(np.float64).T
