@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,8 +11,11 @@ import torch
 
 from tests.nuclei_makers import ellipses
 from tests.synthesis_makers import stained
+from wsiseg.errors import MethodError
+from wsiseg.lock import locked
 from wsiseg.stores.patch_store import PatchStore
 from wsiseg.synthesis.gan_files import read_gan
+from wsiseg.synthesis.gan_fit import fit
 from wsiseg.synthesis.layouts import layouts
 from wsiseg.synthesis.nucleus_bank import bank_of
 from wsiseg.synthesis.sampling import sample
@@ -253,6 +256,69 @@ def test_more_patches_and_refused_settings_leave_a_gan_as_it_is(
     assert {json.loads((gan / name / "gan.json").read_text())["density"] for name in names} == {"normal"}
 
 
+def test_a_patch_that_is_annotated_anew_gets_a_gan_anew(
+    tmp_path: Path, run: Callable[..., Result], store: Path
+) -> None:
+    gan, made = tmp_path / "gan", tmp_path / "made.zarr"
+    command = ["synth", "fit", store, "--patch", "a", "--patch", "b", "-o", gan, *TINY]
+    sampling = ["synth", "sample", gan, "-n", 2, "-o", made]
+    assert run(*command).code == 0
+    assert run(*sampling).code == 0
+    before = {name: (gan / name / "scale-1.safetensors").read_bytes() for name in ("a", "b")}
+    again = run(*sampling)
+    patches = PatchStore.open(store)
+    labels = patches.read_labels("labels", [2])
+    labels[labels == 1] = 0
+
+    patches.write_labels("labels", [2], labels)
+    anew = run(*command)
+    refused = run(*sampling)
+
+    assert again.code == 0
+    assert again.out.rstrip().endswith("already done")
+    assert anew.code == 0, anew.err
+    assert "a: the patch has other labels now, and its GAN begins anew" in anew.err
+    assert (gan / "a" / "scale-1.safetensors").read_bytes() != before["a"]
+    assert (gan / "b" / "scale-1.safetensors").read_bytes() == before["b"]
+    assert refused.code == 5
+    assert "what is there was made of other GANs, or otherwise" in refused.err
+    assert run(*sampling, "--overwrite").code == 0
+
+
+def test_one_that_diverges_or_is_busy_does_not_keep_others_from_their_training(
+    tmp_path: Path, run: Callable[..., Result], store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gan = tmp_path / "gan"
+    command = ["synth", "fit", store, "-o", gan, *TINY, "--patch", "a"]
+    sampling = ["synth", "sample", gan, "-n", 2, "-o"]
+
+    def diverging(folder: Path, *arguments: Any, **others: Any) -> None:  # noqa: ANN401 - passed on
+        if folder.name == "a":
+            raise MethodError("the training of scale 1 diverges", where=folder)
+        fit(folder, *arguments, **others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wsiseg.tasks.synth_fit.fit", diverging)
+        alone, beside = run(*command), run(*command, "--patch", "b")
+    sampled = run(*sampling, tmp_path / "some.zarr")
+    with locked(gan / ".a.lock"):
+        busy = run(*command, "--patch", "b", "--patch", "s-40-0")
+    named = run(*sampling[:2], gan / "a", "-o", tmp_path / "none.zarr")
+
+    assert alone.code == 2
+    assert beside.code == 3
+    assert "1 of 2 patches cannot be learnt from" in beside.err
+    assert "the training of scale 1 diverges" in beside.err
+    assert sampled.code == 3
+    assert "1 of 2 GANs are not trained to their end and left out: a" in sampled.err
+    assert PatchStore.open(tmp_path / "some.zarr").parents.tolist() == ["b", "b"]
+    assert busy.code == 75
+    assert "another process trains the GANs of 1 of 3 patches: a" in busy.err
+    assert (gan / "s-40-0" / "scale-1.safetensors").exists()
+    assert named.code == 5
+    assert "not trained to its end" in named.err
+
+
 def test_a_time_limit_ends_it_with_its_state_saved(tmp_path: Path, run: Callable[..., Result], store: Path) -> None:
     command = ["synth", "fit", store, "--patch", "a", "-o", tmp_path / "gan", *TINY]
 
@@ -391,7 +457,8 @@ def test_gans_go_together_whatever_their_colours_and_one_alone_does_too(
 
 def test_stores_and_gans_that_are_not_there_are_told(tmp_path: Path, run: Callable[..., Result], store: Path) -> None:
     nothing = run("synth", "sample", tmp_path, "-o", tmp_path / "made.zarr")
-    there = run("synth", "sample", tmp_path, "-o", store)
+    run("synth", "fit", store, "--patch", "a", "-o", tmp_path / "gan", *TINY)
+    there = run("synth", "sample", tmp_path / "gan", "-o", store)
 
     assert (nothing.code, there.code) == (5, 5)
     assert "no GAN" in nothing.err

@@ -67,8 +67,7 @@ def test_masks_are_dense_where_nuclei_cover_more_than_of_the_median_patch() -> N
     assert densities_of(chosen_with(20), settings) == ["normal"]
 
 
-def test_densities_that_are_asked_for_or_were_begun_with_stay() -> None:
+def test_a_density_that_is_asked_for_is_that_of_all() -> None:
     chosen = chosen_with(20, 5, 11)
 
     assert densities_of(chosen, LayoutSettings(density="dense")) == ["dense"] * 3
-    assert densities_of(chosen, LayoutSettings(density="auto"), {"image2": "dense"}) == ["dense", "normal", "dense"]

@@ -175,3 +175,4 @@ def sample(
     with console.progress_bar() as progress, console.graceful(seconds(time_limit)) as stop:
         report = synth_sample(job, progress, stop)
     console.out.print(str(report), highlight=False, markup=False)
+    report.check()

@@ -158,10 +158,7 @@ def begin(folder: Path, card: GanCard, example: Example) -> None:
         If something else was.
     """
     if is_begun(folder):
-        before = read_card(folder).model_dump(mode="json", exclude={"version"})
-        now = card.model_dump(mode="json", exclude={"version"})
-        changed = sorted(key for key in now if now[key] != before[key])
-        if changed:
+        if changed := changes(read_card(folder), card):
             raise DataError(
                 f"the GAN was begun with other {' and '.join(changed)}",
                 where=folder,
@@ -171,6 +168,12 @@ def begin(folder: Path, card: GanCard, example: Example) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / PATCH, {"image": torch.tensor(example.image), "labels": torch.tensor(example.labels)})
     write_bytes(folder / CARD, json.dumps(card.model_dump(mode="json"), indent=2).encode() + b"\n")
+
+
+def changes(before: GanCard, now: GanCard) -> list[str]:
+    """Return in what two GANs differ, as far as it matters to their training."""
+    old, new = (card.model_dump(mode="json", exclude={"version"}) for card in (before, now))
+    return sorted(key for key in new if new[key] != old[key])
 
 
 def is_begun(folder: Path) -> bool:

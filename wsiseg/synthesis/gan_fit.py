@@ -219,5 +219,5 @@ def _check_finite(folder: Path, training: ScaleTraining) -> None:
         raise MethodError(
             f"the training of scale {training.number + 1} diverges",
             where=folder,
-            mend="Pass --overwrite with --set lr=1e-4",
+            mend="Fit this patch into a folder of its own with --set lr=1e-4, or leave it out",
         )

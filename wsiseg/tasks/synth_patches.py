@@ -17,7 +17,7 @@ from wsiseg.synthesis.nucleus_bank import NucleusBank, bank_of
 from wsiseg.tasks.select_files import find_rows, read_chosen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -107,18 +107,12 @@ def chosen_patches(
     return chosen, refused
 
 
-def densities_of(
-    chosen: Sequence[Chosen], settings: LayoutSettings, begun: Mapping[str, Density] | None = None
-) -> list[Density]:
-    """Return how densely new nuclei of each patch lie: by how much nuclei cover of it, compared with the others.
-
-    GANs that were `begun`, by their patches, keep what they were begun with, whatever else is fitted now.
-    """
+def densities_of(chosen: Sequence[Chosen], settings: LayoutSettings) -> list[Density]:
+    """Return how densely new nuclei of each patch lie: by how much nuclei cover of it, compared with the others."""
     if settings.density != "auto":
         return [settings.density] * len(chosen)
     median = float(np.median([one.bank.coverage for one in chosen]))
-    found: list[Density] = ["dense" if one.bank.coverage > median else "normal" for one in chosen]
-    return [(begun or {}).get(one.name, density) for one, density in zip(chosen, found, strict=True)]
+    return ["dense" if one.bank.coverage > median else "normal" for one in chosen]
 
 
 def _only(name: str, found: Sequence[int], store: PatchSet, known: Sequence[str], selection: Path | None) -> int:

@@ -11,17 +11,18 @@ from pydantic import Field
 
 from wsiseg import __version__
 from wsiseg.config import Config
-from wsiseg.errors import DataError, StoreError
+from wsiseg.errors import DataError, SomeFailedError, StoreError
 from wsiseg.lock import locked
 from wsiseg.nets.devices import choose_device
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
 from wsiseg.stores.patch_meta import PatchMeta
 from wsiseg.stores.patch_set import common_mpp
+from wsiseg.stores.patch_store import PatchStore
 from wsiseg.stores.patch_writer import PatchTable, PatchWriter, new_folder
 from wsiseg.stores.patches import LayerInfo
 from wsiseg.stores.shard_writer import ShardWriter
-from wsiseg.synthesis.gan_files import find_gans, read_card, read_gan
+from wsiseg.synthesis.gan_files import find_gans, is_trained, read_card, read_gan
 from wsiseg.synthesis.layouts import layouts
 from wsiseg.synthesis.nucleus_bank import bank_of
 from wsiseg.synthesis.sampling import sample
@@ -99,20 +100,42 @@ class SynthSampleReport:
         Numbers of images, and of nuclei on them.
     gans
         Number of GANs.
+    unfinished
+        Names of those whose training has not come to its end, of which there are no patches.
+    was_done
+        Whether the store was there already.
     """
 
     output: Path
     patches: int
     nuclei: int
     gans: int
+    unfinished: tuple[str, ...] = ()
+    was_done: bool = False
 
     def __str__(self) -> str:
-        gans = f"{self.gans} GAN{'s' * (self.gans > 1)}"
-        return f"{self.patches:,} synthetic patches with {self.nuclei:,} nuclei of {gans} in {self.output}"
+        gans, done = f"{self.gans} GAN{'s' * (self.gans > 1)}", ", already done" if self.was_done else ""
+        return f"{self.patches:,} synthetic patches with {self.nuclei:,} nuclei of {gans} in {self.output}{done}"
+
+    def check(self) -> None:
+        """Raise if a GAN was left out.
+
+        Raises
+        ------
+        SomeFailedError
+            If one was.
+        """
+        if self.unfinished:
+            raise SomeFailedError(
+                f"{len(self.unfinished)} of {self.gans + len(self.unfinished)} GANs are not trained to their end and "
+                f"left out: {', '.join(self.unfinished)}",
+                where=self.output,
+                mend="Run wsiseg synth fit again",
+            )
 
 
 def synth_sample(job: SynthSampleJob, progress: Progress = SILENT, stop: Stop | None = None) -> SynthSampleReport:
-    """Make a store of synthetic patches, which only training may use.
+    """Make a store of synthetic patches, which only training may use, unless the same is there.
 
     Its patches belong to the slides or images, and to the patients, of the patches that GANs learnt from, so that none
     of them is trained on where these are held out.
@@ -122,24 +145,51 @@ def synth_sample(job: SynthSampleJob, progress: Progress = SILENT, stop: Stop | 
     DataError
         If there is no trained GAN, none of the selection, or GANs differ in layer, classes or resolution.
     StoreError
-        If there is a store already.
+        If there is another store.
     StoppedError
         If `stop` was requested; the store is not made.
     """
     stop, device = stop or Stop(), choose_device(job.device)
-    if job.output.exists() and not job.overwrite:
-        raise StoreError("the store is there already", where=job.output, mend="Choose another name, or --overwrite")
     folders = find_gans(job.gans)
     if not folders:
         raise DataError("there is no GAN", where=job.gans, mend="Make one with wsiseg synth fit")
     if job.selection is not None:
         folders = _chosen(folders, job.selection)
-    gans = [read_gan(folder, device) for folder in folders]
-    first, mpp = gans[0].card, _common(gans, job.gans)
-    nuclei = 0
-    with locked(job.output.with_name(f".{job.output.name}.lock")), new_folder(job.output) as folder:
+    unfinished = [] if len(folders) == 1 else [folder for folder in folders if not is_trained(folder)]
+    gans = [read_gan(folder, device) for folder in folders if folder not in unfinished]
+    if not gans:
+        raise DataError("no GAN is trained to its end", where=job.gans, mend="Run wsiseg synth fit again")
+    meta = _meta(job, gans, _common(gans, job.gans))
+    with locked(job.output.with_name(f".{job.output.name}.lock")):
+        was_done = not job.overwrite and job.output.exists()
+        nuclei = _nuclei_in(job.output, meta) if was_done else _make(job, gans, meta, progress, stop)
+    return SynthSampleReport(
+        output=job.output,
+        patches=len(gans) * job.settings.count,
+        nuclei=nuclei,
+        gans=len(gans),
+        unfinished=tuple(folder.name for folder in unfinished),
+        was_done=was_done,
+    )
+
+
+def _nuclei_in(path: Path, meta: PatchMeta) -> int:
+    """Return how many nuclei are in a store that was made before, which must be the one that is asked for."""
+    store = PatchStore.open(path)
+    if store.fingerprint != meta.fingerprint:
+        raise StoreError(
+            "what is there was made of other GANs, or otherwise", where=path, mend="Choose another name, or --overwrite"
+        )
+    (layer,) = store.layers
+    return sum(int(store.read_labels(layer, [index]).max()) for index in range(len(store)))
+
+
+def _make(job: SynthSampleJob, gans: Sequence[Gan], meta: PatchMeta, progress: Progress, stop: Stop) -> int:
+    """Make the store, and return how many nuclei are in it."""
+    first, nuclei = gans[0].card, 0
+    with new_folder(job.output) as folder:
         side = max(gan.sides[-1] for gan in gans)
-        writer = PatchWriter(folder, _meta(job, gans, mpp), _table(gans, job.settings.count), (side, side))
+        writer = PatchWriter(folder, meta, _table(gans, job.settings.count), (side, side))
         info = LayerInfo(kind="instances", labels=first.labels)
         known = writer.layer(first.layer, info)
         images, labels = ShardWriter(writer.images), ShardWriter(known)
@@ -153,7 +203,7 @@ def synth_sample(job: SynthSampleJob, progress: Progress = SILENT, stop: Stop | 
                 advance()
         images.close()
         labels.close()
-    return SynthSampleReport(output=job.output, patches=len(gans) * job.settings.count, nuclei=nuclei, gans=len(gans))
+    return nuclei
 
 
 def _chosen(folders: Sequence[Path], selection: Path) -> list[Path]:
