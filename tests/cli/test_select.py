@@ -19,6 +19,7 @@ from wsiseg.geometry import Region, Size
 from wsiseg.labels import LabelMap
 from wsiseg.stores.mask_store import MaskStore
 from wsiseg.stores.patch_store import PatchStore
+from wsiseg.tasks.select_files import read_chosen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,11 +73,17 @@ def test_everything_that_an_annotator_needs_is_written(tmp_path: Path, tiles: Pa
         assert feature.area.bounds == (x, y, x + 64, y + 64)
     properties = [feature["properties"] for feature in json.loads(path.read_text())["features"]]
     assert all(one["isLocked"] and one["name"] and one["objectType"] == "annotation" for one in properties)
+    # Those that stand by are not taken for annotated, whoever drags them onto the slide.
+    standing_by = read_features(out / "runners-up.geojson").features
+    assert len(standing_by) == len(rows) - 3
+    assert not any(one.is_region or one.classes for one in standing_by)
+    drawn = run("label", tiles, "--from", out / "runners-up.geojson", "--as", "instances")
+    assert drawn.code == 4
     assert (out / "contact_sheet.png").exists()
     assert (out / "cluster_map" / "a.png").exists()
     assert json.loads((out / "selection.json").read_text())["labelled_fraction"] == pytest.approx(0.16)
     page = (out / "selection.html").read_text()
-    assert rows[0]["patch"] in page
+    assert all(row["patch"] in page for row in rows)
     assert "16.00%" in page
     assert "http" not in page
 
@@ -332,3 +339,24 @@ def test_bad_input_is_one_clear_line(tmp_path: Path, tiles: Path, run: Run) -> N
         assert told in found[2]
         assert found[1] == ""
     assert not (tmp_path / "s" / "selection.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "encoding"), [(",", "utf-8"), (",", "utf-8-sig"), (";", "utf-8"), ("\t", "utf-8-sig")]
+)
+def test_another_patch_may_be_taken_in_a_spreadsheet(
+    tmp_path: Path, tiles: Path, run: Run, delimiter: str, encoding: str
+) -> None:
+    assert run("select", tiles, "-k", 2, "-o", tmp_path / "s", "--runners-up", 1, *ENCODER, *ANYTHING).code == 0
+    rows = table(tmp_path / "s")
+    other = next(row for row in rows[2:] if row["cluster"] == rows[0]["cluster"])
+    rows[0]["rank"], other["rank"] = other["rank"], rows[0]["rank"]
+    with (tmp_path / "edited.csv").open("w", newline="", encoding=encoding) as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+
+    assert {row["patch"] for row in read_chosen(tmp_path / "edited.csv")} == {rows[1]["patch"], other["patch"]}
+    excluding = ("--exclude", tmp_path / "edited.csv")
+    assert run("select", tiles, "-k", 2, "-o", tmp_path / "next", *excluding, *ENCODER, *ANYTHING).code == 0
+    assert not {row["patch"] for row in table(tmp_path / "next")} & {rows[1]["patch"], other["patch"]}

@@ -86,6 +86,20 @@ def test_tables_tell_patches_by_place_or_by_name(
     assert data_of(stores, written(tmp_path / "t.csv", *lines), labelled_by="image").chosen == chosen
 
 
+def test_a_row_means_one_patch_however_many_are_called_so(tmp_path: Path, make_patch_store: MakePatchStore) -> None:
+    images, labels = np.zeros((3, SIDE, SIDE, 3), np.uint8), np.ones((3, SIDE, SIDE), np.uint8)
+    one = make_patch_store(tmp_path / "one.zarr", images, labels, parents=["train/s", "more/s", "b"])
+    table = written(tmp_path / "t.csv", HEADER, "s-0-0,more/s,0,0,1")
+
+    data = data_of([PatchSet([one])], table)
+
+    assert data.chosen == ["more/s"]
+    assert used(data) == [[1]]
+    same = make_patch_store(tmp_path / "same.zarr", images, labels, parents=["more/s", "c", "d"])
+    with pytest.raises(DataError, match="2 annotated patches are named 'more/s'"):
+        data_of([PatchSet([one]), PatchSet([same])], table)
+
+
 def test_patches_are_drawn_one_by_one_if_asked_for(tmp_path: Path, stores: list[PatchSet]) -> None:
     units = patch_units(stores, "truth")
     assert units[1].tolist() == ["s-8-0"] * 2 + ["s-0-0"] * 2 + ["a"] * 2

@@ -30,12 +30,16 @@ if TYPE_CHECKING:
 TABLE: Final = "selection.csv"
 PATCHES: Final = "patches"
 ROIS: Final = "rois"
-GEOJSON: Final = "rois.geojson"
+GEOJSON: Final = f"{ROIS}.geojson"
+STANDING_BY: Final = "runners-up"
 SCORES: Final = ("representativeness", "dominance", "spread", "score", "uncertainty")
 _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/wsiseg/wsiseg/select")
 # QuPath's own class of regions, in which `wsiseg label` takes everything to be drawn, and its colour.
 _REGION: Final = "Region*"
 _BLUE: Final = (0, 0, 180)
+# A class that is none, as its star says: boxes that nobody chose must not seem to be annotated.
+_STANDING_BY: Final = "Runner-up*"
+_GREY: Final = (120, 120, 120)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,26 +86,29 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
     write_bytes(path, file.getvalue().encode())
 
 
-def write_rois(folder: Path, patches: PatchSet, rows: Sequence[Row], *, origin: str) -> list[Path]:
-    """Write boxes around the chosen patches as GeoJSON that QuPath opens, a file for each slide, and return these.
+def write_rois(folder: Path, patches: PatchSet, rows: Sequence[Row], *, name: str, origin: str) -> list[Path]:
+    """Write boxes around patches as GeoJSON that QuPath opens, a file for each slide, and return these.
 
-    Boxes are locked annotations of the class ``Region*``, named after their patches, in level-0 pixels.
+    Boxes are locked annotations, named after their patches, in level-0 pixels. Those of chosen patches are of the class
+    ``Region*``; those of others are of ``Runner-up*``, which means nothing until somebody changes it.
 
     Parameters
     ----------
     folder
-        Gets ``rois.geojson``, or ``rois/<slide>.geojson`` where there are several slides.
+        Gets ``<name>.geojson``, or ``<name>/<slide>.geojson`` where there are several slides.
     patches
         All stores.
     rows
-        Chosen patches.
+        The patches.
+    name
+        What the files are called.
     origin
         ``bounds`` to count from the scanned part of slides that name one, as QuPath does, or ``level0``.
     """
     slides = dict.fromkeys(row.slide for row in rows)
     written = []
     for slide in slides:
-        path = folder / GEOJSON if len(slides) == 1 else folder / ROIS / f"{file_name(slide)}.geojson"
+        path = folder / f"{name}.geojson" if len(slides) == 1 else folder / name / f"{file_name(slide)}.geojson"
         features = [
             _feature(row, box_of(patches, row.index, origin=origin), origin) for row in rows if row.slide == slide
         ]
@@ -148,11 +155,14 @@ def read_chosen(path: Path) -> list[dict[str, str]]:
     ValueError
         If it has no column ``patch``.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if "patch" not in (rows.fieldnames or ()):
-            raise ValueError("it has no column patch")
-        return [row for row in rows if row.get("rank", "1") == "1"]
+    # Who takes another patch than the first does so in a spreadsheet, and these have habits of their own.
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        text = file.read()
+    first = text.partition("\n")[0]
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+    if "patch" not in (rows.fieldnames or ()):
+        raise ValueError("it has no column patch")
+    return [row for row in rows if row.get("rank", "1") == "1"]
 
 
 def row_place(row: Mapping[str, str]) -> Place:
@@ -176,6 +186,8 @@ def find_rows(rows: Sequence[Mapping[str, str]], patches: PatchSet) -> list[list
 def _feature(row: Row, box: tuple[float, float, float, float], origin: str) -> dict[str, Any]:  # Any: JSON
     # QuPath keeps hundredths of a pixel.
     left, top, right, bottom = (round(edge, 2) for edge in box)
+    label, colour = (_REGION, _BLUE) if row.rank == 1 else (_STANDING_BY, _GREY)
+    rank = "" if row.rank == 1 else f", rank {row.rank}"
     ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
     return {
         "type": "Feature",
@@ -183,8 +195,8 @@ def _feature(row: Row, box: tuple[float, float, float, float], origin: str) -> d
         "geometry": {"type": "Polygon", "coordinates": [ring]},
         "properties": {
             "objectType": "annotation",
-            "name": f"{row.cluster}: {row.patch}",
-            "classification": {"name": _REGION, "color": list(_BLUE)},
+            "name": f"{row.cluster}{rank}: {row.patch}",
+            "classification": {"name": label, "color": list(colour)},
             "isLocked": True,
             "metadata": {
                 "tool": f"wsiseg {__version__}",

@@ -12,7 +12,7 @@ import numpy as np
 
 from wsiseg.atomic import write_bytes
 from wsiseg.tasks.pictures import png, render
-from wsiseg.tasks.select_files import GEOJSON, PATCHES, ROIS, file_name, write_pictures, write_rois
+from wsiseg.tasks.select_files import PATCHES, ROIS, STANDING_BY, TABLE, file_name, write_pictures, write_rois
 from wsiseg.tasks.select_pictures import cluster_colours, colours, contact_sheet, patch_map, uncertainty_colours
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ def write_report(folder: Path, patches: PatchSet, selection: Selection, progress
     _clear(folder)
     write_pictures(folder, chosen, images)
     write_bytes(folder / SHEET, contact_sheet(chosen, images))
-    boxes = write_rois(folder, patches, chosen, origin=selection.origin)
+    boxes = write_rois(folder, patches, chosen, name=ROIS, origin=selection.origin)
+    standing_by = [row for row in selection.rows if row.rank > 1]
+    write_rois(folder, patches, standing_by, name=STANDING_BY, origin=selection.origin)
     maps = _maps(folder, patches, selection, chosen, progress)
     shades = colours(max(row.cluster for row in chosen))
     groups = []
@@ -126,24 +128,28 @@ def write_report(folder: Path, patches: PatchSet, selection: Selection, progress
 
 def _how(chosen: list[Row]) -> str:
     """Return what speaks for the chosen patches."""
+    others = (
+        f"What follows may take its place if it is of no use, such as for an artefact: give it the rank 1 in {TABLE} "
+        f"instead, and its box, from {STANDING_BY}, the class Region*."
+    )
     if any("uncertainty" in row.scores for row in chosen):
         return (
             "In each of them the prediction is less certain than around it. Uncertainty is the mean entropy of a "
-            "patch, 0 to 1. What follows may take its place if it is of no use, such as for an artefact."
+            f"patch, 0 to 1. {others}"
         )
     if any(row.scores for row in chosen):
         return (
-            "Each stands for the patches of its cluster. What follows may take its place if it is of no use, such as "
-            "for an artefact. Scores say how far a patch is from what is typical of its cluster, so lower is better."
+            "Each stands for the patches of its cluster. Scores say how far a patch is from what is typical of its "
+            f"cluster, so lower is better. {others}"
         )
-    return "What follows each patch may take its place if it is of no use."
+    return others
 
 
 def _clear(folder: Path) -> None:
     """Remove the files of another selection that have names of their own."""
-    for name in (PATCHES, ROIS, CLUSTER_MAP, UNCERTAINTY_MAP):
+    for name in (PATCHES, ROIS, STANDING_BY, CLUSTER_MAP, UNCERTAINTY_MAP):
         shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / GEOJSON).unlink(missing_ok=True)
+        (folder / f"{name}.geojson").unlink(missing_ok=True)
 
 
 def _next(patches: PatchSet, chosen: list[Row], boxes: list[Path], folder: Path) -> dict[str, str]:
@@ -215,4 +221,4 @@ def _images(patches: PatchSet, rows: list[Row]) -> list[NDArray[np.uint8]]:
 
 def _caption(row: Row) -> str:
     told = [f"{name} {row.scores[name]:.4g}" for name in ("score", "uncertainty") if name in row.scores]
-    return f"{row.rank}: {told[0] if told else row.patch}"
+    return ", ".join([f"{row.rank}: {row.patch}", *told[:1]])

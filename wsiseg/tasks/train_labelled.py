@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wsiseg.errors import DataError
 from wsiseg.stores.patch_meta import SYNTHETIC
 from wsiseg.stores.patches import patch_names, patch_places, real_places
 from wsiseg.tasks.select_files import read_chosen, row_place
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 def patch_units(stores: Sequence[PatchSet], layer: str) -> list[NDArray[np.object_]]:
     """Return the name of each patch of each store, (N,) of str.
 
-    Synthetic patches have the name of the patch that they were made from, so that nothing is learnt of one whose labels
-    may not be read.
+    Patches of images in different folders that share a name are called by these folders, too. Synthetic patches have
+    the name of the patch that they were made from, so that nothing is learnt of one whose labels may not be read.
 
     Parameters
     ----------
@@ -34,6 +36,14 @@ def patch_units(stores: Sequence[PatchSet], layer: str) -> list[NDArray[np.objec
         Layer of labels.
     """
     units = [np.array(patch_names(store), dtype=np.object_) for store in stores]
+    owners: dict[str, set[str]] = {}
+    for store, own in zip(stores, units, strict=True):
+        for name, parent in zip(own.tolist(), store.parents.tolist(), strict=True):
+            owners.setdefault(name, set()).add(parent)
+    for store, own in zip(stores, units, strict=True):
+        for index, (name, parent) in enumerate(zip(own.tolist(), store.parents.tolist(), strict=True)):
+            if len(owners[name]) > 1:
+                own[index] = parent + name.removeprefix(parent.rpartition("/")[2])
     known = _by_place(stores, units, layer)
     for store, own in zip(stores, units, strict=True):
         places = patch_places(store)
@@ -56,13 +66,32 @@ def listed_patches(wanted: str, stores: Sequence[PatchSet], layer: str) -> list[
     -------
     list[str] | None
         None if it is no such table.
+
+    Raises
+    ------
+    DataError
+        If a row means several patches.
     """
     try:
         rows = read_chosen(Path(wanted))
     except (OSError, UnicodeDecodeError, ValueError):
         return None
-    known = _by_place(stores, patch_units(stores, layer), layer)
-    return [known.get(row_place(row), row["patch"]) for row in rows]
+    units = patch_units(stores, layer)
+    known = _by_place(stores, units, layer)
+    found = [known.get(row_place(row), row["patch"]) for row in rows]
+    counts = Counter(
+        name
+        for store, own in zip(stores, units, strict=True)
+        if layer in store.layers
+        for name in own[store.is_labelled(layer) & (store.splits != SYNTHETIC)].tolist()
+    )
+    if repeated := next((name for name in found if counts[name] > 1), None):
+        raise DataError(
+            f"{counts[repeated]} annotated patches are named {repeated!r}",
+            where=wanted,
+            mend="Pass the store of one of them alone, or rename its slide or image",
+        )
+    return found
 
 
 def _by_place(stores: Sequence[PatchSet], units: Sequence[NDArray[np.object_]], layer: str) -> dict[Place, str]:
