@@ -5,6 +5,9 @@
 #
 #   ./loop.sh             stops where it is your turn, and says what to do; run it again to go on, also after a kill
 #   ROUNDS=2 ./loop.sh    goes on with the patches of which the model of the first round was least sure
+#
+# Where annotations were changed, what was learnt from them has to be learnt anew: TRAIN=--overwrite ./loop.sh, and if the
+# round was done, rm OUT/round-1.done before. Ends with 3 where some slides could not be cut or predicted.
 set -euo pipefail
 
 # --- edit these ---------------------------------------------------------------
@@ -17,26 +20,48 @@ PRESET=${PRESET:-cpu}                   # of synthetic patches: cpu (half an hou
 
 ROUNDS=${ROUNDS:-1}
 # What else the commands shall be told. Patches are compared by ResNet-50, which --download fetches once; pass
-# SELECT="--init FILE" where there is no network, and for instance TRAIN="--steps 2000" to be quicker.
+# SELECT="--init FILE" where there is no network. Others are for instance TILE="--slide-mpp 0.25" with the same PREDICT,
+# for slides that do not tell their scale, SYNTH="--set lr=1e-4", and TRAIN="--steps 2000" to be quicker, or
+# TRAIN="--val-fraction 0.2" for a figure from patches that are held out, once many are annotated.
+read -ra cut <<< "${TILE:-}"
 read -ra choose <<< "${SELECT:---download}"
+read -ra paint <<< "${SYNTH:-}"
 read -ra learn <<< "${TRAIN:-}"
+read -ra find <<< "${PREDICT:-}"
+
+case $PRESET in
+  paper | gpu | cpu | smoke) ;;
+  *) echo "PRESET=$PRESET: there are paper, gpu, cpu and smoke" >&2 && exit 2 ;;
+esac
 
 # The bash of macOS, 3.2, takes a list without items for one that is not set, hence ${list[@]+"${list[@]}"}.
 
 # Runs a command. Exit code 3 tells that some could not be done, and the others were; any other is that of this script.
 tolerating() { "$@" || { local code=$?; ((code == 3)) || exit "$code"; }; }
 
+# The same, where this script shall end with 3, too.
+ended=0
+noting() { "$@" || { local code=$?; ((code == 3)) || exit "$code"; ended=3; }; }
+
+# predict ROUND: goes on where it was stopped, and to slides that could not be read before.
+predict() {
+  noting wsiseg predict "$SLIDES" --model "$OUT/run-$1" -o "$OUT/predictions-$1" ${find[@]+"${find[@]}"}
+}
+
 # finish ROUND NEXT: says what there is after a round, and what may come next.
 finish() {
   printf '\nDone: polygons for QuPath are in %s.\n%s\n' "$OUT/predictions-$1" "$2" >&2
-  exit 0
+  ((ended == 0)) || echo "Some slides could not be cut or predicted, as said above; run this again to try again." >&2
+  exit "$ended"
 }
 
 # propose ROUND: chooses patches to annotate; after the first round those of which the model before was least sure.
 propose() {
-  local table=$OUT/select-$1 before=$(($1 - 1)) how=() code
+  local table=$OUT/select-$1 before=$(($1 - 1)) how=() code earlier
   [ ! -e "$table/selection.json" ] || return 0
   ((before == 0)) || how=(--exclude labels --strategy uncertainty --prediction "$OUT/predictions-$before")
+  # Also those that were chosen and that nobody annotated, such as an artefact.
+  for ((earlier = 1; earlier <= before; earlier++)); do how+=(--exclude "$OUT/select-$earlier/selection.csv"); done
   wsiseg select "$tiles" -k "$PATCHES" -o "$table" ${choose[@]+"${choose[@]}"} ${how[@]+"${how[@]}"} || {
     code=$?
     ((code == 4 && before > 0)) || exit "$code"
@@ -54,11 +79,14 @@ READ
 }
 
 tiles=$OUT/tiles
-tolerating wsiseg tile "$SLIDES" -o "$tiles" --mpp "$MPP" --patch-size 256
+noting wsiseg tile "$SLIDES" -o "$tiles" --mpp "$MPP" --patch-size 256 ${cut[@]+"${cut[@]}"}
 
 for ((round = 1; round <= ROUNDS; round++)); do
   selection=$OUT/select-$round annotations=$OUT/annotations-$round synthetic=$OUT/synthetic-$round.zarr
-  [ ! -e "$OUT/round-$round.done" ] || continue
+  if [ -e "$OUT/round-$round.done" ]; then
+    ((round < ROUNDS)) || predict "$round"
+    continue
+  fi
 
   propose "$round"
   names=$(chosen "$selection/selection.csv")
@@ -74,7 +102,7 @@ for ((round = 1; round <= ROUNDS; round++)); do
 Round $round: now it is your turn. $selection/selection.html shows the patches to annotate.
   1. Open each slide in QuPath, and drag its boxes onto it: $selection/rois.geojson, or the slide's file in rois/.
   2. Outline every nucleus in the boxes, also those that their edges cut. Give all of them the same class or none;
-     what is not to be learnt gets the class Ignore*.
+     what is not to be learnt gets the class Ignore*, be it a whole box.
   3. File > Export objects as GeoJSON, all objects, boxes included:
 $(printf '       %s\n' "${missing[@]}")
 Then run this again.
@@ -87,13 +115,17 @@ TURN
     wsiseg label "$tiles/$slide.zarr" --from "$annotations/$slide.geojson" --as instances --keep
   done
 
-  tolerating wsiseg synth fit "$tiles" --selection "$selection/selection.csv" --preset "$PRESET" -o "$OUT/gans"
-  [ -e "$synthetic" ] || wsiseg synth sample "$OUT/gans" -n 50 -o "$synthetic"
+  tolerating wsiseg synth fit "$tiles" --selection "$selection/selection.csv" --preset "$PRESET" -o "$OUT/gans" \
+    ${paint[@]+"${paint[@]}"}
+  # Made anew where GANs are newer, as are those of patches that were annotated anew.
+  if [ ! -e "$synthetic" ] || [ -n "$(find "$OUT/gans" -name 'scale-*' -newer "$synthetic/zarr.json")" ]; then
+    tolerating wsiseg synth sample "$OUT/gans" -n 50 -o "$synthetic" --overwrite
+  fi
 
   # Of so few patches none is held out; the model is the last one.
   wsiseg train "$tiles" "$synthetic" --method label-efficient --val-fraction 0 -o "$OUT/run-$round" \
     ${learn[@]+"${learn[@]}"}
-  tolerating wsiseg predict "$SLIDES" --model "$OUT/run-$round" -o "$OUT/predictions-$round"
+  predict "$round"
   touch "$OUT/round-$round.done"
 done
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -47,10 +48,11 @@ def test_it_waits_for_annotations_and_then_goes_all_the_way(tmp_path: Path, loop
     steps = ["tile", "label", "label", "synth fit", "synth sample", "train", "predict", "select"]
     assert names(calls) == steps
     assert calls[2][1] == "loop/tiles/b, c.zarr"
-    assert calls[-1][-4:] == ["--strategy", "uncertainty", "--prediction", "loop/predictions-1"]
+    how = ["--exclude", "labels", "--strategy", "uncertainty", "--prediction", "loop/predictions-1"]
+    assert calls[-1][-8:] == [*how, "--exclude", "loop/select-1/selection.csv"]
     assert "ROUNDS=2" in told
-    # Nothing is done again, and another round begins with what was proposed.
-    assert names(loop().calls) == ["tile"]
+    # Nothing is done again but what goes on by itself, and another round begins with what was proposed.
+    assert names(loop().calls) == ["tile", "predict"]
     code, told, calls = loop(ROUNDS="2")
     assert (code, names(calls)) == (4, ["tile"])
     assert "loop/select-2/selection.html" in told
@@ -70,20 +72,72 @@ def test_what_fails_is_done_again_and_what_is_done_is_not(tmp_path: Path, loop: 
     assert names(loop().calls) == ["tile", "label", "label", "synth fit", "train", "predict", "select"]
 
 
-@pytest.mark.parametrize("command", ["tile", "synth", "predict"])
-@pytest.mark.parametrize(("code", "ended"), [(3, 0), (5, 5), (75, 75)])
-def test_it_ends_as_its_commands_do_unless_only_some_could_not_be_done(
+@pytest.mark.parametrize(
+    ("command", "code", "ended"),
+    [
+        # Some slides are not there; patches without a whole nucleus have no GAN, which is no fault.
+        ("tile", 3, 3), ("predict", 3, 3), ("synth", 3, 0),
+        *((command, code, code) for command in ("tile", "synth", "predict") for code in (5, 75)),
+    ],
+)  # fmt: skip
+def test_it_ends_as_its_commands_do_and_goes_on_where_only_some_could_not_be_done(
     command: str, code: int, ended: int, tmp_path: Path, loop: Callable[..., Ran]
 ) -> None:
     loop()
     annotate(tmp_path, 1)
-    (tmp_path / "loop" / "synthetic-1.zarr").mkdir()
     (tmp_path / "broken").write_text(f"{command} {code}")
 
     ran = loop()
 
     assert ran.code == ended, ran.err
-    assert (names(ran.calls)[-1] == "select") == (ended == 0)
+    assert (names(ran.calls)[-1] == "select") == (code == 3)
+    assert ("Some slides could not be cut or predicted" in ran.err) == (ended == 3)
+
+
+def test_slides_that_failed_are_predicted_once_they_can_be(tmp_path: Path, loop: Callable[..., Ran]) -> None:
+    loop()
+    annotate(tmp_path, 1)
+    (tmp_path / "broken").write_text("predict 3")
+    assert loop().code == 3
+    (tmp_path / "broken").unlink()
+
+    ran = loop()
+
+    assert (ran.code, names(ran.calls)) == (0, ["tile", "predict"])
+
+
+def test_synthetic_patches_are_made_anew_with_their_gans(tmp_path: Path, loop: Callable[..., Ran]) -> None:
+    loop()
+    annotate(tmp_path, 1)
+    (tmp_path / "broken").write_text("train 1")
+    assert "synth sample" in names(loop().calls)
+    gan = tmp_path / "loop" / "gans" / "a-0-0" / "scale-4.safetensors"
+    gan.parent.mkdir()
+    made = tmp_path / "loop" / "synthetic-1.zarr" / "zarr.json"
+    made.touch()
+
+    sampled = []
+    for age_s in (-10, 10):
+        gan.touch()
+        os.utime(gan, (made.stat().st_mtime + age_s,) * 2)
+        sampled.append("synth sample" in names(loop().calls))
+
+    assert sampled == [False, True]
+
+
+def test_what_commands_shall_be_told_reaches_them(tmp_path: Path, loop: Callable[..., Ran]) -> None:
+    told = {"TILE": "--slide-mpp 0.3", "PREDICT": "--slide-mpp 0.3", "SYNTH": "--set lr=1e-4"}
+    calls = loop(**told).calls
+    annotate(tmp_path, 1)
+    calls += loop(**told).calls
+
+    check_calls(calls)
+    ends = {call[0]: call[-2:] for call in calls if call[:2] != ["synth", "sample"]}
+    assert ends["tile"] == ends["predict"] == ["--slide-mpp", "0.3"]
+    assert ends["synth"] == ["--set", "lr=1e-4"]
+    wrong = loop(PRESET="fast")
+    assert (wrong.code, wrong.calls) == (2, [])
+    assert "PRESET=fast: there are paper, gpu, cpu and smoke" in wrong.err
 
 
 def test_later_rounds_go_by_what_select_was_told_and_keep_earlier_labels(
@@ -110,8 +164,8 @@ def test_where_nothing_is_left_to_annotate_it_is_done(tmp_path: Path, loop: Call
     further = loop(ROUNDS="2")
     (tmp_path / "broken").unlink()
 
-    for ran in (left, further):
-        assert (ran.code, names(ran.calls)) == (0, ["tile", "select"])
+    for ran, steps in ((left, ["tile", "predict", "select"]), (further, ["tile", "select"])):
+        assert (ran.code, names(ran.calls)) == (0, steps)
         assert "loop/predictions-1.\nNo 6 patches are left" in ran.err
         assert "PATCHES=1 ROUNDS=2" in ran.err
     fewer = loop(ROUNDS="2", PATCHES="1")
@@ -124,7 +178,7 @@ def test_a_round_is_done_before_the_next_one_is_proposed(tmp_path: Path, loop: C
     annotate(tmp_path, 1)
     (tmp_path / "broken").write_text("select 5")
 
-    assert [loop().code, names(loop().calls)] == [5, ["tile", "select"]]
+    assert [loop().code, names(loop().calls)] == [5, ["tile", "predict", "select"]]
 
 
 def test_every_command_is_one_that_there_is(tmp_path: Path, loop: Callable[..., Ran]) -> None:
