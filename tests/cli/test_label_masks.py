@@ -444,6 +444,17 @@ def test_bad_input_is_one_clear_line(tmp_path: Path, store: Path, images: Path, 
     assert PatchStore.open(images).layers == {}
 
 
+def test_a_folder_of_stores_is_no_store(tmp_path: Path, store: Path, run: Callable[..., Result]) -> None:
+    drawn = write_features(tmp_path / "a.geojson", feature((0, 0, 80, 80), "nucleus"))
+
+    refused = run("label", store.parent, "--from", drawn, "--as", "instances")
+
+    assert refused.code == 2
+    assert "folder of 1 stores, which are labelled one by one. Name one of them, such as" in " ".join(
+        refused.err.split()
+    )
+
+
 def test_images_of_one_name_are_told(
     tmp_path: Path, make_patch_store: MakePatchStore, run: Callable[..., Result]
 ) -> None:

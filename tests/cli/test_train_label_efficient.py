@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -25,7 +26,6 @@ from wsiseg.training.pseudo_labels import PseudoLabeller
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -106,6 +106,15 @@ class Stopped:
 
     def __init__(self, *_: object, **__: object) -> None:
         raise StoppedError("stopped")
+
+
+def test_no_more_is_labelled_than_a_student_looks_at(stores: list[Path], tmp_path: Path) -> None:
+    copies = [Path(shutil.copytree(path, tmp_path / path.name)) for path in stores]
+    # Two of five images of a step have pseudo-labels, and there are four patches that could.
+    run("train", *copies, "-o", tmp_path / "run", *SMALL, "--steps=1")
+
+    health = json.loads((tmp_path / "run" / "student-1" / "pseudo-labels.json").read_bytes())
+    assert PatchStore.open(copies[2]).is_labelled(health["layer"]).sum() == 2
 
 
 def test_a_teacher_labels_what_its_student_learns(done: Path, stores: list[Path]) -> None:

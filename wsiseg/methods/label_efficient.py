@@ -61,7 +61,7 @@ class LabelEfficientOptions(NetOptions):
     pseudo
         What of a teacher is believed.
     pool
-        At most so many patches get pseudo-labels, drawn at random; None labels all.
+        At most so many patches get pseudo-labels, drawn at random; where None, as many as a student ever looks at.
     ramp
         Part of a student's training in which the weight of pseudo-labels rises.
     """

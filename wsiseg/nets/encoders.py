@@ -25,7 +25,8 @@ def no_weights(name: str, error: Exception) -> MethodError:
     first = str(error).strip().partition("\n")[0]
     return MethodError(
         f"the trained weights of the encoder {name} cannot be had ({first or type(error).__name__})",
-        mend="Check the connection or fetch them once on a machine that has one, or do without",
+        mend="Check the connection, pass a file of them with --init FILE, or copy the caches of a machine that has "
+        f"them: {torch.hub.get_dir()}, and that of the Hugging Face hub",
     )
 
 

@@ -36,7 +36,6 @@ _LAYERS: Final = ("layer1", "layer2", "layer3", "layer4")
 _STAGES: Final = (*reversed(_LAYERS), "conv1", "bn1")
 # Of the feature pyramid, from fine to coarse.
 _LEVELS: Final = ("0", "1", "2", "3", "pool")
-_ROI_LEVELS: Final = _LEVELS[:4]
 _RATIOS: Final = (0.5, 1.0, 2.0)
 # Overlaps, IoU, beyond which the less sure of two proposals is dropped, in training and in prediction.
 _PROPOSAL_NMS: Final = {True: 0.9, False: 0.7}

@@ -59,9 +59,9 @@ class ConsistencyOptions(Config):
     Notes
     -----
     What is not as published cannot be chosen. Beginnings compete on 16,384 patches at most, and on the quadrants of
-    1024 patches of each cluster; published, on all. Clusterings end after 300 passes at most, or once a pass lowers
-    the sum of squared distances by less than 1e-4 of it; published, after 10,000 passes at most over patches, and
-    50,000 over quadrants. One seed decides both; published, 42 that of patches and 500 that of quadrants.
+    1024 patches of each cluster at most, 16,384 in all; published, on all. Clusterings end after 300 passes at most, or
+    once a pass lowers the sum of squared distances by less than 1e-4 of it; published, after 10,000 passes at most over
+    patches, and 50,000 over quadrants. One seed decides both; published, 42 that of patches and 500 that of quadrants.
     """
 
     sub_clusters: int = Field(default=4, ge=1, le=4)

@@ -32,13 +32,10 @@ class Stamp:
         lies in the centre, and beyond the square everything is further away than any gap that is asked for.
     radius_px
         Distance from the middle to the farthest pixel of the nucleus.
-    area_px
-        Its pixels.
     """
 
     distance_px: NDArray[np.float32]
     radius_px: float
-    area_px: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -127,4 +124,4 @@ def _stamp(shape: NDArray[np.bool_], *, reach: int) -> Stamp:
     outside = np.ones((2 * half + 1, 2 * half + 1), dtype=np.bool_)
     outside[half - y : half - y + shape.shape[0], half - x : half - x + shape.shape[1]] = ~shape
     distance = ndimage.distance_transform_edt(outside).astype(np.float32)
-    return Stamp(distance_px=distance, radius_px=radius, area_px=int(shape.sum()))
+    return Stamp(distance_px=distance, radius_px=radius)

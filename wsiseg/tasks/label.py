@@ -9,6 +9,7 @@ from wsiseg.progress import SILENT
 from wsiseg.rasters import READABLE
 from wsiseg.tasks.label_image import label_images
 from wsiseg.tasks.label_masks import label_masks
+from wsiseg.tiling.reading import find_stores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,8 +34,15 @@ def label(
     Raises
     ------
     ConfigError
-        If labels of whole patches are asked of anything but one file of GeoJSON, or shall be kept.
+        If labels of whole patches are asked of anything but one file of GeoJSON, or shall be kept, or several stores
+        are named.
     """
+    if (stores := find_stores(path)) != [path]:
+        raise ConfigError(
+            f"this is a folder of {len(stores)} stores, which are labelled one by one",
+            where=path,
+            mend=f"Name one of them, such as {stores[0]}",
+        )
     if keep and overwrite:
         raise ConfigError("what is kept is not replaced", where="--keep", mend="Leave it out, or --overwrite")
     if config.labels_as != "image":

@@ -69,8 +69,9 @@ def train_in_rounds(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop)
     mpp = config.mpp or next((store.mpp for store in stores if store.mpp is not None), None)
     data = training_data(stores, mpp, config, takes_unlabelled=True)
     kinds = kinds_of(stores, data)
-    if options.pool is not None:
-        kinds = replace(kinds, pool=drawn(kinds.pool, options.pool, seed=config.fit.seed))
+    most = options.pool if options.pool is not None else _looks(kinds, options, config, ranks)
+    if most is not None:
+        kinds = replace(kinds, pool=drawn(kinds.pool, most, seed=config.fit.seed))
     data = replace(data, labelled=[*kinds.real, *kinds.synthetic], unlabelled=[source for _, source in kinds.pool])
     facts = TrainingFacts(
         name=config.name or job.output.resolve().name,
@@ -102,6 +103,14 @@ def train_in_rounds(job: TrainJob, ranks: Ranks, progress: Progress, stop: Stop)
         write_rounds_report(job.output, trained, kinds, method=config.method, device=ranks.device)
     ranks.wait()
     return replace(report, checkpoint=job.output / BEST)
+
+
+def _looks(kinds: Kinds, options: LabelEfficientOptions, config: TrainConfig, ranks: Ranks) -> int | None:
+    """Return how often a student looks at patches with pseudo-labels; None where their number itself decides."""
+    if config.epochs is not None:
+        return None
+    _, count = for_student(kinds, options.student_shares, batch_size=config.batch_size)
+    return config.fit.steps * config.fit.accumulate * count * ranks.world
 
 
 def check_settings(job: TrainJob) -> None:

@@ -16,7 +16,7 @@ from wsiseg.stores.patch_set import PatchSet
 from wsiseg.urls import url_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -67,11 +67,10 @@ def open_patches(paths: Sequence[Path]) -> PatchSet:
     StoreError
         If there is no store, or one of them cannot be used.
     """
-    return PatchSet.open([store for path in paths for store in _stores(path)], open_pixels=SlidePixels)
+    return PatchSet.open([store for path in paths for store in find_stores(path)], open_pixels=SlidePixels)
 
 
-def _stores(path: Path) -> Iterator[Path]:
+def find_stores(path: Path) -> list[Path]:
+    """Return the stores in a folder, or the store itself; what is neither is taken for a store, too."""
     inside = [] if (path / "zarr.json").exists() or not path.is_dir() else sorted(path.glob("*.zarr"))
-    yield from (store for store in inside if not store.name.startswith("."))
-    if not inside:
-        yield path
+    return [store for store in inside if not store.name.startswith(".")] or [path]
