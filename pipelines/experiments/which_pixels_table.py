@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from wsiseg.atomic import write_bytes
+from wsiseg.stores.patch_meta import PatchMeta
 
 POINTS = {"dice": "Dice", "aji": "AJI", "f1": "F1", "pq": "PQ"}
 JUDGE = "aji"
@@ -28,7 +29,7 @@ FULL = "full"
 ALL = "all"
 # What is learnt from, each stage with all that the one before has.
 STAGES = {"real": "chosen patches", "synthetic": "+ synthetic", "pseudo": "+ pseudo-labels"}
-STRATEGIES = {"random": "chance", "cps": "consistency"}
+STRATEGIES = {"random": "chance", "kcenter": "k-center", "cps": "consistency"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +46,10 @@ EVERYTHING = Row(patches=0, strategy="", stage=FULL)
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What one training reached on the test images, 0 … 1, and the part of the pixels that had labels."""
+    """What one training reached on the test images, 0 … 1, the labelled part of the pixels, and the number of GANs."""
 
     labelled: float
+    gans: int = 0
     scores: dict[str, float]
 
 
@@ -64,15 +66,17 @@ def read(folder: Path) -> Results:
         seed, name = int(path.parent.name.removeprefix("seed")), path.stem.split("-")
         mean = json.loads(path.read_bytes())["mean"]
         scores = {key: round(one["value"], DIGITS) for key, one in mean.items() if key in POINTS}
-        labelled = 1.0
+        labelled, gans = 1.0, 0
         if name == [FULL]:
             row = EVERYTHING
         else:
             strategy, patches, stage = name
             row = Row(patches=int(patches), strategy=strategy, stage=stage)
-            selection = path.parent / f"{strategy}-{patches}" / "selection" / "selection.json"
-            labelled = round(json.loads(selection.read_bytes())["labelled_fraction"], DIGITS)
-        found.setdefault(row, {})[seed] = Result(labelled=labelled, scores=scores)
+            cell = path.parent / f"{strategy}-{patches}"
+            labelled = json.loads((cell / "selection" / "selection.json").read_bytes())["labelled_fraction"]
+            # Patches without a whole nucleus have none.
+            gans = 0 if stage == next(iter(STAGES)) else len(PatchMeta.read(cell / "synthetic.zarr").config["gans"])
+        found.setdefault(row, {})[seed] = Result(labelled=round(labelled, DIGITS), gans=gans, scores=scores)
     return found
 
 
@@ -85,7 +89,7 @@ def add_written(sets: dict[str, Results], table: Path) -> None:
             row, seed = Row(patches=patches, strategy=line["strategy"], stage=line["stage"]), int(line["seed"])
             if (line["images"], row, seed) in known:
                 continue
-            result = Result(labelled=float(line["labelled"]), scores={})
+            result = Result(labelled=float(line["labelled"]), gans=int(line["gans"]), scores={})
             result = sets.setdefault(line["images"], {}).setdefault(row, {}).setdefault(seed, result)
             result.scores[line["score"]] = float(line["value"])
 
@@ -162,7 +166,7 @@ def in_short(found: Results) -> list[str]:
 
 def table(found: Results) -> list[str]:
     """Return the lines of the table of one set of images."""
-    titles = ["patches", "labelled", "chosen by", "learnt from", *POINTS.values()]
+    titles = ["patches", "labelled", "chosen by", "learnt from", "GANs", *POINTS.values()]
     lines = [[*titles, "AJI over the stage before", "AJI over chance", "of AJI from all labels", "n"]]
     for row in sorted(found, key=_place):
         chance = gains(found, row, replace(row, strategy="random")) if row.strategy == "cps" else []
@@ -172,6 +176,7 @@ def table(found: Results) -> list[str]:
                 labelled(found, row),
                 STRATEGIES.get(row.strategy, "–"),
                 STAGES.get(row.stage, "all labels"),
+                f"{np.mean([result.gans for result in found[row].values()]):.3g}",
                 *(_points(found, row, name) for name in POINTS),
                 spread(gains_of(found, row)),
                 spread(chance),
@@ -198,9 +203,19 @@ def written(sets: dict[str, Results]) -> str:
     """Return every measurement as CSV."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(["images", "patches", "labelled", "strategy", "stage", "seed", "score", "value"])
+    lines.writerow(["images", "patches", "labelled", "strategy", "stage", "gans", "seed", "score", "value"])
     lines.writerows(
-        [name, row.patches or ALL, _told(result.labelled), row.strategy, row.stage, seed, score, _told(value)]
+        [
+            name,
+            row.patches or ALL,
+            _told(result.labelled),
+            row.strategy,
+            row.stage,
+            result.gans,
+            seed,
+            score,
+            _told(value),
+        ]
         for name, found in sorted(sets.items())
         for row in sorted(found, key=_place)
         for seed, result in sorted(found[row].items())

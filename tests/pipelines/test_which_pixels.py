@@ -14,6 +14,9 @@ import pytest
 from PIL import Image
 
 from tests.pipelines.conftest import check_calls
+from wsiseg.selection.strategies import STRATEGIES
+from wsiseg.stores.patch_meta import KEY, PatchMeta
+from wsiseg.stores.zarr_files import write_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,10 +34,14 @@ def found(scripts: Callable[..., AbstractContextManager[dict[str, Any]]]) -> Ite
 
 
 def score(folder: Path, seed: int, name: str, aji: float) -> None:
-    """Write what ``wsiseg evaluate`` and ``wsiseg select`` would."""
+    """Write what ``wsiseg evaluate``, ``wsiseg select`` and ``wsiseg synth sample`` would."""
     selection = folder / f"seed{seed}" / name.rpartition("-")[0] / "selection"
     selection.mkdir(parents=True, exist_ok=True)
     (selection / "selection.json").write_text(json.dumps({"labelled_fraction": 0.04}))
+    if name.endswith("synthetic"):
+        config = {"gans": {str(number): "hash" for number in range(3 + seed)}}
+        meta = PatchMeta(codec="zstd", mpp=0.5, parents=("a",), groups=("a",), fingerprint="f", config=config)
+        write_group(selection.parent / "synthetic.zarr", {KEY: meta.model_dump(mode="json")})
     mean = {key: {"value": aji} for key in ("aji", "dice", "f1", "pq", "object_f1")}
     (folder / f"seed{seed}" / f"{name}.json").write_text(json.dumps({"mean": mean}))
 
@@ -62,10 +69,22 @@ def test_each_seed_is_compared_with_itself(found: dict[str, Any], measured: Path
         "chosen patches", "chosen patches", "+ synthetic", "all labels",
     ]  # fmt: skip
     assert synthetic["AJI over the stage before"] == "3.0 ± 1.4"
+    assert (synthetic["GANs"], real["GANs"]) == ("3.5", "0")
     assert real["AJI over the stage before"] == full["AJI over the stage before"] == "–"
     assert (real["AJI over chance"], chance["AJI over chance"], chance["n"]) == ("10.0", "–", "1")
     assert (real["of AJI from all labels"], full["of AJI from all labels"]) == ("56 ± 9 %", "–")
     assert (real["labelled"], full["labelled"]) == ("4.0 %", "100.0 %")
+
+
+@pytest.mark.parametrize("strategy", [name for name, entry in STRATEGIES.items() if not entry.needs_prediction])
+def test_every_strategy_has_its_rows(found: dict[str, Any], tmp_path: Path, strategy: str) -> None:
+    script = found["which_pixels_table"]
+    score(tmp_path / "cells", 0, f"{strategy}-6-real", 0.4)
+
+    results = script.read(tmp_path / "cells")
+
+    assert len(script.table(results)) == len(script.in_short(results)) == 3
+    assert script.written({"cells": results}).count(strategy) == 4
 
 
 def test_every_measurement_is_written(
@@ -172,7 +191,64 @@ def test_every_command_is_one_that_there_is(settings: dict[str, str], cells: Cal
 
     assert ran.code == 0, ran.err
     check_calls(ran.calls)
+    # How GANs of few patches are made must not depend on the labels of more.
+    assert all("layout.density=normal" in call for call in of(ran.calls, "synth", "fit"))
     assert {call[0] for call in ran.calls} == {"ingest", "select", "synth", "train", "predict", "evaluate"}
+
+
+def value(call: list[str], option: str) -> str:
+    """Return what an option of a call says."""
+    return call[call.index(option) + 1]
+
+
+def test_nothing_is_learnt_from_what_judges_or_was_not_chosen(cells: Callable[..., Ran]) -> None:
+    ran = cells(name="monuseg", MORE="unlabelled")
+
+    data = "which_pixels_out/monuseg"
+    run = f"{data}/seed0"
+    pool, free = of(ran.calls, "ingest")
+    assert value(pool, "--split") == f"{data}/split.csv"
+    assert value(free, "--split") == "unlabelled"
+    assert {value(call, "-o"): call[1] for call in of(ran.calls, "select")} == {
+        f"{run}/{name}/selection": f"{data}/pool.zarr" for name in ("random-2", "cps-2")
+    }
+    trained = {value(call, "-o").removeprefix(f"{run}/"): call for call in of(ran.calls, "train")}
+    assert set(trained) == {"full", *(f"{name}/{what}" for name in ("random-2", "cps-2") for what in ("real", "loop"))}
+    for name, call in trained.items():
+        cell, _, what = name.partition("/")
+        stores = [part for part in call if part.endswith(".zarr")]
+        made = [f"{data}/free.zarr", f"{run}/{cell}/synthetic.zarr"] if what == "loop" else []
+        assert stores == [f"{data}/pool.zarr", *made]
+        assert ("--labelled" in call) == bool(what)
+        assert not what or value(call, "--labelled") == f"{run}/{cell}/selection/selection.csv"
+        # All learn alike.
+        assert [value(call, option) for option in ("--steps", "--seed", "--config")] == [
+            value(trained["full"], option) for option in ("--steps", "--seed", "--config")
+        ]
+
+
+def test_each_model_is_judged_by_the_images_that_were_held_out(tmp_path: Path, cells: Callable[..., Ran]) -> None:
+    ran = cells()
+
+    run = "which_pixels_out/dsb2018/seed0"
+    split = (tmp_path / "which_pixels_out/dsb2018/split.csv").read_text().splitlines()
+    held_out = {line.partition(",")[0] for line in split if line.endswith(",test")}
+    assert len(held_out) == 15
+    predicted = of(ran.calls, "predict")
+    assert {value(call, "-o"): value(call, "--model") for call in predicted} == {
+        f"{run}/predictions/full": f"{run}/full",
+        **{
+            f"{run}/predictions/{cell}-{stage}": f"{run}/{cell}/{model}"
+            for cell in ("random-2", "cps-2")
+            for stage, model in (("real", "real"), ("synthetic", "loop/teacher"), ("pseudo", "loop"))
+        },
+    }
+    for call in predicted:
+        images = [part for part in call if "/images/" in part]
+        assert {image.rpartition("/")[2].removesuffix(".png") for image in images} == held_out
+    for call in of(ran.calls, "evaluate"):
+        assert call[1] == f"{run}/predictions/{value(call, '-o').rpartition('/')[2].removesuffix('.json')}"
+        assert call[2] == "which_pixels_out/dsb2018/test/labels"
 
 
 def test_synthetic_patches_are_those_of_their_own_selection_also_where_more_were_chosen_later(
