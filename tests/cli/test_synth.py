@@ -270,7 +270,7 @@ def test_a_patch_that_is_annotated_anew_gets_a_gan_anew(
     labels = patches.read_labels("labels", [2])
     labels[labels == 1] = 0
 
-    patches.write_labels("labels", [2], labels)
+    patches.write_labels("labels", [2], list(labels))
     anew = run(*command)
     refused = run(*sampling)
 

@@ -202,11 +202,11 @@ def test_labels_that_changed_are_not_taken_for_those_of_before(store: Path, tmp_
     labels = PatchStore.open(store)
     before = labels.read_labels("truth", [at])
 
-    labels.write_labels("truth", [at], 1 - before)
+    labels.write_labels("truth", [at], list(1 - before))
 
     with pytest.raises(WsisegError, match=r"other settings or data \(labels differ\)"):
         run(*command)
-    labels.write_labels("truth", [at], before)
+    labels.write_labels("truth", [at], list(before))
     run(*command)
 
 
@@ -217,7 +217,7 @@ def test_labels_of_other_images_may_come_later(store: Path, tmp_path: Path, caps
     labels = PatchStore.open(store)
     others = np.flatnonzero(labels.parents != used).tolist()
 
-    labels.write_labels("truth", others, 1 - labels.read_labels("truth", others))
+    labels.write_labels("truth", others, list(1 - labels.read_labels("truth", others)))
     run(*command)
 
     assert "nothing to do" in capsys.readouterr().out
