@@ -53,11 +53,12 @@ def put_folder(new: Path, path: Path) -> None:
     A kill in between leaves the old folder beside it, under a hidden name that ends in ``.old``; see `put_back`.
     """
     if path.exists():
+        # What an earlier writer left must not be taken for what is moved aside now.
+        _remove_old(path)
         path.rename(path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old"))
     new.rename(path)
     sync_names(path.parent)
-    for old in path.parent.glob(f".{glob.escape(path.name)}.*.old"):
-        shutil.rmtree(old, ignore_errors=True)
+    _remove_old(path)
 
 
 def put_back(path: Path) -> None:
@@ -81,6 +82,11 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path`, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def _remove_old(path: Path) -> None:
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.old"):
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

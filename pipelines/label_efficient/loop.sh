@@ -6,8 +6,9 @@
 #   ./loop.sh             stops where it is your turn, and says what to do; run it again to go on, also after a kill
 #   ROUNDS=2 ./loop.sh    goes on with the patches of which the model of the first round was least sure
 #
-# Where annotations were changed, what was learnt from them has to be learnt anew: TRAIN=--overwrite ./loop.sh, and if the
-# round was done, rm OUT/round-1.done before. Ends with 3 where some slides could not be cut or predicted.
+# Where annotations are changed later, what was learnt from them has to be learnt anew: remove OUT/round-1.done and what
+# came after it, such as OUT/select-2, and call TRAIN=--overwrite PREDICT=--overwrite ./loop.sh once.
+# Ends with 3 where some slides could not be cut or predicted.
 set -euo pipefail
 
 # --- edit these ---------------------------------------------------------------
@@ -60,7 +61,7 @@ propose() {
   local table=$OUT/select-$1 before=$(($1 - 1)) how=() code earlier
   [ ! -e "$table/selection.json" ] || return 0
   ((before == 0)) || how=(--exclude labels --strategy uncertainty --prediction "$OUT/predictions-$before")
-  # Also those that were chosen and that nobody annotated, such as an artefact.
+  # Also those that were chosen and that nobody has annotated yet.
   for ((earlier = 1; earlier <= before; earlier++)); do how+=(--exclude "$OUT/select-$earlier/selection.csv"); done
   wsiseg select "$tiles" -k "$PATCHES" -o "$table" ${choose[@]+"${choose[@]}"} ${how[@]+"${how[@]}"} || {
     code=$?
@@ -73,17 +74,22 @@ propose() {
 chosen() {
   python3 - "$1" << 'READ'
 import csv, sys
-with open(sys.argv[1], newline="", encoding="utf-8") as table:
-    print(*sorted({row["slide"] for row in csv.DictReader(table) if row["rank"] == "1"}), sep="\n")
+with open(sys.argv[1], newline="", encoding="utf-8-sig") as file:
+    lines = file.read().splitlines()
+# Spreadsheets in many countries write semicolons.
+rows = csv.DictReader(lines, delimiter=max(",;\t", key=lines[0].count))
+print(*sorted({row["slide"] for row in rows if row["rank"] == "1"}), sep="\n")
 READ
 }
 
 tiles=$OUT/tiles
 noting wsiseg tile "$SLIDES" -o "$tiles" --mpp "$MPP" --patch-size 256 ${cut[@]+"${cut[@]}"}
 
+selections=()
 for ((round = 1; round <= ROUNDS; round++)); do
   selection=$OUT/select-$round annotations=$OUT/annotations-$round synthetic=$OUT/synthetic-$round.zarr
   if [ -e "$OUT/round-$round.done" ]; then
+    selections+=(--selection "$selection/selection.csv")
     ((round < ROUNDS)) || predict "$round"
     continue
   fi
@@ -117,10 +123,10 @@ TURN
 
   tolerating wsiseg synth fit "$tiles" --selection "$selection/selection.csv" --preset "$PRESET" -o "$OUT/gans" \
     ${paint[@]+"${paint[@]}"}
-  # Made anew where GANs are newer, as are those of patches that were annotated anew.
-  if [ ! -e "$synthetic" ] || [ -n "$(find "$OUT/gans" -name 'scale-*' -newer "$synthetic/zarr.json")" ]; then
-    tolerating wsiseg synth sample "$OUT/gans" -n 50 -o "$synthetic" --overwrite
-  fi
+  # Of the patches that all rounds have chosen, though not of one that another took the place of; done once, unless GANs
+  # are others now, as are those of patches that were annotated anew.
+  selections+=(--selection "$selection/selection.csv")
+  tolerating wsiseg synth sample "$OUT/gans" ${selections[@]+"${selections[@]}"} -n 50 -o "$synthetic" --overwrite
 
   # Of so few patches none is held out; the model is the last one.
   wsiseg train "$tiles" "$synthetic" --method label-efficient --val-fraction 0 -o "$OUT/run-$round" \

@@ -242,6 +242,9 @@ def test_what_is_to_be_ignored_whole_is_known_to_be_so(tmp_path: Path, store: Pa
 
     assert labelled(feature((0, 0, 100, 100), "Region*"), feature((20, 20, 50, 60), "nucleus")).code == 0
 
+    # What a prediction did not look at is not known to be nothing.
+    unseen = labelled(feature((200, 0, 250, 100), "Not analysed"), feature((20, 20, 50, 60), "nucleus"))
+    assert "1 of 6 patches labelled" in unseen.out
     # A fold of the tissue, which somebody finds in the box.
     result = labelled(feature((0, 0, 100, 100), "Region*"), feature((0, 0, 110, 100), "Ignore*"))
 
@@ -425,7 +428,8 @@ def test_bad_input_is_one_clear_line(tmp_path: Path, store: Path, images: Path, 
         (store, (drawn, "--layer", ".a"), 5, "cannot be the name of a layer"),
         (store, (large,), 5, "has 250x200 pixels, and what it is named after 125x100"),
         (store, (small, "--classes", "a,b"), 5, "holds the class 7, but there are 2"),
-        (store, (png(tmp_path / "ignored.png", (100, 125), IGNORE),), 4, "all that it holds of the patches is to be"),
+        (store, (png(tmp_path / "ignored.png", (100, 125), IGNORE),), 4, "it shows no label on any patch"),
+        (store, (png(tmp_path / "blank.png", (100, 125), 0),), 4, "any patch. If nothing is there to be labelled, say"),
         (store, (tmp_path / "named",), 4, "none of 1 files is named after a patch or an image of the store"),
         (store, (tmp_path / "empty",), 4, "none of 0 files"),
         (images, (drawn,), 5, "this is one file, and images.zarr holds 2 images"),

@@ -281,8 +281,51 @@ def test_a_patch_that_is_annotated_anew_gets_a_gan_anew(
     assert (gan / "a" / "scale-1.safetensors").read_bytes() != before["a"]
     assert (gan / "b" / "scale-1.safetensors").read_bytes() == before["b"]
     assert refused.code == 5
-    assert "what is there was made of other GANs, or otherwise" in refused.err
-    assert run(*sampling, "--overwrite").code == 0
+    assert "what is there is another store, of other GANs or otherwise made" in refused.err
+    assert "already done" not in run(*sampling, "--overwrite").out
+    # What is the same is not made again; other layers of the store do not matter.
+    PatchStore.open(made).add_layer("more", "classes", patches.layers["labels"].labels)
+    assert "already done" in run(*sampling, "--overwrite").out
+
+
+def test_a_patch_of_the_same_name_with_other_pixels_is_another(
+    tmp_path: Path, run: Callable[..., Result], store: Path, make_patch_store: MakePatchStore
+) -> None:
+    command = ["synth", "fit", "--patch", "a", "-o", tmp_path / "gan", *TINY]
+    assert run(*command[:2], store, *command[2:]).code == 0
+    before = (tmp_path / "gan" / "a" / "scale-1.safetensors").read_bytes()
+    patches = PatchStore.open(store)
+    other = make_patch_store(
+        tmp_path / "other.zarr", 255 - patches.read_images([2]), patches.read_labels("labels", [2]), layer="labels",
+        kind="instances", names=("background", "nucleus"), parents=["a"],
+    )  # fmt: skip
+
+    refused = run(*command[:2], other.path, *command[2:])
+
+    assert refused.code == 5
+    assert "the GAN was begun with other source" in refused.err
+    assert (tmp_path / "gan" / "a" / "scale-1.safetensors").read_bytes() == before
+
+
+def test_the_gan_of_a_patch_that_is_set_aside_is_removed(
+    tmp_path: Path, run: Callable[..., Result], store: Path
+) -> None:
+    gan, table = tmp_path / "gan", tmp_path / "selection.csv"
+    table.write_text("patch\na\nb\n")
+    command = ["synth", "fit", store, "--selection", table, "-o", gan, *TINY]
+    assert run(*command).code == 0
+    patches = PatchStore.open(store)
+
+    patches.write_labels("labels", [2], [np.full((40, 40), -1)])
+    result = run(*command)
+
+    assert result.code == 3
+    assert "a: the patch has other labels now, and its GAN is removed" in result.err
+    assert not (gan / "a").exists()
+    assert (gan / "b" / "scale-1.safetensors").exists()
+    # Settings that a patch is too small for say nothing of its labels.
+    assert run(*command, "--set", "smallest_px=200", "--set", "largest_px=400").code == 5
+    assert (gan / "b" / "scale-1.safetensors").exists()
 
 
 def test_one_that_diverges_or_is_busy_does_not_keep_others_from_their_training(
@@ -303,6 +346,7 @@ def test_one_that_diverges_or_is_busy_does_not_keep_others_from_their_training(
     sampled = run(*sampling, tmp_path / "some.zarr")
     with locked(gan / ".a.lock"):
         busy = run(*command, "--patch", "b", "--patch", "s-40-0")
+        all_busy = run(*command)
     named = run(*sampling[:2], gan / "a", "-o", tmp_path / "none.zarr")
 
     assert alone.code == 2
@@ -312,6 +356,7 @@ def test_one_that_diverges_or_is_busy_does_not_keep_others_from_their_training(
     assert sampled.code == 3
     assert "1 of 2 GANs are not trained to their end and left out: a" in sampled.err
     assert PatchStore.open(tmp_path / "some.zarr").parents.tolist() == ["b", "b"]
+    assert (all_busy.code, all_busy.out) == (75, "")
     assert busy.code == 75
     assert "another process trains the GANs of 1 of 3 patches: a" in busy.err
     assert (gan / "s-40-0" / "scale-1.safetensors").exists()

@@ -21,6 +21,8 @@ from wsiseg.errors import WsisegError
 from wsiseg.stores.patch_store import PatchStore
 from wsiseg.tasks import train_data
 from wsiseg.training.log import read_table
+from wsiseg.training.state_file import load_state, save_state
+from wsiseg.training.training_run import STATE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -195,7 +197,7 @@ def test_a_second_run_does_nothing_and_overwrite_starts_anew(
     assert capsys.readouterr().out.startswith("best miou")
 
 
-@pytest.mark.parametrize("at", [0, 7], ids=["learnt from", "held out"])
+@pytest.mark.parametrize("at", [7, 0], ids=["learnt from", "held out"])
 def test_labels_that_changed_are_not_taken_for_those_of_before(store: Path, tmp_path: Path, at: int) -> None:
     command = ("train", store, "-o", tmp_path / "run", *SMALL, "--steps=2", "--set=split_seed=3")
     run(*command)
@@ -207,6 +209,16 @@ def test_labels_that_changed_are_not_taken_for_those_of_before(store: Path, tmp_
     with pytest.raises(WsisegError, match=r"other settings or data \(labels differ\)"):
         run(*command)
     labels.write_labels("truth", [at], list(before))
+    run(*command)
+
+
+def test_a_training_that_was_begun_before_labels_were_noted_goes_on(store: Path, tmp_path: Path) -> None:
+    command = ("train", store, "-o", tmp_path / "run", *SMALL, "--steps=2")
+    run(*command)
+    state = load_state(tmp_path / "run" / STATE)
+    del state["plan"]["labels"]
+    save_state(tmp_path / "run" / STATE, state)
+
     run(*command)
 
 

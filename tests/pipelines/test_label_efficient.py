@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -69,7 +68,8 @@ def test_what_fails_is_done_again_and_what_is_done_is_not(tmp_path: Path, loop: 
     assert (code, names(calls)[-1]) == (1, "train")
     (tmp_path / "broken").unlink()
 
-    assert names(loop().calls) == ["tile", "label", "label", "synth fit", "train", "predict", "select"]
+    steps = ["tile", "label", "label", "synth fit", "synth sample", "train", "predict", "select"]
+    assert names(loop().calls) == steps
 
 
 @pytest.mark.parametrize(
@@ -106,23 +106,22 @@ def test_slides_that_failed_are_predicted_once_they_can_be(tmp_path: Path, loop:
     assert (ran.code, names(ran.calls)) == (0, ["tile", "predict"])
 
 
-def test_synthetic_patches_are_made_anew_with_their_gans(tmp_path: Path, loop: Callable[..., Ran]) -> None:
+def test_synthetic_patches_are_those_of_all_rounds_and_change_with_their_gans(
+    tmp_path: Path, loop: Callable[..., Ran]
+) -> None:
     loop()
     annotate(tmp_path, 1)
-    (tmp_path / "broken").write_text("train 1")
-    assert "synth sample" in names(loop().calls)
-    gan = tmp_path / "loop" / "gans" / "a-0-0" / "scale-4.safetensors"
-    gan.parent.mkdir()
-    made = tmp_path / "loop" / "synthetic-1.zarr" / "zarr.json"
-    made.touch()
+    calls = loop().calls
+    (tmp_path / "loop" / "select-2" / "selection.csv").write_text("patch;slide;rank\nx;a;1\ny;b, c;1\n")
+    loop(ROUNDS="2")
+    annotate(tmp_path, 2)
+    calls += loop(ROUNDS="2").calls
 
-    sampled = []
-    for age_s in (-10, 10):
-        gan.touch()
-        os.utime(gan, (made.stat().st_mtime + age_s,) * 2)
-        sampled.append("synth sample" in names(loop().calls))
-
-    assert sampled == [False, True]
+    first, second = (call for call in calls if call[:2] == ["synth", "sample"])
+    tables = [["--selection", f"loop/select-{number}/selection.csv"] for number in (1, 2)]
+    assert first[3:5] == tables[0]
+    assert second[3:7] == [*tables[0], *tables[1]]
+    assert first[-1] == second[-1] == "--overwrite"
 
 
 def test_what_commands_shall_be_told_reaches_them(tmp_path: Path, loop: Callable[..., Ran]) -> None:

@@ -261,7 +261,8 @@ def test_synthetic_patches_are_those_of_their_own_selection_also_where_more_were
     run = "which_pixels_out/dsb2018/seed0"
     sampled = [(call[call.index("--selection") + 1], call[-1]) for call in of(ran.calls, "synth", "sample")]
     assert sampled == [
-        (f"{run}/{name}/selection/selection.csv", f"{run}/{name}/synthetic.zarr") for name in ("random-3", "cps-3")
+        (f"{run}/{name}/selection/selection.csv", f"{run}/{name}/synthetic.zarr")
+        for name in ("random-2", "cps-2", "random-3", "cps-3")
     ]
     for call in of(ran.calls, "train", "--method", "label-efficient"):
         assert [part for part in call if part.endswith("synthetic.zarr")] == [
@@ -289,7 +290,6 @@ def test_it_ends_as_fitting_did_unless_some_patches_cannot_be_learnt_from(
     code: int, ended: int, tmp_path: Path, cells: Callable[..., Ran]
 ) -> None:
     cells()
-    # What is sampled already is not sampled again.
     (tmp_path / "broken").write_text(f"synth {code}")
 
     ran = cells()

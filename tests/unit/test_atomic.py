@@ -59,6 +59,14 @@ def test_a_folder_is_replaced_and_never_gone(tmp_path: Path, monkeypatch: pytest
     assert found() == [b"second"]
     put_back(tmp_path / "folder")
     put_back(tmp_path / "folder")
+    # What is left of earlier ones is not what was moved aside last.
+    for name in ("00000000", "ffffffff"):
+        (tmp_path / f".folder.{name}.old").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write(b"third")
+    put_back(tmp_path / "folder")
     assert (tmp_path / "folder" / "inside").read_bytes() == b"second"
     write(b"fourth")
     assert found() == [b"fourth"]

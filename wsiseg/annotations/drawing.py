@@ -42,6 +42,8 @@ class Drawing:
         Boxes in which everything was drawn.
     ignored
         What is nothing to learn: of the class ``Ignore*``, or not analysed by a prediction.
+    set_aside
+        Of these, what is of the class.
     colours
         What the classes are drawn in, where the file says it.
     skipped
@@ -54,6 +56,7 @@ class Drawing:
     names: tuple[tuple[str, ...], ...]
     regions: Scanlines
     ignored: Scanlines
+    set_aside: Scanlines
     colours: dict[str, Colour]
     skipped: int
 
@@ -67,8 +70,8 @@ class Drawing:
         return int(((boxes[:, :2] >= limits) | (boxes[:, 2:] <= 0)).any(axis=1).sum())
 
     def sets_aside(self, window: Window) -> bool:
-        """Tell whether all of a window is to be ignored by what was drawn."""
-        return len(self.ignored) > 0 and bool((self.ignored.draw(window).top > 0).all())
+        """Tell whether somebody said of all of a window that it is to be ignored."""
+        return len(self.set_aside) > 0 and bool((self.set_aside.draw(window).top > 0).all())
 
     def labels(
         self, window: Window, values: NDArray[np.int32], *, background: int, ignore: int, is_complete: bool = False
@@ -140,6 +143,7 @@ def place_drawing(found: FeatureFile, scale: Scale, origin: tuple[int, int] = (0
         names=tuple(one.classes for one in objects),
         regions=placed(regions),
         ignored=placed(ignored),
+        set_aside=placed([one for one in ignored if IGNORED in one.names]),
         colours=class_colours(sorted(objects, key=lambda one: one.number), where=found.path),
         skipped=len(found.features) - len(objects) - len(regions) - len(ignored),
     )

@@ -122,11 +122,12 @@ def sample(
     count: Annotated[
         int | None, typer.Option("--count", "-n", help="Pairs of image and labels from each GAN. Default 50.")
     ] = None,
-    selection: Annotated[
-        Path | None,
+    selections: Annotated[
+        list[Path] | None,
         typer.Option(
             "--selection",
-            help="selection.csv of wsiseg select: the GANs of its first choices alone, as far as there are.",
+            help="selection.csv of wsiseg select: the GANs of its first choices alone, as far as there are. May be "
+            "repeated.",
             rich_help_panel=LABELS,
         ),
     ] = None,
@@ -150,7 +151,7 @@ def sample(
     device: Device = "auto",
     time_limit: TimeLimit = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make the store again if it is there.", rich_help_panel=RUN)
+        bool, typer.Option("--overwrite", help="Replace what is there, unless it is the same.", rich_help_panel=RUN)
     ] = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -167,7 +168,7 @@ def sample(
     job = SynthSampleJob(
         gans=gans,
         output=output,
-        selection=selection,
+        selections=tuple(selections or ()),
         settings=load(SampleSettings, file=config, options=options, overrides=overrides or ()),
         device=device,
         overwrite=overwrite,

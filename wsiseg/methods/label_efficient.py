@@ -61,7 +61,8 @@ class LabelEfficientOptions(NetOptions):
     pseudo
         What of a teacher is believed.
     pool
-        At most so many patches get pseudo-labels, drawn at random; where None, as many as a student ever looks at.
+        At most so many patches get pseudo-labels, drawn at random. Where None, as many as a student ever looks at, or
+        with ``epochs`` all.
     ramp
         Part of a student's training in which the weight of pseudo-labels rises.
     """

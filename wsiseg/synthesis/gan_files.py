@@ -6,9 +6,7 @@ scales that are trained, ``state.safetensors`` for the one in training, ``log.cs
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -29,7 +27,7 @@ from wsiseg.synthesis.pyramid import Scale, sides
 from wsiseg.synthesis.settings import GanSettings  # noqa: TC001 - as above
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy as np
@@ -39,11 +37,9 @@ if TYPE_CHECKING:
 CARD: Final = "gan.json"
 PATCH: Final = "patch.safetensors"
 STATE: Final = "state.safetensors"
-LOG: Final = "log.csv"
 SHEETS: Final = "sheets"
 # Steps whose mean error says how well a scale reconstructs the patch.
 _LAST: Final = 50
-COLUMNS: Final = ("scale", "step", "reconstruction", "whole", "foreground", "background", "penalty")
 
 
 class GanCard(Config):
@@ -158,16 +154,27 @@ def begin(folder: Path, card: GanCard, example: Example) -> None:
         If something else was.
     """
     if is_begun(folder):
-        if changed := changes(read_card(folder), card):
-            raise DataError(
-                f"the GAN was begun with other {' and '.join(changed)}",
-                where=folder,
-                mend="Use the same settings and patch, another output folder, or --overwrite",
-            )
+        check_alike(folder, card)
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / PATCH, {"image": torch.tensor(example.image), "labels": torch.tensor(example.labels)})
     write_bytes(folder / CARD, json.dumps(card.model_dump(mode="json"), indent=2).encode() + b"\n")
+
+
+def check_alike(folder: Path, card: GanCard) -> None:
+    """See that a GAN was begun as one is asked for.
+
+    Raises
+    ------
+    DataError
+        If it was not.
+    """
+    if changed := changes(read_card(folder), card):
+        raise DataError(
+            f"the GAN was begun with other {' and '.join(changed)}",
+            where=folder,
+            mend="Use the same settings and patch, another output folder, or --overwrite",
+        )
 
 
 def changes(before: GanCard, now: GanCard) -> list[str]:
@@ -284,14 +291,3 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise DataError(f"cannot be read: {error.strerror}", where=path) from error
     except (SafetensorError, ValueError, KeyError) as error:
         raise DataError(f"damaged ({error})", where=path, mend="Pass --overwrite to train from the start") from error
-
-
-def write_log(folder: Path, logs: Sequence[Tensor]) -> None:
-    """Write the losses of all scales, (steps, 5) each, as CSV."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for number, log in enumerate(logs):
-        rows = enumerate(log.tolist(), start=1)
-        writer.writerows((number, step, *(f"{value:.6g}" for value in row)) for step, row in rows)
-    write_bytes(folder / LOG, text.getvalue().encode())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from typing import TYPE_CHECKING, Final
 
 import torch
 from torch.nn import functional
 
+from wsiseg.atomic import write_bytes
 from wsiseg.errors import MethodError
 from wsiseg.nets.csingan import Critics, Generator
 from wsiseg.progress import SILENT
@@ -18,7 +21,6 @@ from wsiseg.synthesis.gan_files import (
     part_of,
     read_tensors,
     scale_file,
-    write_log,
     write_tensors,
 )
 from wsiseg.synthesis.gan_steps import Material, ScaleTraining, reconstruct, update
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
     from wsiseg.synthesis.gan_files import Example
     from wsiseg.synthesis.settings import GanSettings
 
+LOG: Final = "log.csv"
 SAVE_EVERY: Final = 100
+_COLUMNS: Final = ("scale", "step", "reconstruction", "whole", "foreground", "background", "penalty")
 _BETAS: Final = (0.5, 0.999)
 # Keys of draws that belong to no step.
 _STAR, _WEIGHTS = -1, -2
@@ -98,7 +102,7 @@ def fit(
         before = read_tensors(scale_file(folder, number))
         scales.append(as_scale(before, settings.widths[number], settings, side_px, device))
         logs.append(before["log"])
-    write_log(folder, logs)
+    _write_log(folder, logs)
     (folder / STATE).unlink(missing_ok=True)
 
 
@@ -155,7 +159,7 @@ def _train(
             training.log.append(update(training, material, target, coarse, settings))
             if training.step % SAVE_EVERY == 0:
                 _save(folder, training)
-                write_log(folder, [*logs, torch.stack(training.log).cpu()])
+                _write_log(folder, [*logs, torch.stack(training.log).cpu()])
                 write_scale_sheet(folder, training, material, coarse)
                 status = f"error {float(training.log[-1][0]):.4f}"
             advance(status=status)
@@ -221,3 +225,14 @@ def _check_finite(folder: Path, training: ScaleTraining) -> None:
             where=folder,
             mend="Fit this patch into a folder of its own with --set lr=1e-4, or leave it out",
         )
+
+
+def _write_log(folder: Path, logs: Sequence[Tensor]) -> None:
+    """Write the losses of all scales, (steps, 5) each, as CSV."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for number, log in enumerate(logs):
+        rows = enumerate(log.tolist(), start=1)
+        writer.writerows((number, step, *(f"{value:.6g}" for value in row)) for step, row in rows)
+    write_bytes(folder / LOG, text.getvalue().encode())

@@ -278,7 +278,11 @@ def _matched(
             mend="They must be of this slide, in pixels of its level 0",
         )
     if not tally.labelled:
-        raise NothingMatchedError("all that it holds of the patches is to be ignored", where=source)
+        raise NothingMatchedError(
+            "it shows no label on any patch",
+            where=source,
+            mend="If nothing is there to be labelled, say --undrawn background",
+        )
 
 
 def _is_done(store: PatchStore, layer: str, info: LayerInfo, arrays: Iterator[NDArray[Any] | None]) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -15,10 +13,12 @@ from wsiseg.lock import locked
 from wsiseg.nets.devices import choose_device
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
-from wsiseg.synthesis.gan_files import GanCard, begin, changes, find_gans, is_begun, is_trained, read_card
+from wsiseg.stores.patches import patch_names
+from wsiseg.synthesis.gan_files import find_gans, is_trained, read_card
 from wsiseg.synthesis.gan_fit import fit
 from wsiseg.synthesis.layouts import layouts
-from wsiseg.tasks.synth_patches import chosen_patches, densities_of
+from wsiseg.tasks.synth_begin import begin_gans, remove_stale
+from wsiseg.tasks.synth_patches import chosen_patches
 from wsiseg.tasks.synth_report import PAGE, write_quality
 from wsiseg.tasks.train_data import common_layer
 from wsiseg.tiling.reading import open_patches
@@ -30,11 +30,8 @@ if TYPE_CHECKING:
     import torch
 
     from wsiseg.progress import Progress
-    from wsiseg.stores.patch_set import PatchSet
     from wsiseg.synthesis.settings import GanSettings
     from wsiseg.tasks.synth_patches import Chosen
-
-logger = logging.getLogger(__name__)
 
 CONFIG: Final = "config.json"
 
@@ -117,11 +114,7 @@ class SynthFitReport:
         """
         total = len(self.patches) + len(self.refused) + len(self.busy)
         if self.busy:
-            raise BusyError(
-                f"another process trains the GANs of {len(self.busy)} of {total} patches: {', '.join(self.busy)}",
-                where=self.output,
-                mend="Run this again once it is done",
-            )
+            raise _busy(self.output, self.busy, total)
         if self.refused:
             raise SomeFailedError(
                 f"{len(self.refused)} of {total} patches cannot be learnt from: {'; '.join(self.refused)}",
@@ -141,6 +134,8 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
         GANs of something else.
     StoreError
         If a store cannot be read.
+    BusyError
+        If another process trains all of them, or writes the page.
     MethodError
         If all trainings diverge.
     StoppedError
@@ -157,9 +152,14 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
             mend="Pass --layer with a layer of instances, or label with --as instances",
         )
     chosen, refused = chosen_patches(store, layer, job.patches, job.selection, job.settings)
-    begun = _begin(job, store, layer, chosen)
-    # Only now are these the settings of all of them.
-    save(job.settings, job.output / CONFIG)
+    names = patch_names(store)
+    remove_stale(job.output, store, layer, [(names[index], index) for index in refused])
+    begun = begin_gans(job.output, store, layer, chosen, job.settings, is_anew=job.overwrite)
+    if not begun:
+        raise _busy(job.output, [one.name for one in chosen], len(chosen))
+    if len(begun) == len(chosen):
+        # Only now are these the settings of all of them.
+        save(job.settings, job.output / CONFIG)
     done: list[str] = []
     failed: dict[str, MethodError] = {}
     for one in begun:
@@ -172,7 +172,7 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
             continue
         except MethodError as error:
             failed[one.name] = error
-    if failed and not done:
+    if len(failed) == len(chosen):
         raise next(iter(failed.values()))
     with locked(job.output / f".{PAGE}.lock"):
         # Also those of earlier runs, but for what is still being trained by another one.
@@ -182,59 +182,18 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
         output=job.output,
         patches=tuple(done),
         page=job.output / PAGE,
-        refused=tuple(map(str, (*refused, *failed.values()))),
+        refused=tuple(map(str, (*refused.values(), *failed.values()))),
         busy=tuple(one.name for one in chosen if one.name not in done and one.name not in failed),
         was_done=not has_measured,
     )
 
 
-def _begin(job: SynthFitJob, store: PatchSet, layer: str, chosen: Sequence[Chosen]) -> list[Chosen]:
-    """Begin the GANs of patches, or see that those that are there were begun alike; return those that are not busy.
-
-    What was begun keeps its density, whatever else is fitted now. Where a patch has other labels now, its GAN is begun
-    anew.
-    """
-    densities = densities_of(chosen, job.settings.layout)
-    folders = [job.output / one.name for one in chosen]
-    # Those that are there first: where one of them is refused, none is begun.
-    parts = sorted(zip(chosen, folders, densities, strict=True), key=lambda part: not is_begun(part[1]))
-    free = set()
-    for one, folder, density in parts:
-        card = GanCard(
-            patch=one.name,
-            parent=str(store.parents[one.index]),
-            group=str(store.groups[one.index]),
-            position=(int(store.positions[one.index, 0]), int(store.positions[one.index, 1])),
-            offset_px=one.offset_px,
-            mpp=store.mpp,
-            layer=layer,
-            labels=store.layers[layer].labels,
-            density=density,
-            source=one.example.fingerprint,
-            settings=job.settings,
-        )
-        try:
-            with locked(job.output / f".{one.name}.lock"):
-                _begin_one(folder, card, one, is_anew=job.overwrite)
-        except BusyError:
-            continue
-        free.add(one.name)
-    return [one for one in chosen if one.name in free]
-
-
-def _begin_one(folder: Path, card: GanCard, one: Chosen, *, is_anew: bool) -> None:
-    if is_begun(folder) and not is_anew:
-        before = read_card(folder)
-        kept = card.model_copy(update={"density": before.density})
-        changed = changes(before, kept)
-        is_anew = bool(changed) and set(changed) <= {"source", "offset_px"}
-        if is_anew:
-            logger.warning("%s: the patch has other labels now, and its GAN begins anew", one.name)
-        elif card.settings.layout.density == "auto":
-            card = kept
-    if is_anew:
-        shutil.rmtree(folder, ignore_errors=True)
-    begin(folder, card, one.example)
+def _busy(output: Path, names: Sequence[str], total: int) -> BusyError:
+    return BusyError(
+        f"another process trains the GANs of {len(names)} of {total} patches: {', '.join(names)}",
+        where=output,
+        mend="Run this again once it is done",
+    )
 
 
 def _fit(job: SynthFitJob, one: Chosen, device: torch.device, progress: Progress, stop: Stop) -> None:

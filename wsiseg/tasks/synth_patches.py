@@ -58,8 +58,8 @@ class Chosen:
 
 def chosen_patches(
     store: PatchSet, layer: str, names: Sequence[str], selection: Path | None, settings: GanSettings
-) -> tuple[list[Chosen], list[DataError]]:
-    """Return the patches that were named, or those of a selection, and why others of it are left out.
+) -> tuple[list[Chosen], dict[int, DataError]]:
+    """Return the patches that were named, or those of a selection, and why others of it are left out, by index.
 
     Parameters
     ----------
@@ -91,7 +91,8 @@ def chosen_patches(
         _only(row["patch"], found, store, known, selection)
         for row, found in zip(rows, find_rows(rows, store), strict=True)
     ]
-    chosen, refused = [], []
+    chosen: list[Chosen] = []
+    refused: dict[int, DataError] = {}
     for index in dict.fromkeys(indices):
         try:
             chosen.append(_chosen(store, layer, index, known[index], settings))
@@ -99,10 +100,11 @@ def chosen_patches(
             # Who names a patch wants this one; what else was selected is as good without it.
             if selection is None:
                 raise
-            refused.append(error)
+            refused[index] = error
     if not chosen:
+        first = next(iter(refused.values()))
         raise DataError(
-            f"none of {len(refused)} patches can be learnt from", where=selection, mend=f"The first: {refused[0]}"
+            f"none of {len(refused)} patches can be learnt from", where=selection, mend=f"The first: {first}"
         )
     return chosen, refused
 
@@ -171,7 +173,7 @@ def _chosen(store: PatchSet, layer: str, index: int, name: str, settings: GanSet
     part = np.s_[y : y + side, x : x + side]
     if (width, height) != (side, side):
         logger.info("%s: of %d × %d px the square of %d px at %d, %d is learnt from", name, width, height, side, x, y)
-    example = Example(image=np.ascontiguousarray(image[part]), labels=_numbered(labels[part]))
+    example = Example(image=np.ascontiguousarray(image[part]), labels=numbered(labels[part]))
     lowest = example.sides(settings)[0]
     if lowest < SMALLEST_SIDE_PX:
         raise DataError(
@@ -183,7 +185,7 @@ def _chosen(store: PatchSet, layer: str, index: int, name: str, settings: GanSet
     return Chosen(name=name, index=index, example=example, offset_px=(x, y), bank=bank_of(example.labels, where=name))
 
 
-def _numbered(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+def numbered(labels: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return labels with nuclei numbered from 1 by their first pixels, whatever they were called."""
     ids, first, owner = np.unique(labels, return_index=True, return_inverse=True)
     nuclei = np.flatnonzero(ids)

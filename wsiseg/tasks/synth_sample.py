@@ -70,19 +70,19 @@ class SynthSampleJob:
         Folder of wsiseg synth fit, or that of one GAN in it.
     output
         Store to make.
-    selection
-        Table of wsiseg select; of its first choices alone GANs are taken, as far as there are.
+    selections
+        Tables of wsiseg select; of their first choices alone GANs are taken, as far as there are; of all without any.
     settings
         What is sampled.
     device
         ``auto``, ``cpu``, ``cuda:N`` or ``mps``.
     overwrite
-        Replace a store that is there.
+        Replace what is there, unless it is the same.
     """
 
     gans: Path
     output: Path
-    selection: Path | None = None
+    selections: tuple[Path, ...] = ()
     settings: SampleSettings
     device: str = "auto"
     overwrite: bool = False
@@ -153,16 +153,16 @@ def synth_sample(job: SynthSampleJob, progress: Progress = SILENT, stop: Stop | 
     folders = find_gans(job.gans)
     if not folders:
         raise DataError("there is no GAN", where=job.gans, mend="Make one with wsiseg synth fit")
-    if job.selection is not None:
-        folders = _chosen(folders, job.selection)
+    if job.selections:
+        folders = _chosen(folders, job.selections)
     unfinished = [] if len(folders) == 1 else [folder for folder in folders if not is_trained(folder)]
     gans = [read_gan(folder, device) for folder in folders if folder not in unfinished]
     if not gans:
         raise DataError("no GAN is trained to its end", where=job.gans, mend="Run wsiseg synth fit again")
     meta = _meta(job, gans, _common(gans, job.gans))
     with locked(job.output.with_name(f".{job.output.name}.lock")):
-        was_done = not job.overwrite and job.output.exists()
-        nuclei = _nuclei_in(job.output, meta) if was_done else _make(job, gans, meta, progress, stop)
+        was_done = _is_there(job, meta)
+        nuclei = _nuclei_in(job.output, gans[0].card.layer) if was_done else _make(job, gans, meta, progress, stop)
     return SynthSampleReport(
         output=job.output,
         patches=len(gans) * job.settings.count,
@@ -173,14 +173,23 @@ def synth_sample(job: SynthSampleJob, progress: Progress = SILENT, stop: Stop | 
     )
 
 
-def _nuclei_in(path: Path, meta: PatchMeta) -> int:
-    """Return how many nuclei are in a store that was made before, which must be the one that is asked for."""
-    store = PatchStore.open(path)
-    if store.fingerprint != meta.fingerprint:
+def _is_there(job: SynthSampleJob, meta: PatchMeta) -> bool:
+    """Tell whether the store was made before; what else is there may only be replaced if it shall be."""
+    try:
+        is_there = job.output.exists() and PatchMeta.read(job.output).fingerprint == meta.fingerprint
+    except StoreError:
+        is_there = False
+    if job.output.exists() and not is_there and not job.overwrite:
         raise StoreError(
-            "what is there was made of other GANs, or otherwise", where=path, mend="Choose another name, or --overwrite"
+            "what is there is another store, of other GANs or otherwise made",
+            where=job.output,
+            mend="Choose another name, or --overwrite",
         )
-    (layer,) = store.layers
+    return is_there
+
+
+def _nuclei_in(path: Path, layer: str) -> int:
+    store = PatchStore.open(path)
     return sum(int(store.read_labels(layer, [index]).max()) for index in range(len(store)))
 
 
@@ -206,9 +215,9 @@ def _make(job: SynthSampleJob, gans: Sequence[Gan], meta: PatchMeta, progress: P
     return nuclei
 
 
-def _chosen(folders: Sequence[Path], selection: Path) -> list[Path]:
-    """Return the GANs of the patches that a selection chose: by their place if it tells that, else by their name."""
-    rows = first_choices(selection)
+def _chosen(folders: Sequence[Path], selections: Sequence[Path]) -> list[Path]:
+    """Return the GANs of the patches that selections chose: by their place if these tell that, else by their name."""
+    rows = [row for selection in selections for row in first_choices(selection)]
     places = {row_place(row) for row in rows}
     names = {row["patch"] for row in rows if not any(row_place(row))}
     chosen = []
@@ -219,7 +228,7 @@ def _chosen(folders: Sequence[Path], selection: Path) -> list[Path]:
             chosen.append(folder)
     if not chosen:
         raise DataError(
-            "there is no GAN of a patch that is chosen", where=selection, mend="Make them with wsiseg synth fit"
+            "there is no GAN of a patch that is chosen", where=selections[0], mend="Make them with wsiseg synth fit"
         )
     return chosen
 
