@@ -27,7 +27,7 @@ INIT=${INIT:-none}                          # a file of weights of EfficientNet-
 COUNTS=${COUNTS:-"6 12"}                    # patches to annotate
 STRATEGIES=${STRATEGIES:-"random cps"}
 GAN=${GAN:-"--preset cpu"}                  # of the synthetic patches
-STEPS=${STEPS:-400}                         # of each training
+STEPS=${STEPS:-300}                         # of each training
 TRAIN=${TRAIN:-}                            # further options of each training
 # ------------------------------------------------------------------------------
 
