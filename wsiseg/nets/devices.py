@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Literal, TypeAlias
 
 import torch
 from torch import nn
 
 from wsiseg.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 Amp: TypeAlias = Literal["auto", "fp16", "bf16", "off"]
 
@@ -40,12 +43,21 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(amp: Amp, device: torch.device) -> torch.dtype | None:
-    """Return the number format for mixed precision, or None for plain float32."""
+    """Return the number format for mixed precision, or None for plain float32; warn where that is slow."""
     if amp == "auto":
         if device.type != "cuda":
             return None
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if amp == "bf16" and device.type == "cpu" and _lacks_bf16():
+        logger.warning("this processor has no instructions for bf16, which takes it many times as long as --amp off")
     return {"fp16": torch.float16, "bf16": torch.bfloat16, "off": None}[amp]
+
+
+def _lacks_bf16() -> bool:
+    """Tell whether it is certain that the processor computes in bf16 by software."""
+    # Versions of torch that cannot tell what a processor has say nothing.
+    told: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return told.get("architecture") == "x86_64" and not (told.get("avx512_bf16") or told.get("amx_bf16"))
 
 
 def in_best_layout(module: nn.Module) -> nn.Module:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,9 @@ from torch import nn
 from wsiseg.errors import ConfigError
 from wsiseg.nets.devices import choose_device, choose_dtype, in_best_layout
 from wsiseg.training.ranks import joined
+
+if TYPE_CHECKING:
+    from wsiseg.nets.devices import Amp
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 
@@ -78,3 +83,28 @@ def test_only_networks_of_images_get_channels_last(net: nn.Module, *, is_changed
     (weight, _) = in_best_layout(net).parameters()
 
     assert weight.is_contiguous() is not is_changed
+
+
+@pytest.mark.parametrize(
+    ("amp", "told", "is_warned"),
+    [
+        ("bf16", {"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, True),
+        ("bf16", {"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, False),
+        ("bf16", {"architecture": "aarch64"}, False),
+        ("bf16", {}, False),
+        ("off", {"architecture": "x86_64"}, False),
+    ],
+)
+def test_a_format_that_the_processor_does_not_know_is_warned_of(
+    amp: Amp,
+    told: dict[str, object],
+    *,
+    is_warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
+
+    choose_dtype(amp, CPU)
+
+    assert ("no instructions for bf16" in caplog.text) == is_warned
