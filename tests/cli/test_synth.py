@@ -277,7 +277,7 @@ def test_a_patch_that_is_annotated_anew_gets_a_gan_anew(
     assert again.code == 0
     assert again.out.rstrip().endswith("already done")
     assert anew.code == 0, anew.err
-    assert "a: the patch has other labels now, and its GAN begins anew" in anew.err
+    assert " ".join(anew.err.split()).count("a: the patch has other labels now, and its GAN begins anew") == 1
     assert (gan / "a" / "scale-1.safetensors").read_bytes() != before["a"]
     assert (gan / "b" / "scale-1.safetensors").read_bytes() == before["b"]
     assert refused.code == 5

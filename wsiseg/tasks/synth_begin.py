@@ -82,8 +82,11 @@ def begin_gans(
     for one, folder, card in parts:
         try:
             with locked(output / f".{one.name}.lock"):
-                kept = _going_on(folder, card, store, one.index) if is_begun(folder) and not is_anew else None
+                is_there = is_begun(folder) and not is_anew
+                kept = _going_on(folder, card, store, one.index) if is_there else None
                 if kept is None:
+                    if is_there:
+                        logger.warning("%s: the patch has other labels now, and its GAN begins anew", one.name)
                     # Also what is left of a folder that a kill kept from being removed.
                     shutil.rmtree(folder, ignore_errors=True)
                 begin(folder, kept or card, one.example)
@@ -111,7 +114,6 @@ def _going_on(folder: Path, card: GanCard, store: PatchSet, index: int) -> GanCa
         card = card.model_copy(update={"density": before.density})
     changed = set(changes(before, card))
     if changed and changed <= _OF_LABELS and _has_same_image(folder, store, index):
-        logger.warning("%s: the patch has other labels now, and its GAN begins anew", card.patch)
         return None
     check_alike(folder, card)
     return card
