@@ -149,6 +149,22 @@ def test_objects_whose_flows_do_not_suit_their_shape_are_dropped_if_asked() -> N
     assert strict.scores[0] == pytest.approx(lenient.scores[0], abs=0.05)
 
 
+@pytest.mark.parametrize("limit", [None, 0.25])
+def test_half_of_the_certainty_is_left_at_the_limit_of_the_flow_error(limit: float | None) -> None:
+    head = FlowHead(FlowOptions(max_flow_error=limit))
+    maps = perfect(head, ellipses(8, 96, seed=1))
+    found = FlowHead(FlowOptions()).decode(maps)
+    share = []
+    for error in (0, limit or 0.4, 2 * (limit or 0.4), 0.9):
+        shorter = maps.copy()
+        shorter[1:] *= 1 - np.sqrt(error)
+        share.append(head.certainty(shorter, found) / found.scores)
+
+    assert len(found) > 4
+    np.testing.assert_allclose(share[:3], np.repeat([[1], [0.5], [0]], len(found), axis=1), atol=0.02)
+    assert not share[3].any()
+
+
 def test_pixels_below_the_last_row_do_not_change_objects_cut_by_the_first() -> None:
     rng = np.random.default_rng(3)
     for _ in range(20):
