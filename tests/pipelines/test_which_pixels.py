@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from tests.pipelines.conftest import check_calls
+from wsiseg.config import load
+from wsiseg.methods.label_efficient import LabelEfficientOptions
 from wsiseg.selection.strategies import STRATEGIES
 from wsiseg.stores.patch_meta import KEY, PatchMeta
 from wsiseg.stores.zarr_files import write_group
@@ -283,6 +285,26 @@ def test_every_training_is_told_what_else_there_is_to_tell(cells: Callable[..., 
         # What comes last counts, and the encoder that patches are compared by is another one.
         assert call[-len(more.split()) :] == more.split()
     assert all(call[call.index("--init") + 1] == "lite0.safetensors" for call in of(ran.calls, "select"))
+
+
+def test_teachers_and_students_see_annotated_and_synthetic_images_in_the_same_proportion(
+    cells: Callable[..., Ran],
+) -> None:
+    ran = cells()
+
+    loops = of(ran.calls, "train", "--method", "label-efficient")
+    assert loops
+    for call in loops:
+        told = [call[at + 1] for at, part in enumerate(call) if part == "--set"]
+        options = load(
+            LabelEfficientOptions,
+            overrides=[one.removeprefix("options.") for one in told if one.startswith("options.")],
+        )
+        real, synthetic, pseudo = options.student_shares
+        assert real / (real + synthetic) == pytest.approx(options.teacher_real)
+        assert real + synthetic + pseudo == pytest.approx(1)
+    other = cells(LOOP="--set options.rounds=2", COUNTS="3")
+    assert all("options.rounds=2" in call for call in of(other.calls, "train", "--method", "label-efficient"))
 
 
 @pytest.mark.parametrize(("code", "ended"), [(3, 0), (5, 5), (75, 75)])
