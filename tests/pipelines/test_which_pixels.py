@@ -305,6 +305,8 @@ def test_teachers_and_students_see_annotated_and_synthetic_images_in_the_same_pr
         assert real + synthetic + pseudo == pytest.approx(1)
     other = cells(LOOP="--set options.rounds=2", COUNTS="3")
     assert all("options.rounds=2" in call for call in of(other.calls, "train", "--method", "label-efficient"))
+    usual = cells(LOOP="", COUNTS="4")
+    assert not any("--set" in call for call in of(usual.calls, "train", "--method", "label-efficient"))
 
 
 @pytest.mark.parametrize(("code", "ended"), [(3, 0), (5, 5), (75, 75)])

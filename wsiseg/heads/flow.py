@@ -125,7 +125,7 @@ class FlowHead:
 
         Half of it is left where the mean squared length of the difference is `max_flow_error`, or 0.4 where that is
         None. With nothing left there, as in the scores of `decode`, little would be certain that a network finds after
-        a few hundred updates: of its objects, every second one with such a difference was right.
+        a few hundred updates: of its objects of a certainty of 0.4 … 0.6, about half were right (IoU above 0.5).
         """
         if not len(found):
             return found.scores

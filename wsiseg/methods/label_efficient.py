@@ -54,11 +54,11 @@ class LabelEfficientOptions(NetOptions):
     rounds
         Students, one after the other; the first learns from the teacher, each other from the one before it.
     teacher_real
-        Part of the images of the teacher that are annotated, where there are synthetic ones, too. Where trainings are
-        of a few hundred steps and GANs little trained, more are better: 0.75 in the experiments of the README.
+        Part of the images of the teacher that are annotated, where there are synthetic ones, too. With few steps and
+        GANs little trained, more may be better: 0.75 in ``pipelines/experiments/which_pixels.sh``.
     student_shares
         Of the students the parts of the images that are annotated, synthetic and pseudo-labelled. Where there are no
-        synthetic ones, the others share what is left in the same proportion. In the experiments 0.45, 0.15 and 0.4.
+        synthetic ones, the others share what is left in the same proportion. In that script 0.45, 0.15 and 0.4.
     pseudo
         What of a teacher is believed.
     pool
