@@ -95,10 +95,10 @@ learn() {
 known=()
 [ "$scale" = unknown ] || known=(--slide-mpp "$scale")
 
-# judge MODEL NAME: scores a model on the test images.
+# judge MODEL NAME: scores a model on the test images, unless it was not trained since.
 judge() {
-  [ -s "$run/$2.json" ] && return
-  wsiseg predict "$data"/test/images/* --model "$1" -o "$run/predictions/$2" --tissue none --label-png \
+  [ ! -s "$run/$2.json" ] || [ -n "$(find "$1" -name '*.safetensors' -newer "$run/$2.json")" ] || return 0
+  wsiseg predict "$data"/test/images/* --model "$1" -o "$run/predictions/$2" --tissue none --label-png --overwrite \
     ${known[@]+"${known[@]}"}
   wsiseg evaluate "$run/predictions/$2" "$data/test/labels" --task instance -o "$run/$2.json"
 }

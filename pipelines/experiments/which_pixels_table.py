@@ -147,9 +147,10 @@ def as_markdown(lines: list[list[str]]) -> list[str]:
 def in_short(found: Results) -> list[str]:
     """Return the lines of a table of AJI alone, a line for each selection.
 
-    With each stage, in brackets, its gain over the one before; of the last one, what it is of that from all labels.
+    With each stage, in brackets, its gain over the one before; of the last one, the gain over the patches alone and
+    what it is of that from all labels. Of stages that were not measured for the same seeds, the fewest are counted.
     """
-    lines = [["patches", "labelled", "chosen by", *STAGES.values(), "of all labels"]]
+    lines = [["patches", "labelled", "chosen by", *STAGES.values(), "over the patches", "of all labels", "n"]]
     for first in (row for row in sorted(found, key=_place) if row.stage in (next(iter(STAGES)), FULL)):
         told = []
         rows = [replace(first, stage=stage) for stage in STAGES] if first.patches else [first]
@@ -158,9 +159,11 @@ def in_short(found: Results) -> list[str]:
             gain = f" ({np.mean(gained):+.1f})" if gained else ""
             told.append(_points(found, row, JUDGE) + gain)
         told += ["–"] * (len(STAGES) - len(rows))
+        over = spread(gains(found, rows[-1], first) if len(rows) > 1 else [])
         share = _percent(shares_of(found, rows[-1])) if rows[-1] in found else "–"
         name = STRATEGIES.get(first.strategy, "all labels")
-        lines.append([str(first.patches or ALL), labelled(found, first), name, *told, share])
+        seeds = min(len(found[row]) for row in rows if row in found)
+        lines.append([str(first.patches or ALL), labelled(found, first), name, *told, over, share, str(seeds)])
     return as_markdown(lines)
 
 

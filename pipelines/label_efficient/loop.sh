@@ -121,15 +121,22 @@ TURN
     wsiseg label "$tiles/$slide.zarr" --from "$annotations/$slide.geojson" --as instances --keep
   done
 
-  tolerating wsiseg synth fit "$tiles" --selection "$selection/selection.csv" --preset "$PRESET" -o "$OUT/gans" \
-    ${paint[@]+"${paint[@]}"}
+  painted=("$synthetic")
+  wsiseg synth fit "$tiles" --selection "$selection/selection.csv" --preset "$PRESET" -o "$OUT/gans" \
+    ${paint[@]+"${paint[@]}"} || {
+    code=$?
+    # 3: some patches have no whole nucleus to learn from. 4: none has; then there are the GANs of earlier rounds, or none.
+    ((code == 3 || code == 4)) || exit "$code"
+    ((code == 3)) || compgen -G "$OUT/gans/*/gan.json" > /dev/null || painted=()
+  }
   # Of the patches that all rounds have chosen, though not of one that another took the place of; done once, unless GANs
   # are others now, as are those of patches that were annotated anew.
   selections+=(--selection "$selection/selection.csv")
-  tolerating wsiseg synth sample "$OUT/gans" ${selections[@]+"${selections[@]}"} -n 50 -o "$synthetic" --overwrite
+  ((${#painted[@]} == 0)) || tolerating wsiseg synth sample "$OUT/gans" ${selections[@]+"${selections[@]}"} -n 50 \
+    -o "$synthetic" --overwrite
 
   # Of so few patches none is held out; the model is the last one.
-  wsiseg train "$tiles" "$synthetic" --method label-efficient --val-fraction 0 -o "$OUT/run-$round" \
+  wsiseg train "$tiles" ${painted[@]+"${painted[@]}"} --method label-efficient --val-fraction 0 -o "$OUT/run-$round" \
     ${learn[@]+"${learn[@]}"}
   predict "$round"
   touch "$OUT/round-$round.done"

@@ -105,12 +105,15 @@ def test_of_a_selection_its_own_gans_are_sampled(tmp_path: Path, run: Callable[.
     # Where rows tell places, names may be those of another pool; of some patches there may be no GAN.
     by_place = sampled("place", "patch,slide,x,y,rank\na,b,0,0,1\ngone,c,0,0,1\na,a,0,0,2\n")
     by_name = sampled("name", "patch\nb\n")
+    # A table may tell the slide alone, and spreadsheets write numbers in their own way.
+    by_slide = sampled("slide", "patch,slide\nb,b\n")
+    rewritten = sampled("rewritten", "patch,slide,x,y\nb,b,0.0,0.0\n")
     none = sampled("none", "patch\nc\n")
 
-    assert (by_place.code, by_name.code, none.code) == (0, 0, 5)
-    stores = [PatchStore.open(tmp_path / f"{name}.zarr") for name in ("place", "name")]
-    assert [made.parents.tolist() for made in stores] == [["b", "b"]] * 2
-    assert stores[0].fingerprint == stores[1].fingerprint
+    assert [one.code for one in (by_place, by_name, by_slide, rewritten, none)] == [0, 0, 0, 0, 5]
+    stores = [PatchStore.open(tmp_path / f"{name}.zarr") for name in ("place", "name", "slide", "rewritten")]
+    assert [made.parents.tolist() for made in stores] == [["b", "b"]] * 4
+    assert len({made.fingerprint for made in stores}) == 1
     assert "no GAN of a patch that is chosen" in none.err
 
 
@@ -328,6 +331,62 @@ def test_the_gan_of_a_patch_that_is_set_aside_is_removed(
     assert (gan / "b" / "scale-1.safetensors").exists()
 
 
+def test_the_gan_of_another_patch_of_the_name_of_one_that_is_set_aside_stays(
+    tmp_path: Path, run: Callable[..., Result], store: Path, make_patch_store: MakePatchStore
+) -> None:
+    gan, table = tmp_path / "gan", tmp_path / "selection.csv"
+    table.write_text("patch\na\nb\n")
+    command = ["--selection", table, "-o", gan, *TINY]
+    assert run("synth", "fit", store, "--patch", "a", "-o", gan, *TINY).code == 0
+    patches = PatchStore.open(store)
+    images, labels = 255 - patches.read_images([2, 3]), patches.read_labels("labels", [2, 3])
+    labels[0] = -1
+    other = make_patch_store(
+        tmp_path / "other.zarr", images, labels, layer="labels", kind="instances", names=("background", "nucleus"),
+        parents=["a", "b"],
+    )  # fmt: skip
+
+    result = run("synth", "fit", other.path, *command)
+
+    assert result.code == 3
+    assert "its GAN is removed" not in result.err
+    assert (gan / "a" / "scale-1.safetensors").exists()
+    assert (gan / "b" / "scale-1.safetensors").exists()
+    # That of a patch that another process is at does not keep others from theirs.
+    patches.write_labels("labels", [2], [np.full((40, 40), -1)])
+    with locked(gan / ".a.lock"):
+        beside = run("synth", "fit", store, *command, "--overwrite")
+    assert beside.code == 3, beside.err
+    assert (gan / "a" / "scale-1.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["a/model.safetensors", "a/polygons.geojson", "a"])
+def test_what_is_no_gan_is_not_removed(tmp_path: Path, run: Callable[..., Result], store: Path, name: str) -> None:
+    theirs = tmp_path / "out" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("theirs")
+    command = ["synth", "fit", store, "--patch", "b", "--patch", "a", "-o", tmp_path / "out", *TINY]
+
+    refused = run(*command, "--overwrite")
+
+    assert refused.code == 5
+    assert "what is there is none. Choose another --output" in " ".join(refused.err.split())
+    assert theirs.read_text() == "theirs"
+    assert not (tmp_path / "out" / "b").exists()
+
+
+def test_what_is_left_of_a_gan_is_no_obstacle(tmp_path: Path, run: Callable[..., Result], store: Path) -> None:
+    command = ["synth", "fit", store, "--patch", "a", "-o", tmp_path / "gan", *TINY]
+    assert run(*command).code == 0
+    # As where a removal was killed.
+    (tmp_path / "gan" / "a" / "gan.json").unlink()
+
+    again = run(*command)
+
+    assert again.code == 0, again.err
+    assert (tmp_path / "gan" / "a" / "gan.json").exists()
+
+
 def test_one_that_diverges_or_is_busy_does_not_keep_others_from_their_training(
     tmp_path: Path, run: Callable[..., Result], store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -436,7 +495,7 @@ def test_of_a_selection_the_patches_that_can_be_learnt_from_are(
     assert "2 of 3 patches cannot be learnt from: image0: no nucleus" in some.err
     assert "image1: 25% of the patch are marked as unknown" in some.err
     assert (tmp_path / "gan" / "image2" / "pairs.png").exists()
-    assert none.code == 5
+    assert none.code == 4
     assert "none of 2 patches can be learnt from" in none.err
 
 

@@ -152,7 +152,8 @@ def test_presets_for_short_trainings_rebuild_the_patch_and_darken_nuclei_of_unse
     wanted = _contrast(gan.example.image, gan.example.labels)
 
     assert errors[0][0] > 0.1
-    # Less closely than the measured one, which stays below 0.025.
+    # Less closely than the measured one, which is below 0.05 after so many steps and stays below 0.025.
+    assert errors[0][49] < 0.075
     assert all(log[-50:].mean() < 0.035 for log in errors)
     assert all(_contrast(image, mask) >= 0.6 * wanted for image, mask in zip(images, masks, strict=True))
 

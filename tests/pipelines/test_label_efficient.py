@@ -76,7 +76,7 @@ def test_what_fails_is_done_again_and_what_is_done_is_not(tmp_path: Path, loop: 
     ("command", "code", "ended"),
     [
         # Some slides are not there; patches without a whole nucleus have no GAN, which is no fault.
-        ("tile", 3, 3), ("predict", 3, 3), ("synth", 3, 0),
+        ("tile", 3, 3), ("predict", 3, 3), ("synth", 3, 0), ("tile", 4, 4),
         *((command, code, code) for command in ("tile", "synth", "predict") for code in (5, 75)),
     ],
 )  # fmt: skip
@@ -92,6 +92,33 @@ def test_it_ends_as_its_commands_do_and_goes_on_where_only_some_could_not_be_don
     assert ran.code == ended, ran.err
     assert (names(ran.calls)[-1] == "select") == (code == 3)
     assert ("Some slides could not be cut or predicted" in ran.err) == (ended == 3)
+
+
+def test_where_no_patch_has_a_whole_nucleus_it_goes_on_with_what_gans_there_are(
+    tmp_path: Path, loop: Callable[..., Ran]
+) -> None:
+    loop()
+    annotate(tmp_path, 1)
+    (tmp_path / "broken").write_text("synth 4")
+
+    ran = loop()
+
+    assert ran.code == 0, ran.err
+    assert names(ran.calls) == ["tile", "label", "label", "synth fit", "train", "predict", "select"]
+    (train,) = (call for call in ran.calls if call[0] == "train")
+    assert not any("synthetic" in part for part in train)
+
+    # In a later round there are those of an earlier one.
+    (tmp_path / "loop" / "gans" / "a").mkdir(parents=True)
+    (tmp_path / "loop" / "gans" / "a" / "gan.json").touch()
+    loop(ROUNDS="2")
+    annotate(tmp_path, 2)
+    (tmp_path / "broken").write_text("fit 4")
+    ran = loop(ROUNDS="2")
+    assert ran.code == 0, ran.err
+    assert "synth sample" in names(ran.calls)
+    (train,) = (call for call in ran.calls if call[0] == "train")
+    assert "loop/synthetic-2.zarr" in train
 
 
 def test_slides_that_failed_are_predicted_once_they_can_be(tmp_path: Path, loop: Callable[..., Ran]) -> None:

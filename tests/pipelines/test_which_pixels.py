@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import sys
 from typing import TYPE_CHECKING, Any
@@ -137,13 +138,17 @@ def test_nothing_to_make_tables_of_is_said(
 
 def test_a_selection_is_a_line_of_the_short_table(found: dict[str, Any], measured: Path) -> None:
     script = found["which_pixels_table"]
+    # After a seed in which pseudo-labels were not come to yet.
+    score(measured, 0, "cps-6-pseudo", 0.43)
+    score(measured, 0, "cps-6-real", 0.33)
 
-    assert script.in_short(script.read(measured)) == [
-        "| patches | labelled | chosen by | chosen patches | + synthetic | + pseudo-labels | of all labels |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        "| 6 | 4.0 % | chance | 30.0 | – | – | – |",
-        "| 6 | 4.0 % | consistency | 45.0 ± 7.1 | 48.0 ± 8.5 (+3.0) | – | – |",
-        "| all | 100.0 % | all labels | 80.0 ± 0.0 | – | – | – |",
+    title, *lines = script.in_short(script.read(measured))
+    assert title.endswith("| + pseudo-labels | over the patches | of all labels | n |")
+    assert lines == [
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| 6 | 4.0 % | chance | 30.0 | – | – | – | – | 1 |",
+        "| 6 | 4.0 % | consistency | 41.5 ± 12.0 | 48.0 ± 8.5 (+6.5) | 43.0 (+1.0) | 10.0 | 54 % | 1 |",
+        "| all | 100.0 % | all labels | 80.0 ± 0.0 | – | – | – | – | 2 |",
     ]
 
 
@@ -251,6 +256,23 @@ def test_each_model_is_judged_by_the_images_that_were_held_out(tmp_path: Path, c
     for call in of(ran.calls, "evaluate"):
         assert call[1] == f"{run}/predictions/{value(call, '-o').rpartition('/')[2].removesuffix('.json')}"
         assert call[2] == "which_pixels_out/dsb2018/test/labels"
+
+
+def test_a_model_that_was_trained_since_is_judged_again(tmp_path: Path, cells: Callable[..., Ran]) -> None:
+    cells()
+    run = tmp_path / "which_pixels_out/dsb2018/seed0"
+    (run / "full" / "last").mkdir()
+    weights = run / "full" / "last" / "model.safetensors"
+    weights.touch()
+    scored = (run / "full.json").stat().st_mtime
+
+    os.utime(weights, (scored - 60, scored - 60))
+    assert of(cells().calls, "predict") == []
+    os.utime(weights, (scored + 60, scored + 60))
+    again = of(cells().calls, "predict")
+
+    assert [value(call, "-o") for call in again] == ["which_pixels_out/dsb2018/seed0/predictions/full"]
+    assert "--overwrite" in again[0]
 
 
 def test_synthetic_patches_are_those_of_their_own_selection_also_where_more_were_chosen_later(

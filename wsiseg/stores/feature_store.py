@@ -23,7 +23,6 @@ from wsiseg.atomic import atomic_path, write_bytes
 from wsiseg.errors import StoreError
 from wsiseg.stores.zarr_files import (
     LITTLE_ENDIAN,
-    METADATA,
     ZSTD,
     ZSTD_LEVEL,
     read_metadata,
@@ -120,9 +119,12 @@ class FeatureStore:
         ------
         StoreError
             If it holds features of other patches, by another encoder or in another number format, unless they may be
-            overwritten.
+            overwritten, or something else, which is never overwritten.
         """
-        if (path / METADATA).exists() and not overwrite:
+        is_there = path.exists() and not (path.is_dir() and not any(path.iterdir()))
+        if is_there and not _holds_features(path):
+            raise StoreError("what is there are no features", where=path, mend="Name another place with --features")
+        if is_there and not overwrite:
             store = cls(path)
             fields = ("encoder", "preproc", "precision", "weights", "patches", "count", "dimensions")
             if other := [name for name in fields if getattr(store.meta, name) != getattr(meta, name)]:
@@ -240,6 +242,14 @@ class FeatureStore:
 
     def _path(self, kind: Kind, chunk: int) -> Path:
         return self.path / kind / "c" / "/".join([str(chunk), *("0" * len(_shape(self.meta, kind)))])
+
+
+def _holds_features(path: Path) -> bool:
+    """Tell whether a folder is a store of features, of whatever version."""
+    try:
+        return bool(read_metadata(path)["attributes"][_KEY]["kind"] == FeatureMeta.model_fields["kind"].default)
+    except (StoreError, KeyError, TypeError):
+        return False
 
 
 def _shape(meta: FeatureMeta, kind: Kind) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """The GAN of a patch on disk.
 
 A folder with ``gan.json`` for people, ``patch.safetensors`` (the patch and its labels), ``scale-0.safetensors`` … for
-scales that are trained, ``state.safetensors`` for the one in training, ``log.csv``, and ``sheets/`` to look at.
+scales that are trained, ``state.safetensors`` for the one in training, ``log.csv``, and to look at ``sheets/`` and
+``pairs.png``.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Final, Literal
 
 import torch
@@ -23,7 +25,7 @@ from wsiseg.errors import DataError
 from wsiseg.labels import LabelMap  # noqa: TC001 - the card is built from it
 from wsiseg.nets.csingan import Generator
 from wsiseg.synthesis.layouts import Density  # noqa: TC001 - as above
-from wsiseg.synthesis.pyramid import Scale, sides
+from wsiseg.synthesis.pyramid import Scale, as_images, colours_of, resized, sides
 from wsiseg.synthesis.settings import GanSettings  # noqa: TC001 - as above
 
 if TYPE_CHECKING:
@@ -37,7 +39,10 @@ if TYPE_CHECKING:
 CARD: Final = "gan.json"
 PATCH: Final = "patch.safetensors"
 STATE: Final = "state.safetensors"
+LOG: Final = "log.csv"
 SHEETS: Final = "sheets"
+PAIRS: Final = "pairs.png"
+_SCALES: Final = "scale-*.safetensors"
 # Steps whose mean error says how well a scale reconstructs the patch.
 _LAST: Final = 50
 
@@ -188,6 +193,14 @@ def is_begun(folder: Path) -> bool:
     return (folder / CARD).exists()
 
 
+def is_foreign(folder: Path) -> bool:
+    """Tell whether something is there that is neither a GAN nor what is left of one."""
+    if is_begun(folder) or not folder.exists():
+        return False
+    own = (PATCH, STATE, LOG, SHEETS, PAIRS, _SCALES, ".*.part")
+    return not folder.is_dir() or any(not any(fnmatch(one.name, name) for name in own) for one in folder.iterdir())
+
+
 def is_trained(folder: Path) -> bool:
     """Tell whether the GAN in a folder is trained to its end."""
     return all(scale_file(folder, number).exists() for number in range(len(read_card(folder).settings.widths)))
@@ -225,6 +238,7 @@ def read_gan(folder: Path, device: torch.device) -> Gan:
     card = read_card(folder)
     patch = read_tensors(folder / PATCH)
     example = Example(image=patch["image"].numpy(), labels=patch["labels"].numpy())
+    image = as_images(example.image[None]).to(device)
     scales, errors = [], []
     digest, star = hashlib.blake2b(digest_size=16), torch.empty(0)
     for number, side_px in enumerate(example.sides(card.settings)):
@@ -233,7 +247,7 @@ def read_gan(folder: Path, device: torch.device) -> Gan:
             raise DataError("the GAN is not trained to its end", where=folder, mend="Run wsiseg synth fit again")
         tensors = read_tensors(file)
         star = tensors.get("star", star)
-        scales.append(as_scale(tensors, card.settings.widths[number], card.settings, side_px, device))
+        scales.append(as_scale(tensors, card.settings.widths[number], card.settings, resized(image, side_px)))
         errors.append(float(tensors["log"][-_LAST:, 0].mean()))
         digest.update(file.read_bytes())
     return Gan(
@@ -251,14 +265,17 @@ def scale_file(folder: Path, number: int) -> Path:
     return folder / f"scale-{number}.safetensors"
 
 
-def as_scale(
-    tensors: Mapping[str, Tensor], width: int, settings: GanSettings, side_px: int, device: torch.device
-) -> Scale:
-    """Return a trained scale, frozen, from the tensors of its file."""
-    generator = Generator(width, norm=settings.norm).to(device)
+def as_scale(tensors: Mapping[str, Tensor], width: int, settings: GanSettings, image: Tensor) -> Scale:
+    """Return a trained scale, frozen, from the tensors of its file and the patch at its size, (1, 3, s, s)."""
+    generator = Generator(width, norm=settings.norm).to(image.device)
     generator.load_state_dict(part_of(tensors, "generator"))
     generator.eval().requires_grad_(requires_grad=False)
-    return Scale(generator=generator, side_px=side_px, amplitude=float(tensors["amplitude"]))
+    return Scale(
+        generator=generator,
+        side_px=image.shape[-1],
+        amplitude=float(tensors["amplitude"]),
+        colours=colours_of(image),
+    )
 
 
 def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from wsiseg.nets.csingan import Critics, Generator
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
 from wsiseg.synthesis.gan_files import (
+    LOG,
     STATE,
     as_scale,
     named,
@@ -24,7 +25,7 @@ from wsiseg.synthesis.gan_files import (
     write_tensors,
 )
 from wsiseg.synthesis.gan_steps import Material, ScaleTraining, reconstruct, update
-from wsiseg.synthesis.pyramid import Scale, as_images, as_masks, draws, noise_like, resized, resized_masks
+from wsiseg.synthesis.pyramid import Scale, as_images, as_masks, colours_of, draws, noise_like, resized, resized_masks
 from wsiseg.synthesis.sheets import write_scale_sheet
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from wsiseg.synthesis.gan_files import Example
     from wsiseg.synthesis.settings import GanSettings
 
-LOG: Final = "log.csv"
 SAVE_EVERY: Final = 100
 _COLUMNS: Final = ("scale", "step", "reconstruction", "whole", "foreground", "background", "penalty")
 _BETAS: Final = (0.5, 0.999)
@@ -100,7 +100,7 @@ def fit(
             _restore(folder / STATE, training)
             _train(folder, training, material, settings, logs, progress=progress, stop=stop or Stop())
         before = read_tensors(scale_file(folder, number))
-        scales.append(as_scale(before, settings.widths[number], settings, side_px, device))
+        scales.append(as_scale(before, settings.widths[number], settings, resized(material.image, side_px)))
         logs.append(before["log"])
     _write_log(folder, logs)
     (folder / STATE).unlink(missing_ok=True)
@@ -120,13 +120,13 @@ def _begin(
         generator.load_state_dict(part_of(before, "generator"))
         critics.load_state_dict(part_of(before, "critics"))
     device = material.image.device
-    amplitude = 1.0
+    target, amplitude = resized(material.image, side_px), 1.0
     if number:
-        target, made = resized(material.image, side_px), reconstruct(below, material, side_px)
+        made = reconstruct(below, material, side_px)
         amplitude = settings.noise * float(functional.mse_loss(made, target).sqrt())
     return ScaleTraining(
         number=number,
-        scale=Scale(generator=generator.to(device), side_px=side_px, amplitude=amplitude),
+        scale=Scale(generator=generator.to(device), side_px=side_px, amplitude=amplitude, colours=colours_of(target)),
         below=tuple(below),
         critics=critics.to(device),
         generator_adam=torch.optim.Adam(generator.parameters(), lr=settings.lr, betas=_BETAS),

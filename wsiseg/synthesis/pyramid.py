@@ -39,11 +39,16 @@ class Scale:
         Side of its images.
     amplitude
         Standard deviation of its noise.
+    colours
+        (2, 3, 1, 1), the least and the greatest value of each channel in the patch at this scale, within which its
+        images are. Else colours that are a little beyond these get further beyond at each scale above, until small
+        dark nuclei are black or green.
     """
 
     generator: Generator
     side_px: int
     amplitude: float
+    colours: Tensor
 
 
 def sides(smallest_px: int, largest_px: int, scales: int) -> tuple[int, ...]:
@@ -63,6 +68,11 @@ def resized(images: Tensor, side_px: int) -> Tensor:
     return functional.interpolate(
         images, size=(side_px, side_px), mode="bicubic", align_corners=False, antialias=True
     ).clamp(-1, 1)
+
+
+def colours_of(image: Tensor) -> Tensor:
+    """Return the least and the greatest value of each channel of an image (1, 3, S, S), as (2, 3, 1, 1)."""
+    return torch.stack((image.amin(dim=(0, 2, 3)), image.amax(dim=(0, 2, 3))))[..., None, None]
 
 
 def resized_masks(masks: Tensor, side_px: int) -> Tensor:
@@ -121,5 +131,6 @@ def lifted(scales: Sequence[Scale], masks: Tensor, side_px: int, noises: Sequenc
     for place, (scale, noise) in enumerate(zip(scales, noises, strict=True)):
         coarse = resized(images, scale.side_px) if place else images.new_zeros((len(masks), 3, *[scale.side_px] * 2))
         noisy = coarse if noise is None else coarse + scale.amplitude * noise
-        images = scale.generator(noisy, coarse, resized_masks(masks, scale.side_px)).clamp(-1, 1)
+        images = scale.generator(noisy, coarse, resized_masks(masks, scale.side_px))
+        images = images.clamp(scale.colours[0], scale.colours[1])
     return resized(images, side_px)

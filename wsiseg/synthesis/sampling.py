@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
@@ -43,14 +44,7 @@ def sample(
     masks = as_masks(labels[None]).to(gan.star.device)
     rng = draws(seed, index)
     side_px = labels.shape[0]
-    scales = [
-        type(scale)(
-            generator=scale.generator,
-            side_px=round(scale.side_px * side_px / gan.scales[-1].side_px),
-            amplitude=scale.amplitude,
-        )
-        for scale in gan.scales
-    ]
+    scales = [replace(scale, side_px=round(scale.side_px * side_px / gan.scales[-1].side_px)) for scale in gan.scales]
     noises = [
         noise_like(masks.new_empty((1, 3, scale.side_px, scale.side_px)), rng, is_grey=place == 0)
         if noise == "all" or place in (0, len(scales) - 1)

@@ -16,6 +16,7 @@ from wsiseg.slides.reading import read_window
 from wsiseg.stores.mask_store import MaskStore
 from wsiseg.stores.patch_store import PatchStore
 from wsiseg.stores.patches import patch_names
+from wsiseg.synthesis.gan_files import PAIRS
 from wsiseg.synthesis.sheets import outlined, sheet
 from wsiseg.tasks.demo import tissue_outlined
 from wsiseg.tasks.pictures import encoded, png, render, some
@@ -23,7 +24,6 @@ from wsiseg.tasks.select import RECORD
 from wsiseg.tasks.select_files import GEOJSON, TABLE, read_chosen
 from wsiseg.tasks.select_report import CLUSTER_MAP, PAGE, SHEET, UNCERTAINTY_MAP
 from wsiseg.tasks.synth_report import PAGE as QUALITY
-from wsiseg.tasks.synth_report import PAIRS
 from wsiseg.tasks.train_rounds import HEALTH
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from wsiseg.tasks.select_features import features_of
 from wsiseg.tasks.select_files import TABLE, Row, find_rows, read_chosen, write_table
 from wsiseg.tasks.select_job import SelectReport
 from wsiseg.tasks.select_predictions import find_predictions
-from wsiseg.tasks.select_report import Selection, write_report
+from wsiseg.tasks.select_report import Selection, check_own, write_report
 from wsiseg.tiling.reading import open_patches
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None
     NothingMatchedError
         If fewer patches are left than are to be chosen.
     StoreError
-        If a store cannot be used, or the folder holds another selection or other features.
+        If a store cannot be used, the folder holds another selection or what is none, or features are others.
     StoppedError
         If `stop` was requested; features so far stay.
     """
@@ -77,6 +77,7 @@ def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None
         asked = _asked(patches, config, is_taken, "" if predictions is None else predictions.mark)
         if not job.overwrite and (before := _read_report(job.output, asked)) is not None:
             return before
+        check_own(job.output)
         if strategy.needs_features:
             store = features_of(job, patches, progress, stop)
             looks = store.read("appearance", np.arange(len(patches)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from wsiseg.atomic import write_bytes
+from wsiseg.errors import StoreError
 from wsiseg.tasks.pictures import png, render
 from wsiseg.tasks.select_files import PATCHES, ROIS, STANDING_BY, TABLE, file_name, write_pictures, write_rois
 from wsiseg.tasks.select_pictures import cluster_colours, colours, contact_sheet, patch_map, uncertainty_colours
@@ -145,11 +146,36 @@ def _how(chosen: list[Row]) -> str:
     return others
 
 
+def check_own(folder: Path) -> None:
+    """See that a folder has nothing of anyone else's under the names of what a new selection removes.
+
+    Raises
+    ------
+    StoreError
+        If it has, and was never that of a selection.
+    """
+    in_the_way = next((path for path in _of_one_selection(folder) if path.exists()), None)
+    if in_the_way is not None and not (folder / TABLE).exists():
+        raise StoreError(
+            f"a selection would write its own {in_the_way.name} here, and what is there is none of a selection",
+            where=in_the_way,
+            mend="Choose another --output",
+        )
+
+
+def _of_one_selection(folder: Path) -> list[Path]:
+    """Return what depends on the selection by its very name."""
+    names = (PATCHES, ROIS, STANDING_BY, CLUSTER_MAP, UNCERTAINTY_MAP)
+    return [path for name in names for path in (folder / name, folder / f"{name}.geojson")]
+
+
 def _clear(folder: Path) -> None:
     """Remove the files of another selection that have names of their own."""
-    for name in (PATCHES, ROIS, STANDING_BY, CLUSTER_MAP, UNCERTAINTY_MAP):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / f"{name}.geojson").unlink(missing_ok=True)
+    for path in _of_one_selection(folder):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _next(patches: PatchSet, chosen: list[Row], boxes: list[Path], folder: Path) -> dict[str, str]:

@@ -8,9 +8,19 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from wsiseg.errors import BusyError
+from wsiseg.errors import BusyError, DataError
 from wsiseg.lock import locked
-from wsiseg.synthesis.gan_files import PATCH, GanCard, begin, changes, check_alike, is_begun, read_card, read_tensors
+from wsiseg.synthesis.gan_files import (
+    PATCH,
+    GanCard,
+    begin,
+    changes,
+    check_alike,
+    is_begun,
+    is_foreign,
+    read_card,
+    read_tensors,
+)
 from wsiseg.tasks.synth_patches import densities_of, numbered
 
 if TYPE_CHECKING:
@@ -56,14 +66,14 @@ def begin_gans(
     Raises
     ------
     DataError
-        If one was begun otherwise; then none is begun.
+        If one was begun otherwise, or something else is in the place of one; then none is begun.
     """
     cards = [
         GanCard(
             patch=one.name,
             parent=str(store.parents[one.index]),
             group=str(store.groups[one.index]),
-            position=(int(store.positions[one.index, 0]), int(store.positions[one.index, 1])),
+            position=_position(store, one.index),
             offset_px=one.offset_px,
             mpp=store.mpp,
             layer=layer,
@@ -78,6 +88,12 @@ def begin_gans(
     for one, folder, card in parts:
         if is_begun(folder) and not is_anew:
             _going_on(folder, card, store, one.index)
+        elif is_foreign(folder):
+            raise DataError(
+                "the GAN of the patch would be here, and what is there is none",
+                where=folder,
+                mend="Choose another --output",
+            )
     free = []
     for one, folder, card in parts:
         try:
@@ -97,14 +113,19 @@ def begin_gans(
 
 
 def remove_stale(output: Path, store: PatchSet, layer: str, indices: Iterable[tuple[str, int]]) -> None:
-    """Remove the GANs of patches, by name and index, that cannot be learnt from any more as their labels changed."""
+    """Remove the GANs of patches, by name and index, that cannot be learnt from any more as their labels changed.
+
+    GANs of other patches that have the same names stay, and those that another process is at.
+    """
     for name, index in indices:
         folder = output / name
-        if not is_begun(folder) or _has_same_labels(folder, store, layer, index):
+        try:
+            with locked(output / f".{name}.lock"):
+                if is_begun(folder) and _is_stale(folder, store, layer, index):
+                    logger.warning("%s: the patch has other labels now, and its GAN is removed", name)
+                    shutil.rmtree(folder, ignore_errors=True)
+        except BusyError:
             continue
-        with locked(output / f".{name}.lock"):
-            logger.warning("%s: the patch has other labels now, and its GAN is removed", name)
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _going_on(folder: Path, card: GanCard, store: PatchSet, index: int) -> GanCard | None:
@@ -117,6 +138,20 @@ def _going_on(folder: Path, card: GanCard, store: PatchSet, index: int) -> GanCa
         return None
     check_alike(folder, card)
     return card
+
+
+def _is_stale(folder: Path, store: PatchSet, layer: str, index: int) -> bool:
+    """Tell whether a GAN is of this very patch and layer, and of other labels than there are now."""
+    card = read_card(folder)
+    now = str(store.parents[index]), _position(store, index), store.mpp, layer
+    if (card.parent, card.position, card.mpp, card.layer) != now or not _has_same_image(folder, store, index):
+        return False
+    return not _has_same_labels(folder, store, layer, index)
+
+
+def _position(store: PatchSet, index: int) -> tuple[int, int]:
+    x, y = store.positions[index].tolist()
+    return x, y
 
 
 def _has_same_image(folder: Path, store: PatchSet, index: int) -> bool:

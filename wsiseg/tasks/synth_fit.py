@@ -130,8 +130,9 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
     Raises
     ------
     ConfigError, DataError
-        If a patch is not there, one that is named or all of the selection cannot be learnt from, or the folder holds
-        GANs of something else.
+        If a patch is not there, one that is named cannot be learnt from, or the folder holds GANs of something else.
+    NothingMatchedError
+        If none of the selection can be learnt from.
     StoreError
         If a store cannot be read.
     BusyError
@@ -152,9 +153,9 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
             mend="Pass --layer with a layer of instances, or label with --as instances",
         )
     chosen, refused = chosen_patches(store, layer, job.patches, job.selection, job.settings)
+    begun = begin_gans(job.output, store, layer, chosen, job.settings, is_anew=job.overwrite)
     names = patch_names(store)
     remove_stale(job.output, store, layer, [(names[index], index) for index in refused])
-    begun = begin_gans(job.output, store, layer, chosen, job.settings, is_anew=job.overwrite)
     if not begun:
         raise _busy(job.output, [one.name for one in chosen], len(chosen))
     if len(begun) == len(chosen):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from wsiseg.errors import ConfigError, DataError
+from wsiseg.errors import ConfigError, DataError, NothingMatchedError
 from wsiseg.nets.csingan import SMALLEST_SIDE_PX
 from wsiseg.stores.patch_meta import SYNTHETIC
 from wsiseg.stores.patches import patch_names
@@ -79,7 +79,9 @@ def chosen_patches(
     ConfigError
         If both are given, or neither.
     DataError
-        If a patch is not there or is synthetic, one that was named cannot be learnt from, or none of the selection can.
+        If a patch is not there or is synthetic, or one that was named cannot be learnt from.
+    NothingMatchedError
+        If none of the selection can.
     """
     if bool(names) == (selection is not None):
         raise ConfigError(
@@ -103,7 +105,7 @@ def chosen_patches(
             refused[index] = error
     if not chosen:
         first = next(iter(refused.values()))
-        raise DataError(
+        raise NothingMatchedError(
             f"none of {len(refused)} patches can be learnt from", where=selection, mend=f"The first: {first}"
         )
     return chosen, refused

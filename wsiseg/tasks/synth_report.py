@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wsiseg.atomic import write_bytes
 from wsiseg.progress import track
-from wsiseg.synthesis.gan_files import read_gan
+from wsiseg.synthesis.gan_files import PAIRS, read_gan
 from wsiseg.synthesis.layouts import layouts
 from wsiseg.synthesis.nucleus_bank import bank_of
 from wsiseg.synthesis.quality import COPY, assess
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 PAGE: Final = "quality.html"
 FIGURES: Final = "quality.json"
-PAIRS: Final = "pairs.png"
 _IMAGES: Final = 10
 _SHOWN: Final = 4
 # The first of the masks that no GAN was trained with.

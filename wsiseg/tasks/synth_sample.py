@@ -216,16 +216,14 @@ def _make(job: SynthSampleJob, gans: Sequence[Gan], meta: PatchMeta, progress: P
 
 
 def _chosen(folders: Sequence[Path], selections: Sequence[Path]) -> list[Path]:
-    """Return the GANs of the patches that selections chose: by their place if these tell that, else by their name."""
-    rows = [row for selection in selections for row in first_choices(selection)]
-    places = {row_place(row) for row in rows}
-    names = {row["patch"] for row in rows if not any(row_place(row))}
-    chosen = []
-    for folder in folders:
-        card = read_card(folder)
-        x, y = card.position
-        if (card.parent, str(x), str(y)) in places or card.patch in names:
-            chosen.append(folder)
+    """Return the GANs of the patches that selections chose: by their place if one is from there, else by their name."""
+    cards = {folder: read_card(folder) for folder in folders}
+    is_chosen: set[Path] = set()
+    for row in (row for selection in selections for row in first_choices(selection)):
+        place = row_place(row)
+        there = {folder for folder, card in cards.items() if place == (card.parent, *map(str, card.position))}
+        is_chosen |= there or {folder for folder, card in cards.items() if card.patch == row["patch"]}
+    chosen = [folder for folder in folders if folder in is_chosen]
     if not chosen:
         raise DataError(
             "there is no GAN of a patch that is chosen", where=selections[0], mend="Make them with wsiseg synth fit"

@@ -167,6 +167,23 @@ def test_features_of_others_are_refused_unless_they_may_be_replaced(tmp_path: Pa
         FeatureStore(patches.stores[0].path)
 
 
+def test_what_holds_no_features_is_never_replaced(tmp_path: Path, patches: PatchSet) -> None:
+    about = meta(ImageEncoder(Means()), patches)
+    (tmp_path / "mine").mkdir()
+    FeatureStore.prepare(tmp_path / "mine", about)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "features.csv").touch()
+    (tmp_path / "file").touch()
+
+    for path in (tmp_path / "theirs", tmp_path / "file", patches.stores[0].path):
+        for overwrite in (False, True):
+            with pytest.raises(StoreError, match="what is there are no features"):
+                FeatureStore.prepare(path, about, overwrite=overwrite)
+
+    assert (tmp_path / "theirs" / "features.csv").exists()
+    assert len(FeatureStore(tmp_path / "mine")) == COUNT
+
+
 def test_damaged_and_missing_chunks_are_told(tmp_path: Path, patches: PatchSet) -> None:
     store = FeatureStore.prepare(tmp_path / "f.zarr", meta(ImageEncoder(Means()), patches))
     with pytest.raises(StoreError, match="not there or damaged"):

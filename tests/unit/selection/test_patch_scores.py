@@ -135,5 +135,5 @@ def test_memory_does_not_grow_by_the_features_of_more_patches(tmp_path: Path) ->
     peak(2000)
     few, many = peak(20_000), peak(100_000)
 
-    # Some numbers for each patch, and not its five vectors of float16.
-    assert (many - few) / 80_000 < 0.5 * 5 * 2 * dimensions
+    # Some numbers for each patch, and not even one of its five vectors of float16.
+    assert (many - few) / 80_000 < 0.9 * 2 * dimensions

@@ -14,6 +14,7 @@ from wsiseg.synthesis.pyramid import (
     as_images,
     as_masks,
     as_pixels,
+    colours_of,
     draws,
     lifted,
     noise_like,
@@ -143,10 +144,11 @@ def test_critics_pass_on_signals_of_usual_size(norm: Norm) -> None:
     assert 0.01 < float(scores.detach().std()) < 10
 
 
+@pytest.mark.parametrize("norm", ["none", "instance", "batch"])
 @pytest.mark.parametrize("reduction", ["all", "masked"])
-def test_critics_of_components_reach_the_generator(reduction: str) -> None:
+def test_critics_of_components_reach_the_generator(reduction: str, norm: Norm) -> None:
     # Without the critic of the whole image and without reconstruction.
-    generator, critics = Generator(8), Critics(8)
+    generator, critics = Generator(8, norm=norm), Critics(8, norm=norm)
     mask = disc()
     noise = torch.randn(1, 3, SIDE, SIDE)
 
@@ -262,7 +264,8 @@ def test_resized_images_stay_in_range() -> None:
 
 
 def test_the_way_up_visits_every_scale_and_adds_noise_where_it_is_given() -> None:
-    scales = [Scale(generator=Generator(4).eval(), side_px=side, amplitude=1.0) for side in (16, 20)]
+    anything = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1)
+    scales = [Scale(generator=Generator(4).eval(), side_px=side, amplitude=1.0, colours=anything) for side in (16, 20)]
     mask = disc(24)
     noise = [noise_like(torch.empty(1, 3, side, side), draws(0, side), is_grey=False) for side in (16, 20)]
 
@@ -273,6 +276,28 @@ def test_the_way_up_visits_every_scale_and_adds_noise_where_it_is_given() -> Non
     assert silent.shape == (1, 3, 24, 24)
     assert not torch.equal(silent, noisy)
     assert not lifted([], mask, 24, []).any()
+
+
+def test_images_have_no_colours_that_the_patch_has_not() -> None:
+    patch = torch.rand(1, 3, 24, 24) * 0.2 - torch.tensor([0.1, 0.5, 0.9]).view(1, 3, 1, 1)
+    sides = (16, 24)
+    scales = [
+        Scale(generator=Generator(4).eval(), side_px=side, amplitude=9.0, colours=colours_of(resized(patch, side)))
+        for side in sides
+    ]
+    noise = [noise_like(torch.empty(1, 3, side, side), draws(0, side), is_grey=False) for side in sides]
+    for scale in scales:
+        for weight in scale.generator.parameters():
+            weight.data.normal_(0, 0.5)
+
+    with torch.no_grad():
+        lower, image = lifted(scales[:1], disc(24), 16, noise[:1]), lifted(scales, disc(24), 24, noise)
+
+    for made, side in ((lower, 16), (image, 24)):
+        own = resized(patch, side)
+        for channel in range(3):
+            assert made[:, channel].min() == own[:, channel].min()
+            assert made[:, channel].max() == own[:, channel].max()
 
 
 def test_noise_of_the_lowest_scale_is_grey_and_draws_depend_on_their_key() -> None:

@@ -13,7 +13,7 @@ from tests.nuclei_makers import ellipses
 from tests.synthesis_makers import example_of
 from wsiseg.nets.csingan import Critics, Generator
 from wsiseg.synthesis.gan_steps import Material, ScaleTraining, reconstruct, update
-from wsiseg.synthesis.pyramid import Scale, as_images, as_masks, draws, resized, resized_masks
+from wsiseg.synthesis.pyramid import Scale, as_images, as_masks, colours_of, draws, resized, resized_masks
 from wsiseg.synthesis.settings import GanSettings
 
 SIDES = (14, 18, 24)
@@ -27,7 +27,8 @@ def scale_of(number: int) -> Scale:
     for part in generator.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.normal_(part.weight, 0.0, 0.2)
-    return Scale(generator=generator, side_px=SIDES[number], amplitude=AMPLITUDES[number])
+    colours = colours_of(as_images(example_of(24).image[None]))
+    return Scale(generator=generator, side_px=SIDES[number], amplitude=AMPLITUDES[number], colours=colours)
 
 
 def begun(number: int) -> tuple[ScaleTraining, Material]:
@@ -66,9 +67,16 @@ def upwards(below: list[Scale], mask: Tensor, lowest: Tensor, side_px: int) -> T
     first, *others = below
     image = first.generator(lowest * first.amplitude, torch.zeros_like(lowest), resized_masks(mask, first.side_px))
     for scale in others:
-        coarse = resized(image.clamp(-1, 1), scale.side_px)
+        coarse = resized(like_the_patch(image), scale.side_px)
         image = scale.generator(coarse, coarse, resized_masks(mask, scale.side_px))
-    return resized(image.clamp(-1, 1), side_px)
+    return resized(like_the_patch(image), side_px)
+
+
+def like_the_patch(image: Tensor) -> Tensor:
+    """Return an image without colours that the patch has not."""
+    patch = as_images(example_of(24).image[None])[0].flatten(1)
+    channels = zip(image.unbind(dim=1), patch, strict=True)
+    return torch.stack([one.clamp(float(own.min()), float(own.max())) for one, own in channels], dim=1)
 
 
 def grey(side_px: int, rng: torch.Generator) -> Tensor:
