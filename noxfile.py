@@ -91,6 +91,9 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/training_wait.py")
     session.run("python", "benchmarks/mutual_step.py")
     session.run("python", "benchmarks/volumes.py")
+    for part in ("features", "scores", "memory"):
+        session.run("python", "benchmarks/selection.py", part)
+    session.run("python", "benchmarks/synthesis.py", "--preset", "cpu")
 
 
 @nox.session
