@@ -16,7 +16,7 @@ SLIDES=${SLIDES:-slides}                # a slide, or a folder of slides
 OUT=${OUT:-loop}                        # gets everything
 MPP=${MPP:-0.25}                        # µm per pixel: nuclei should be 15 to 50 pixels wide
 PATCHES=${PATCHES:-6}                   # of 256 × 256 pixels, to annotate in each round
-PRESET=${PRESET:-cpu}                   # of synthetic patches: cpu (half an hour for each), gpu, paper, or smoke to try
+PRESET=${PRESET:-cpu}                   # of synthetic patches: cpu (20 minutes for each), gpu, paper, or smoke to try
 # ------------------------------------------------------------------------------
 
 ROUNDS=${ROUNDS:-1}

@@ -123,7 +123,7 @@ class FeatureStore:
         """
         is_there = path.exists() and not (path.is_dir() and not any(path.iterdir()))
         if is_there and not _holds_features(path):
-            raise StoreError("what is there are no features", where=path, mend="Name another place with --features")
+            raise StoreError("what is there holds no features", where=path, mend="Name another place with --features")
         if is_there and not overwrite:
             store = cls(path)
             fields = ("encoder", "preproc", "precision", "weights", "patches", "count", "dimensions")

@@ -177,7 +177,7 @@ def test_what_holds_no_features_is_never_replaced(tmp_path: Path, patches: Patch
 
     for path in (tmp_path / "theirs", tmp_path / "file", patches.stores[0].path):
         for overwrite in (False, True):
-            with pytest.raises(StoreError, match="what is there are no features"):
+            with pytest.raises(StoreError, match="what is there holds no features"):
                 FeatureStore.prepare(path, about, overwrite=overwrite)
 
     assert (tmp_path / "theirs" / "features.csv").exists()
