@@ -37,10 +37,15 @@ esac
 
 # The bash of macOS, 3.2, takes a list without items for one that is not set, hence ${list[@]+"${list[@]}"}.
 
-# Runs a command. Exit code 3 tells that some could not be done, and the others were; any other is that of this script.
-tolerating() { "$@" || { local code=$?; ((code == 3)) || exit "$code"; }; }
+# Runs a command, and leaves its exit code in code. 3 tells that some could not be done, and the others were; 4 that there
+# was none that could be; any other is that of this script.
+tolerating() {
+  code=0
+  "$@" || code=$?
+  ((code == 0 || code == 3 || code == 4)) || exit "$code"
+}
 
-# The same, where this script shall end with 3, too.
+# Runs a command. Where it ends with 3, so does this script at last.
 ended=0
 noting() { "$@" || { local code=$?; ((code == 3)) || exit "$code"; ended=3; }; }
 
@@ -121,19 +126,15 @@ TURN
     wsiseg label "$tiles/$slide.zarr" --from "$annotations/$slide.geojson" --as instances --keep
   done
 
-  painted=("$synthetic")
-  wsiseg synth fit "$tiles" --selection "$selection/selection.csv" --preset "$PRESET" -o "$OUT/gans" \
-    ${paint[@]+"${paint[@]}"} || {
-    code=$?
-    # 3: some patches have no whole nucleus to learn from. 4: none has; then there are the GANs of earlier rounds, or none.
-    ((code == 3 || code == 4)) || exit "$code"
-    ((code == 3)) || compgen -G "$OUT/gans/*/gan.json" > /dev/null || painted=()
-  }
+  # Patches without a whole nucleus have no GAN.
+  tolerating wsiseg synth fit "$tiles" --selection "$selection/selection.csv" --preset "$PRESET" -o "$OUT/gans" \
+    ${paint[@]+"${paint[@]}"}
   # Of the patches that all rounds have chosen, though not of one that another took the place of; done once, unless GANs
   # are others now, as are those of patches that were annotated anew.
   selections+=(--selection "$selection/selection.csv")
-  ((${#painted[@]} == 0)) || tolerating wsiseg synth sample "$OUT/gans" ${selections[@]+"${selections[@]}"} -n 50 \
-    -o "$synthetic" --overwrite
+  tolerating wsiseg synth sample "$OUT/gans" ${selections[@]+"${selections[@]}"} -n 50 -o "$synthetic" --overwrite
+  painted=()
+  ((code == 4)) || painted=("$synthetic")
 
   # Of so few patches none is held out; the model is the last one.
   wsiseg train "$tiles" ${painted[@]+"${painted[@]}"} --method label-efficient --val-fraction 0 -o "$OUT/run-$round" \

@@ -114,7 +114,7 @@ def test_a_second_run_does_nothing_and_another_selection_is_refused(tmp_path: Pa
     assert len(list((out / "patches").iterdir())) == 2
 
 
-@pytest.mark.parametrize("name", ["patches/tile.png", "rois.geojson"])
+@pytest.mark.parametrize("name", ["patches/tile.png", "rois.geojson", "selection.csv", "selection.html"])
 def test_what_was_there_before_is_not_removed(tmp_path: Path, tiles: Path, run: Run, name: str) -> None:
     out = tmp_path / "project"
     theirs = out / name
@@ -127,15 +127,16 @@ def test_what_was_there_before_is_not_removed(tmp_path: Path, tiles: Path, run: 
     assert refused.code == 5
     assert "what is there is none of a selection. Choose another --output" in " ".join(refused.err.split())
     assert theirs.read_text() == "theirs"
-    assert not (out / "selection.csv").exists()
     theirs.unlink()
     if theirs.parent != out:
         theirs.parent.rmdir()
     assert run(*command).code == 0
-    # Those of a selection are.
-    (out / "patches" / "earlier.png").touch()
-    assert run(*command, "--overwrite", "--seed", 3).code == 0
-    assert not (out / "patches" / "earlier.png").exists()
+    # Those of a selection are, also where it was stopped, or its table was taken elsewhere.
+    for missing in ("selection.json", "selection.csv"):
+        (out / missing).unlink()
+        (out / "patches" / "earlier.png").touch()
+        assert run(*command, "--overwrite", "--seed", 3).code == 0
+        assert not (out / "patches" / "earlier.png").exists()
 
 
 def test_random_patches_need_no_encoder_and_annotated_ones_are_left_out(tmp_path: Path, tiles: Path, run: Run) -> None:

@@ -103,14 +103,14 @@ def test_of_a_selection_its_own_gans_are_sampled(tmp_path: Path, run: Callable[.
         return run("synth", "sample", gans, "--selection", table, "-n", 2, "-o", tmp_path / f"{name}.zarr")
 
     # Where rows tell places, names may be those of another pool; of some patches there may be no GAN.
-    by_place = sampled("place", "patch,slide,x,y,rank\na,b,0,0,1\ngone,c,0,0,1\na,a,0,0,2\n")
+    by_place = sampled("place", "patch,slide,x,y,rank\na,b,0,0,1\na,c,0,0,1\na,a,0,0,2\n")
     by_name = sampled("name", "patch\nb\n")
     # A table may tell the slide alone, and spreadsheets write numbers in their own way.
     by_slide = sampled("slide", "patch,slide\nb,b\n")
     rewritten = sampled("rewritten", "patch,slide,x,y\nb,b,0.0,0.0\n")
     none = sampled("none", "patch\nc\n")
 
-    assert [one.code for one in (by_place, by_name, by_slide, rewritten, none)] == [0, 0, 0, 0, 5]
+    assert [one.code for one in (by_place, by_name, by_slide, rewritten, none)] == [0, 0, 0, 0, 4]
     stores = [PatchStore.open(tmp_path / f"{name}.zarr") for name in ("place", "name", "slide", "rewritten")]
     assert [made.parents.tolist() for made in stores] == [["b", "b"]] * 4
     assert len({made.fingerprint for made in stores}) == 1
@@ -329,6 +329,10 @@ def test_the_gan_of_a_patch_that_is_set_aside_is_removed(
     # Settings that a patch is too small for say nothing of its labels.
     assert run(*command, "--set", "smallest_px=200", "--set", "largest_px=400").code == 5
     assert (gan / "b" / "scale-1.safetensors").exists()
+    # Also where nothing is left to learn from.
+    patches.write_labels("labels", [3], [np.full((40, 40), -1)])
+    assert run(*command).code == 4
+    assert not (gan / "b").exists()
 
 
 def test_the_gan_of_another_patch_of_the_name_of_one_that_is_set_aside_stays(
@@ -360,7 +364,7 @@ def test_the_gan_of_another_patch_of_the_name_of_one_that_is_set_aside_stays(
     assert (gan / "a" / "scale-1.safetensors").exists()
 
 
-@pytest.mark.parametrize("name", ["a/model.safetensors", "a/polygons.geojson", "a"])
+@pytest.mark.parametrize("name", ["a/model.safetensors", "a/polygons.geojson", "a", "config.json"])
 def test_what_is_no_gan_is_not_removed(tmp_path: Path, run: Callable[..., Result], store: Path, name: str) -> None:
     theirs = tmp_path / "out" / name
     theirs.parent.mkdir(parents=True)
@@ -370,9 +374,22 @@ def test_what_is_no_gan_is_not_removed(tmp_path: Path, run: Callable[..., Result
     refused = run(*command, "--overwrite")
 
     assert refused.code == 5
-    assert "what is there is none. Choose another --output" in " ".join(refused.err.split())
+    assert "Choose another --output" in " ".join(refused.err.split())
     assert theirs.read_text() == "theirs"
     assert not (tmp_path / "out" / "b").exists()
+
+
+def test_what_lies_beside_the_files_of_a_gan_is_kept(tmp_path: Path, run: Callable[..., Result], store: Path) -> None:
+    theirs = tmp_path / "gan" / "a" / "notes.txt"
+    command = ["synth", "fit", store, "--patch", "a", "-o", tmp_path / "gan", *TINY]
+    assert run(*command).code == 0
+    theirs.write_text("theirs")
+    before = (theirs.parent / "scale-0.safetensors").stat().st_mtime_ns
+
+    assert run(*command, "--overwrite").code == 0
+
+    assert theirs.read_text() == "theirs"
+    assert (theirs.parent / "scale-0.safetensors").stat().st_mtime_ns > before
 
 
 def test_what_is_left_of_a_gan_is_no_obstacle(tmp_path: Path, run: Callable[..., Result], store: Path) -> None:
@@ -564,7 +581,7 @@ def test_stores_and_gans_that_are_not_there_are_told(tmp_path: Path, run: Callab
     run("synth", "fit", store, "--patch", "a", "-o", tmp_path / "gan", *TINY)
     there = run("synth", "sample", tmp_path / "gan", "-o", store)
 
-    assert (nothing.code, there.code) == (5, 5)
+    assert (nothing.code, there.code) == (4, 5)
     assert "no GAN" in nothing.err
     assert "--overwrite" in there.err
     assert not (tmp_path / "made.zarr").exists()

@@ -104,19 +104,16 @@ def test_where_no_patch_has_a_whole_nucleus_it_goes_on_with_what_gans_there_are(
     ran = loop()
 
     assert ran.code == 0, ran.err
-    assert names(ran.calls) == ["tile", "label", "label", "synth fit", "train", "predict", "select"]
+    assert names(ran.calls) == ["tile", "label", "label", "synth fit", "synth sample", "train", "predict", "select"]
     (train,) = (call for call in ran.calls if call[0] == "train")
     assert not any("synthetic" in part for part in train)
 
-    # In a later round there are those of an earlier one.
-    (tmp_path / "loop" / "gans" / "a").mkdir(parents=True)
-    (tmp_path / "loop" / "gans" / "a" / "gan.json").touch()
+    # In a later round there may be those of an earlier one.
     loop(ROUNDS="2")
     annotate(tmp_path, 2)
     (tmp_path / "broken").write_text("fit 4")
     ran = loop(ROUNDS="2")
     assert ran.code == 0, ran.err
-    assert "synth sample" in names(ran.calls)
     (train,) = (call for call in ran.calls if call[0] == "train")
     assert "loop/synthetic-2.zarr" in train
 

@@ -26,7 +26,7 @@ _LENGTH: Final = 5.0
 # Positions are whole multiples of 1 / 256 pixel: sums are exact, wherever in the array an object lies.
 _FRACTION_BITS: Final = 8
 _STEPS: Final = 8
-# Of objects that are doubtful, where no other limit is asked for; Cellpose drops those that are beyond it.
+# Error of flows that leaves half of the certainty where no limit is asked for; Cellpose drops objects beyond it.
 _MAX_ERROR: Final = 0.4
 
 

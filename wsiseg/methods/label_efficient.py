@@ -8,8 +8,8 @@ Published for Mask R-CNN (``arch=maskrcnn``), whose teacher learns from syntheti
 Recommended where the published text and code leave it open: dense heads, annotated patches in both trainings,
 the shares of each kind, the rise of the weight of pseudo-labels, and scores that must be higher in later rounds.
 The loss is not a sum of one mean for each kind, but a mean over annotated and synthetic images together, to which
-pseudo-labelled ones are added by their number: once their weight is 1, each image counts the same. Of flows, objects
-that differ by up to twice the usual limit have a certainty, not by less than the limit (`FlowHead.certainty`). Left out
+pseudo-labelled ones are added by their number: once their weight is 1, each image counts the same. With flows,
+certainty falls to nothing at twice the usual limit of their error, not at the limit (`FlowHead.certainty`). Left out
 are teachers averaged over steps, and believing only what is found in flipped patches, too.
 
 References

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Final, Literal
@@ -42,7 +44,6 @@ STATE: Final = "state.safetensors"
 LOG: Final = "log.csv"
 SHEETS: Final = "sheets"
 PAIRS: Final = "pairs.png"
-_SCALES: Final = "scale-*.safetensors"
 # Steps whose mean error says how well a scale reconstructs the patch.
 _LAST: Final = 50
 
@@ -76,7 +77,7 @@ class GanCard(Config):
         The version of wsiseg that began it.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     patch: str
     parent: str
     group: str
@@ -197,8 +198,24 @@ def is_foreign(folder: Path) -> bool:
     """Tell whether something is there that is neither a GAN nor what is left of one."""
     if is_begun(folder) or not folder.exists():
         return False
-    own = (PATCH, STATE, LOG, SHEETS, PAIRS, _SCALES, ".*.part")
-    return not folder.is_dir() or any(not any(fnmatch(one.name, name) for name in own) for one in folder.iterdir())
+    return not folder.is_dir() or not all(map(_is_own, folder.iterdir()))
+
+
+def remove(folder: Path) -> None:
+    """Remove a GAN, or what is left of one; who has put something beside its files keeps that."""
+    for path in folder.glob("*"):
+        if path.name == SHEETS:
+            shutil.rmtree(path, ignore_errors=True)
+        elif _is_own(path):
+            path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _is_own(path: Path) -> bool:
+    # Files of the system, and those that a kill left half written, are hidden.
+    own = (CARD, PATCH, STATE, LOG, SHEETS, PAIRS, "scale-*.safetensors", ".*")
+    return any(fnmatch(path.name, name) for name in own)
 
 
 def is_trained(folder: Path) -> bool:
@@ -224,7 +241,11 @@ def read_card(folder: Path) -> GanCard:
     except FileNotFoundError as error:
         raise DataError("there is no GAN of a patch", where=folder, mend="Make one with wsiseg synth fit") from error
     except ValidationError as error:
-        raise DataError("the card of the GAN is damaged, or of another version", where=folder / CARD) from error
+        raise DataError(
+            "the card of the GAN is damaged, or of another version",
+            where=folder / CARD,
+            mend="Pass --overwrite to wsiseg synth fit to train it anew",
+        ) from error
 
 
 def read_gan(folder: Path, device: torch.device) -> Gan:

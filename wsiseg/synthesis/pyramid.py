@@ -40,15 +40,19 @@ class Scale:
     amplitude
         Standard deviation of its noise.
     colours
-        (2, 3, 1, 1), the least and the greatest value of each channel in the patch at this scale, within which its
-        images are. Else colours that are a little beyond these get further beyond at each scale above, until small
-        dark nuclei are black or green.
+        (2, 3, 1, 1), the least and the greatest value of each channel in the patch at this scale; what the scale above
+        gets, and what is kept of the last one, lies between. Else what is a little beyond gets further beyond at each
+        scale, until small dark nuclei are black or green.
     """
 
     generator: Generator
     side_px: int
     amplitude: float
     colours: Tensor
+
+    def within(self, images: Tensor) -> Tensor:
+        """Return images (B, 3, s, s) with each channel clamped to `colours`."""
+        return images.clamp(self.colours[0], self.colours[1])
 
 
 def sides(smallest_px: int, largest_px: int, scales: int) -> tuple[int, ...]:
@@ -131,6 +135,5 @@ def lifted(scales: Sequence[Scale], masks: Tensor, side_px: int, noises: Sequenc
     for place, (scale, noise) in enumerate(zip(scales, noises, strict=True)):
         coarse = resized(images, scale.side_px) if place else images.new_zeros((len(masks), 3, *[scale.side_px] * 2))
         noisy = coarse if noise is None else coarse + scale.amplitude * noise
-        images = scale.generator(noisy, coarse, resized_masks(masks, scale.side_px))
-        images = images.clamp(scale.colours[0], scale.colours[1])
+        images = scale.within(scale.generator(noisy, coarse, resized_masks(masks, scale.side_px)))
     return resized(images, side_px)

@@ -21,8 +21,8 @@ class GanSettings(Config):
     each scale are resized from full size (there from the scale below), the mask of a map of scores is its centre
     (there the whole mask, squeezed), and the noise of the reconstruction is drawn once (there at every epoch).
     Beside these, the noise of the scale in training is drawn anew for each image (there, above the lowest scale, once
-    for all masks of an epoch), and images pass from one scale to the next as they are (there in 8 bits), within the
-    colours that the patch has at their size (there within those of 8 bits).
+    for all masks of an epoch), and images pass from one scale to the next as they are (there in 8 bits), each
+    channel within its range in the patch at that size (there within that of 8 bits).
 
     Parameters
     ----------

@@ -41,6 +41,7 @@ def write_scale_sheet(folder: Path, training: ScaleTraining, material: Material,
         training.fake(material, masks[at : at + 1], draws(_SAMPLE, training.number, at)) for at in range(len(masks))
     ]
     images = [resized(material.image, training.scale.side_px), training.reconstruction(material, coarse), *made]
+    images = [training.scale.within(image) for image in images]
     training.scale.generator.train()
     shown = [material.mask, material.mask, *torch.split(masks, 1)]
     small = [resized_masks(mask, training.scale.side_px)[0, 0].bool().cpu().numpy() for mask in shown]

@@ -7,7 +7,7 @@ import json
 import re
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from wsiseg import checkpoint
 from wsiseg.lock import locked
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from wsiseg.stores.patch_set import PatchSet
     from wsiseg.tasks.train_pool import Pool
     from wsiseg.training.label_health import Health
-
-# Counts how often heads have come to say otherwise how sure they are, so that no layer is half by each.
-_SCORING: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +59,7 @@ class ObjectLabels:
         """Return a name that tells labels of other teachers, rules or patches apart."""
         pool = [(source.patches.fingerprint, source.indices.tolist(), source.scale) for _, source in self.pool]
         rules = self.rules.model_dump(mode="json")
-        made_of = json.dumps([checkpoint.fingerprint(self.model), rules, self.min_scores, pool, _SCORING])
+        made_of = json.dumps([checkpoint.fingerprint(self.model), rules, self.min_scores, pool])
         mark = hashlib.blake2b(made_of.encode(), digest_size=4).hexdigest()
         # Models may have names that no layer can have.
         name = re.sub(r"[^\w.-]+", "-", self.name).lstrip(".-")

@@ -77,7 +77,7 @@ def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None
         asked = _asked(patches, config, is_taken, "" if predictions is None else predictions.mark)
         if not job.overwrite and (before := _read_report(job.output, asked)) is not None:
             return before
-        check_own(job.output)
+        check_own(job.output, RECORD)
         if strategy.needs_features:
             store = features_of(job, patches, progress, stop)
             looks = store.read("appearance", np.arange(len(patches)))

@@ -86,6 +86,16 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
     write_bytes(path, file.getvalue().encode())
 
 
+def is_table(path: Path) -> bool:
+    """Tell whether a file is a table of `write_table`, whatever a spreadsheet has made of it."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            title = file.readline()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return {"patch", "cluster", "members", "rank"} <= set(re.split(r"[,;\t\s]", title))
+
+
 def write_rois(folder: Path, patches: PatchSet, rows: Sequence[Row], *, name: str, origin: str) -> list[Path]:
     """Write boxes around patches as GeoJSON that QuPath opens, a file for each slide, and return these.
 
@@ -167,7 +177,15 @@ def read_chosen(path: Path) -> list[dict[str, str]]:
 
 def row_place(row: Mapping[str, str]) -> Place:
     """Return where a row of a table says that its patch lies; empty where it does not say."""
-    return row.get("slide") or "", row.get("x") or "", row.get("y") or ""
+    return row.get("slide") or "", _whole(row.get("x") or ""), _whole(row.get("y") or "")
+
+
+def _whole(number: str) -> str:
+    """Return a number as it was written, whatever a spreadsheet has made of it, such as 1024.0."""
+    try:
+        return str(int(float(number)))
+    except (ValueError, OverflowError):
+        return number
 
 
 def find_rows(rows: Sequence[Mapping[str, str]], patches: PatchSet) -> list[list[int]]:

@@ -13,7 +13,7 @@ import numpy as np
 from wsiseg.atomic import write_bytes
 from wsiseg.errors import StoreError
 from wsiseg.tasks.pictures import png, render
-from wsiseg.tasks.select_files import PATCHES, ROIS, STANDING_BY, TABLE, file_name, write_pictures, write_rois
+from wsiseg.tasks.select_files import PATCHES, ROIS, STANDING_BY, TABLE, file_name, is_table, write_pictures, write_rois
 from wsiseg.tasks.select_pictures import cluster_colours, colours, contact_sheet, patch_map, uncertainty_colours
 
 if TYPE_CHECKING:
@@ -146,16 +146,26 @@ def _how(chosen: list[Row]) -> str:
     return others
 
 
-def check_own(folder: Path) -> None:
-    """See that a folder has nothing of anyone else's under the names of what a new selection removes.
+def check_own(folder: Path, *marks: str) -> None:
+    """See that a folder which is not that of a selection holds nothing that a selection would take the place of.
+
+    Parameters
+    ----------
+    folder
+        Of the selection.
+    marks
+        Files that only selections have.
 
     Raises
     ------
     StoreError
-        If it has, and was never that of a selection.
+        If it holds something.
     """
-    in_the_way = next((path for path in _of_one_selection(folder) if path.exists()), None)
-    if in_the_way is not None and not (folder / TABLE).exists():
+    if is_table(folder / TABLE) or any((folder / mark).exists() for mark in marks):
+        return
+    names = (TABLE, PAGE, SHEET)
+    in_the_way = next((path for path in [folder / name for name in names] + _removed(folder) if path.exists()), None)
+    if in_the_way is not None:
         raise StoreError(
             f"a selection would write its own {in_the_way.name} here, and what is there is none of a selection",
             where=in_the_way,
@@ -163,15 +173,15 @@ def check_own(folder: Path) -> None:
         )
 
 
-def _of_one_selection(folder: Path) -> list[Path]:
-    """Return what depends on the selection by its very name."""
-    names = (PATCHES, ROIS, STANDING_BY, CLUSTER_MAP, UNCERTAINTY_MAP)
-    return [path for name in names for path in (folder / name, folder / f"{name}.geojson")]
+def _removed(folder: Path) -> list[Path]:
+    """Return what another selection may have that a new one does not write over."""
+    boxes = [folder / f"{name}.geojson" for name in (ROIS, STANDING_BY)]
+    return [*boxes, *(folder / name for name in (PATCHES, ROIS, STANDING_BY, CLUSTER_MAP, UNCERTAINTY_MAP))]
 
 
 def _clear(folder: Path) -> None:
     """Remove the files of another selection that have names of their own."""
-    for path in _of_one_selection(folder):
+    for path in _removed(folder):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

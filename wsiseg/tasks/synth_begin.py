@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -20,6 +19,7 @@ from wsiseg.synthesis.gan_files import (
     is_foreign,
     read_card,
     read_tensors,
+    remove,
 )
 from wsiseg.tasks.synth_patches import densities_of, numbered
 
@@ -104,7 +104,7 @@ def begin_gans(
                     if is_there:
                         logger.warning("%s: the patch has other labels now, and its GAN begins anew", one.name)
                     # Also what is left of a folder that a kill kept from being removed.
-                    shutil.rmtree(folder, ignore_errors=True)
+                    remove(folder)
                 begin(folder, kept or card, one.example)
         except BusyError:
             continue
@@ -123,7 +123,7 @@ def remove_stale(output: Path, store: PatchSet, layer: str, indices: Iterable[tu
             with locked(output / f".{name}.lock"):
                 if is_begun(folder) and _is_stale(folder, store, layer, index):
                     logger.warning("%s: the patch has other labels now, and its GAN is removed", name)
-                    shutil.rmtree(folder, ignore_errors=True)
+                    remove(folder)
         except BusyError:
             continue
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from wsiseg.config import save
-from wsiseg.errors import BusyError, DataError, MethodError, SomeFailedError
+from wsiseg.errors import BusyError, DataError, MethodError, NothingMatchedError, SomeFailedError
 from wsiseg.lock import locked
 from wsiseg.nets.devices import choose_device
 from wsiseg.progress import SILENT
@@ -17,6 +17,7 @@ from wsiseg.stores.patches import patch_names
 from wsiseg.synthesis.gan_files import find_gans, is_trained, read_card
 from wsiseg.synthesis.gan_fit import fit
 from wsiseg.synthesis.layouts import layouts
+from wsiseg.synthesis.settings import GanSettings
 from wsiseg.tasks.synth_begin import begin_gans, remove_stale
 from wsiseg.tasks.synth_patches import chosen_patches
 from wsiseg.tasks.synth_report import PAGE, write_quality
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     import torch
 
     from wsiseg.progress import Progress
-    from wsiseg.synthesis.settings import GanSettings
     from wsiseg.tasks.synth_patches import Chosen
 
 CONFIG: Final = "config.json"
@@ -152,10 +152,22 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
             where=", ".join(map(str, job.stores)),
             mend="Pass --layer with a layer of instances, or label with --as instances",
         )
+    if (job.output / CONFIG).exists() and not _holds_settings(job.output / CONFIG):
+        raise DataError(
+            "the settings of the GANs would be here, and what is there are none",
+            where=job.output / CONFIG,
+            mend="Choose another --output",
+        )
     chosen, refused = chosen_patches(store, layer, job.patches, job.selection, job.settings)
     begun = begin_gans(job.output, store, layer, chosen, job.settings, is_anew=job.overwrite)
     names = patch_names(store)
     remove_stale(job.output, store, layer, [(names[index], index) for index in refused])
+    if not chosen:
+        raise NothingMatchedError(
+            f"none of {len(refused)} patches can be learnt from",
+            where=job.selection,
+            mend=f"The first: {next(iter(refused.values()))}",
+        )
     if not begun:
         raise _busy(job.output, [one.name for one in chosen], len(chosen))
     if len(begun) == len(chosen):
@@ -187,6 +199,14 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
         busy=tuple(one.name for one in chosen if one.name not in done and one.name not in failed),
         was_done=not has_measured,
     )
+
+
+def _holds_settings(path: Path) -> bool:
+    try:
+        GanSettings.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _busy(output: Path, names: Sequence[str], total: int) -> BusyError:

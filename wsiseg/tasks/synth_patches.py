@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from wsiseg.errors import ConfigError, DataError, NothingMatchedError
+from wsiseg.errors import ConfigError, DataError
 from wsiseg.nets.csingan import SMALLEST_SIDE_PX
 from wsiseg.stores.patch_meta import SYNTHETIC
 from wsiseg.stores.patches import patch_names
@@ -80,8 +80,6 @@ def chosen_patches(
         If both are given, or neither.
     DataError
         If a patch is not there or is synthetic, or one that was named cannot be learnt from.
-    NothingMatchedError
-        If none of the selection can.
     """
     if bool(names) == (selection is not None):
         raise ConfigError(
@@ -103,11 +101,6 @@ def chosen_patches(
             if selection is None:
                 raise
             refused[index] = error
-    if not chosen:
-        first = next(iter(refused.values()))
-        raise NothingMatchedError(
-            f"none of {len(refused)} patches can be learnt from", where=selection, mend=f"The first: {first}"
-        )
     return chosen, refused
 
 
@@ -115,6 +108,8 @@ def densities_of(chosen: Sequence[Chosen], settings: LayoutSettings) -> list[Den
     """Return how densely new nuclei of each patch lie: by how much nuclei cover of it, compared with the others."""
     if settings.density != "auto":
         return [settings.density] * len(chosen)
+    if not chosen:
+        return []
     median = float(np.median([one.bank.coverage for one in chosen]))
     return ["dense" if one.bank.coverage > median else "normal" for one in chosen]
 

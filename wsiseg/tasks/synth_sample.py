@@ -11,7 +11,7 @@ from pydantic import Field
 
 from wsiseg import __version__
 from wsiseg.config import Config
-from wsiseg.errors import DataError, SomeFailedError, StoreError
+from wsiseg.errors import DataError, NothingMatchedError, SomeFailedError, StoreError
 from wsiseg.lock import locked
 from wsiseg.nets.devices import choose_device
 from wsiseg.progress import SILENT
@@ -30,13 +30,13 @@ from wsiseg.tasks.select_files import row_place
 from wsiseg.tasks.synth_patches import first_choices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from wsiseg.progress import Progress
-    from wsiseg.synthesis.gan_files import Gan
+    from wsiseg.synthesis.gan_files import Gan, GanCard
 
 _BACKGROUND: Final = (255, 255, 255)
 
@@ -152,7 +152,7 @@ def synth_sample(job: SynthSampleJob, progress: Progress = SILENT, stop: Stop | 
     stop, device = stop or Stop(), choose_device(job.device)
     folders = find_gans(job.gans)
     if not folders:
-        raise DataError("there is no GAN", where=job.gans, mend="Make one with wsiseg synth fit")
+        raise NothingMatchedError("there is no GAN", where=job.gans, mend="Make one with wsiseg synth fit")
     if job.selections:
         folders = _chosen(folders, job.selections)
     unfinished = [] if len(folders) == 1 else [folder for folder in folders if not is_trained(folder)]
@@ -216,19 +216,22 @@ def _make(job: SynthSampleJob, gans: Sequence[Gan], meta: PatchMeta, progress: P
 
 
 def _chosen(folders: Sequence[Path], selections: Sequence[Path]) -> list[Path]:
-    """Return the GANs of the patches that selections chose: by their place if one is from there, else by their name."""
-    cards = {folder: read_card(folder) for folder in folders}
-    is_chosen: set[Path] = set()
-    for row in (row for selection in selections for row in first_choices(selection)):
-        place = row_place(row)
-        there = {folder for folder, card in cards.items() if place == (card.parent, *map(str, card.position))}
-        is_chosen |= there or {folder for folder, card in cards.items() if card.patch == row["patch"]}
-    chosen = [folder for folder in folders if folder in is_chosen]
+    """Return the GANs of the patches that selections chose."""
+    rows = [row for selection in selections for row in first_choices(selection)]
+    chosen = [folder for folder in folders if any(_means(row, read_card(folder)) for row in rows)]
     if not chosen:
-        raise DataError(
+        raise NothingMatchedError(
             "there is no GAN of a patch that is chosen", where=selections[0], mend="Make them with wsiseg synth fit"
         )
     return chosen
+
+
+def _means(row: Mapping[str, str], card: GanCard) -> bool:
+    """Tell whether a row of a table means the patch of a GAN: by its place if it tells that, else by its name."""
+    slide, x, y = row_place(row)
+    if slide and x and y:
+        return (slide, x, y) == (card.parent, *map(str, card.position))
+    return row["patch"] == card.patch and slide in ("", card.parent)
 
 
 def _common(gans: Sequence[Gan], where: Path) -> float | None:

@@ -65,6 +65,11 @@ def test_a_trained_gan_has_all_scales_a_log_and_sheets(trained: Path) -> None:
     gan = read_gan(trained, CPU)
 
     assert gan.sides == (16, 23, 32)
+    # Each scale knows the colours that the patch has at its size.
+    patch = as_images(gan.example.image[None])
+    for scale in gan.scales:
+        own = resized(patch, scale.side_px)[0].flatten(1)
+        assert torch.equal(scale.colours[:, :, 0, 0], torch.stack((own.amin(dim=1), own.amax(dim=1))))
     with (trained / LOG).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["scale"], row["step"]) for row in rows] == [(str(n), str(k)) for n in range(3) for k in range(1, 5)]

@@ -67,13 +67,13 @@ def upwards(below: list[Scale], mask: Tensor, lowest: Tensor, side_px: int) -> T
     first, *others = below
     image = first.generator(lowest * first.amplitude, torch.zeros_like(lowest), resized_masks(mask, first.side_px))
     for scale in others:
-        coarse = resized(like_the_patch(image), scale.side_px)
+        coarse = resized(within_the_patch(image), scale.side_px)
         image = scale.generator(coarse, coarse, resized_masks(mask, scale.side_px))
-    return resized(like_the_patch(image), side_px)
+    return resized(within_the_patch(image), side_px)
 
 
-def like_the_patch(image: Tensor) -> Tensor:
-    """Return an image without colours that the patch has not."""
+def within_the_patch(image: Tensor) -> Tensor:
+    """Return an image with each channel within its range in the patch."""
     patch = as_images(example_of(24).image[None])[0].flatten(1)
     channels = zip(image.unbind(dim=1), patch, strict=True)
     return torch.stack([one.clamp(float(own.min()), float(own.max())) for one, own in channels], dim=1)
