@@ -21,7 +21,8 @@ import numpy as np
 from wsiseg.config import load
 from wsiseg.labels import LabelMap
 from wsiseg.nets.devices import choose_device
-from wsiseg.synthesis.gan_files import Example, GanCard, begin
+from wsiseg.synthesis.gan_card import GanCard
+from wsiseg.synthesis.gan_files import Example, begin
 from wsiseg.synthesis.gan_fit import fit
 from wsiseg.synthesis.layouts import LayoutSettings, layouts
 from wsiseg.synthesis.nucleus_bank import bank_of

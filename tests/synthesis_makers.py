@@ -8,7 +8,8 @@ import numpy as np
 
 from tests.nuclei_makers import ellipses
 from wsiseg.labels import LabelMap
-from wsiseg.synthesis.gan_files import Example, GanCard
+from wsiseg.synthesis.gan_card import GanCard
+from wsiseg.synthesis.gan_files import Example
 from wsiseg.synthesis.settings import GanSettings
 
 if TYPE_CHECKING:

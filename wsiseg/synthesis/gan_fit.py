@@ -14,16 +14,7 @@ from wsiseg.errors import MethodError
 from wsiseg.nets.csingan import Critics, Generator
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
-from wsiseg.synthesis.gan_files import (
-    LOG,
-    STATE,
-    as_scale,
-    named,
-    part_of,
-    read_tensors,
-    scale_file,
-    write_tensors,
-)
+from wsiseg.synthesis.gan_files import LOG, STATE, as_scale, named, part_of, read_tensors, scale_file, write_tensors
 from wsiseg.synthesis.gan_steps import Material, ScaleTraining, reconstruct, update
 from wsiseg.synthesis.pyramid import Scale, as_images, as_masks, colours_of, draws, noise_like, resized, resized_masks
 from wsiseg.synthesis.sheets import write_scale_sheet

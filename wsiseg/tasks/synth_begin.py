@@ -9,18 +9,8 @@ import numpy as np
 
 from wsiseg.errors import BusyError, DataError
 from wsiseg.lock import locked
-from wsiseg.synthesis.gan_files import (
-    PATCH,
-    GanCard,
-    begin,
-    changes,
-    check_alike,
-    is_begun,
-    is_foreign,
-    read_card,
-    read_tensors,
-    remove,
-)
+from wsiseg.synthesis.gan_card import GanCard, changes, check_alike, is_begun, read_card
+from wsiseg.synthesis.gan_files import PATCH, begin, is_foreign, read_tensors, remove
 from wsiseg.tasks.synth_patches import densities_of, numbered
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from wsiseg.nets.devices import choose_device
 from wsiseg.progress import SILENT
 from wsiseg.stopping import Stop
 from wsiseg.stores.patches import patch_names
-from wsiseg.synthesis.gan_files import find_gans, is_trained, read_card
+from wsiseg.synthesis.gan_card import find_gans, read_card
+from wsiseg.synthesis.gan_files import is_trained
 from wsiseg.synthesis.gan_fit import fit
 from wsiseg.synthesis.layouts import layouts
 from wsiseg.synthesis.settings import GanSettings

@@ -1,4 +1,4 @@
-"""Which patches GANs learn from, and what of them."""
+"""Which patches GANs learn from and what of them, and which GANs were made from patches that a selection chose."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from wsiseg.errors import ConfigError, DataError
+from wsiseg.errors import ConfigError, DataError, NothingMatchedError
 from wsiseg.nets.csingan import SMALLEST_SIDE_PX
 from wsiseg.stores.patch_meta import SYNTHETIC
 from wsiseg.stores.patches import patch_names
+from wsiseg.synthesis.gan_card import read_card
 from wsiseg.synthesis.gan_files import Example
 from wsiseg.synthesis.nucleus_bank import NucleusBank, bank_of
-from wsiseg.tasks.select_files import find_rows, read_chosen
+from wsiseg.tasks.select_files import find_rows, read_chosen, row_place
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from wsiseg.stores.patch_set import PatchSet
+    from wsiseg.synthesis.gan_card import GanCard
     from wsiseg.synthesis.layouts import Density, LayoutSettings
     from wsiseg.synthesis.settings import GanSettings
 
@@ -147,6 +149,33 @@ def first_choices(selection: Path) -> list[dict[str, str]]:
     if not rows:
         raise DataError("the selection names no patch", where=selection, mend="Pass the selection.csv of wsiseg select")
     return rows
+
+
+def chosen_gans(folders: Sequence[Path], selections: Sequence[Path]) -> list[Path]:
+    """Return the folders of the GANs of the patches that selections chose first.
+
+    Raises
+    ------
+    DataError
+        If a selection cannot be read, or names none.
+    NothingMatchedError
+        If there is no GAN of any.
+    """
+    rows = [row for selection in selections for row in first_choices(selection)]
+    chosen = [folder for folder in folders if any(_means(row, read_card(folder)) for row in rows)]
+    if not chosen:
+        raise NothingMatchedError(
+            "there is no GAN of a patch that is chosen", where=selections[0], mend="Make them with wsiseg synth fit"
+        )
+    return chosen
+
+
+def _means(row: Mapping[str, str], card: GanCard) -> bool:
+    """Tell whether a row of a table means the patch of a GAN: by its place if it tells that, else by its name."""
+    slide, x, y = row_place(row)
+    if slide and x and y:
+        return (slide, x, y) == (card.parent, *map(str, card.position))
+    return row["patch"] == card.patch and slide in ("", card.parent)
 
 
 def _chosen(store: PatchSet, layer: str, index: int, name: str, settings: GanSettings) -> Chosen:

@@ -22,21 +22,21 @@ from wsiseg.stores.patch_store import PatchStore
 from wsiseg.stores.patch_writer import PatchTable, PatchWriter, new_folder
 from wsiseg.stores.patches import LayerInfo
 from wsiseg.stores.shard_writer import ShardWriter
-from wsiseg.synthesis.gan_files import find_gans, is_trained, read_card, read_gan
+from wsiseg.synthesis.gan_card import find_gans
+from wsiseg.synthesis.gan_files import is_trained, read_gan
 from wsiseg.synthesis.layouts import layouts
 from wsiseg.synthesis.nucleus_bank import bank_of
 from wsiseg.synthesis.sampling import sample
-from wsiseg.tasks.select_files import row_place
-from wsiseg.tasks.synth_patches import first_choices
+from wsiseg.tasks.synth_patches import chosen_gans
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from wsiseg.progress import Progress
-    from wsiseg.synthesis.gan_files import Gan, GanCard
+    from wsiseg.synthesis.gan_files import Gan
 
 _BACKGROUND: Final = (255, 255, 255)
 
@@ -154,7 +154,7 @@ def synth_sample(job: SynthSampleJob, progress: Progress = SILENT, stop: Stop | 
     if not folders:
         raise NothingMatchedError("there is no GAN", where=job.gans, mend="Make one with wsiseg synth fit")
     if job.selections:
-        folders = _chosen(folders, job.selections)
+        folders = chosen_gans(folders, job.selections)
     unfinished = [] if len(folders) == 1 else [folder for folder in folders if not is_trained(folder)]
     gans = [read_gan(folder, device) for folder in folders if folder not in unfinished]
     if not gans:
@@ -213,25 +213,6 @@ def _make(job: SynthSampleJob, gans: Sequence[Gan], meta: PatchMeta, progress: P
         images.close()
         labels.close()
     return nuclei
-
-
-def _chosen(folders: Sequence[Path], selections: Sequence[Path]) -> list[Path]:
-    """Return the GANs of the patches that selections chose."""
-    rows = [row for selection in selections for row in first_choices(selection)]
-    chosen = [folder for folder in folders if any(_means(row, read_card(folder)) for row in rows)]
-    if not chosen:
-        raise NothingMatchedError(
-            "there is no GAN of a patch that is chosen", where=selections[0], mend="Make them with wsiseg synth fit"
-        )
-    return chosen
-
-
-def _means(row: Mapping[str, str], card: GanCard) -> bool:
-    """Tell whether a row of a table means the patch of a GAN: by its place if it tells that, else by its name."""
-    slide, x, y = row_place(row)
-    if slide and x and y:
-        return (slide, x, y) == (card.parent, *map(str, card.position))
-    return row["patch"] == card.patch and slide in ("", card.parent)
 
 
 def _common(gans: Sequence[Gan], where: Path) -> float | None:

@@ -13,7 +13,8 @@ from tests.synthesis_makers import card_of, example_of, tiny
 from wsiseg.errors import DataError, MethodError, StoppedError
 from wsiseg.stopping import Stop
 from wsiseg.synthesis import gan_fit
-from wsiseg.synthesis.gan_files import CARD, LOG, STATE, begin, read_gan, read_tensors, scale_file
+from wsiseg.synthesis.gan_card import CARD
+from wsiseg.synthesis.gan_files import LOG, STATE, begin, read_gan, read_tensors, scale_file
 from wsiseg.synthesis.gan_fit import fit
 from wsiseg.synthesis.gan_steps import Material, reconstruct
 from wsiseg.synthesis.layouts import LayoutSettings, layouts
