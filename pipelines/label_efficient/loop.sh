@@ -79,8 +79,11 @@ propose() {
 chosen() {
   python3 - "$1" << 'READ'
 import csv, sys
-with open(sys.argv[1], newline="", encoding="utf-8-sig") as file:
-    lines = file.read().splitlines()
+try:
+    with open(sys.argv[1], newline="", encoding="utf-8-sig") as file:
+        lines = file.read().splitlines()
+except UnicodeDecodeError:
+    sys.exit(f"{sys.argv[1]} is not in UTF-8. Save it as \"CSV UTF-8\" in the spreadsheet")
 # Spreadsheets in many countries write semicolons.
 rows = csv.DictReader(lines, delimiter=max(",;\t", key=lines[0].count))
 print(*sorted({row["slide"] for row in rows if row["rank"] == "1"}), sep="\n")
@@ -118,6 +121,17 @@ Round $round: now it is your turn. $selection/selection.html shows the patches t
 $(printf '       %s\n' "${missing[@]}")
 Then run this again.
 TURN
+    exit 4
+  fi
+
+  # Without boxes nothing tells what is background, and QuPath is quick to export only what is selected. Those of
+  # rois.geojson name their patches, also where their class was changed to Ignore*.
+  for slide in "${slides[@]}"; do
+    grep -q -e 'Region[*]' -e '"patch" *:' "$annotations/$slide.geojson" || missing+=("$annotations/$slide.geojson")
+  done
+  if ((${#missing[@]})); then
+    echo "These have no boxes of the class Region*. Export all objects once more, boxes included, and run this again:" >&2
+    printf '  %s\n' "${missing[@]}" >&2
     exit 4
   fi
 

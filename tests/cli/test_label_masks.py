@@ -13,7 +13,7 @@ from PIL import Image
 from tests.geojson_makers import feature, write_features
 from tests.slide_makers import Layout, write_slide
 from wsiseg.geometry import Region, Size
-from wsiseg.labels import IGNORE
+from wsiseg.labels import IGNORE, LabelMap
 from wsiseg.lock import locked
 from wsiseg.rasters import write_labels
 from wsiseg.stores.patch_set import PatchSet
@@ -253,6 +253,58 @@ def test_what_is_to_be_ignored_whole_is_known_to_be_so(tmp_path: Path, store: Pa
     assert "; 1 of them to be ignored whole" in result.out
     assert PatchStore.open(store).is_labelled("labels").tolist() == [True, False, False, False, False, False]
     assert (canvas_of(store)[:50, :50] == -1).all()
+
+
+def test_objects_without_a_box_are_warned_of(tmp_path: Path, store: Path, run: Callable[..., Result]) -> None:
+    nucleus, box = feature((20, 20, 50, 60), "nucleus"), feature((0, 0, 100, 100), "Region*")
+    alone = run("label", store, "--from", write_features(tmp_path / "a.geojson", nucleus), "--as", "instances")
+    full = write_features(tmp_path / "b.geojson", box, feature((0, 0, 100, 100), "nucleus"))
+    filled = run("label", store, "--from", full, "--as", "instances", "--layer", "filled")
+    both = write_features(tmp_path / "c.geojson", box, nucleus)
+    known = run("label", store, "--from", both, "--as", "instances", "--layer", "known")
+
+    assert "nothing is background, for want of boxes of the class Region*" in alone.out
+    assert "nothing is background, as objects fill the boxes" in filled.out
+    assert ["nothing tells what is background" in one.err for one in (alone, filled, known)] == [True, False, False]
+    assert "nothing is background" not in known.out
+
+
+@pytest.mark.parametrize("has_box", [True, False])
+def test_an_outline_of_tissue_is_no_nucleus(
+    tmp_path: Path, store: Path, run: Callable[..., Result], *, has_box: bool
+) -> None:
+    nuclei = [feature((20 * at, 20, 20 * at + 10, 30), "nucleus") for at in range(1, 6)]
+    boxes = [feature((10, 10, 140, 50), "Region*")] if has_box else []
+    tissue = (0, 0, 200, 100)
+
+    def labelled(*features: dict[str, Any], kind: str = "instances") -> Result:
+        drawn = write_features(tmp_path / "a.geojson", *boxes, *features)
+        return run("label", store, "--from", drawn, "--as", kind, "--overwrite", "--undrawn", "background")
+
+    refused = labelled(*nuclei, feature(tissue, "Tissue"))
+    classes = labelled(*nuclei, feature(tissue, "Tissue"), kind="classes")
+    starred = labelled(*nuclei, feature(tissue, "Tissue*"))
+    # A gland may be larger than its box, and have others within.
+    gland = labelled(*nuclei[:4], feature(tissue, "gland"))
+    # A giant cell has many nuclei, and there are others.
+    cells = [feature((20 * at, 60, 20 * at + 10, 70), "nucleus") for at in range(1, 7)]
+    giant = labelled(*nuclei, *cells, feature((12, 12, 138, 48), "cell"))
+
+    assert refused.code == 5
+    assert f"feature {len(boxes) + 6} of the class Tissue holds 5 others" in refused.err
+    assert [one.code for one in (classes, starred, gland, giant)] == [0] * 4, giant.err
+
+
+def test_labels_of_a_model_never_become_drawn_ones(tmp_path: Path, store: Path, run: Callable[..., Result]) -> None:
+    labels = LabelMap.from_names(("background", "object"))
+    PatchStore.open(store).add_layer("made", "instances", labels, made_by="run-1")
+    drawn = write_features(tmp_path / "a.geojson", feature((0, 0, 100, 100), "Region*"))
+
+    result = run("label", store, "--from", drawn, "--as", "instances", "--layer", "made", "--keep")
+
+    assert result.code == 5
+    assert "the labels in the layer 'made' were made by a model" in result.err
+    assert PatchStore.open(store).layers["made"].made_by == "run-1"
 
 
 def test_a_kill_while_labels_were_replaced_costs_none(tmp_path: Path, store: Path, run: Callable[..., Result]) -> None:

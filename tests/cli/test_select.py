@@ -19,7 +19,7 @@ from wsiseg.geometry import Region, Size
 from wsiseg.labels import LabelMap
 from wsiseg.stores.mask_store import MaskStore
 from wsiseg.stores.patch_store import PatchStore
-from wsiseg.tasks.select_files import read_chosen
+from wsiseg.tasks.select_files import is_table, read_chosen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,6 +155,28 @@ def test_random_patches_need_no_encoder_and_annotated_ones_are_left_out(tmp_path
     assert not annotated.intersection(row["patch"] for row in table(tmp_path / "two"))
     assert not (tmp_path / "two" / "features.zarr").exists()
     assert not (tmp_path / "two" / "cluster_map").exists()
+
+
+def test_what_only_reaches_into_an_annotated_patch_is_not_annotated(
+    tmp_path: Path, make_patch_store: MakePatchStore, run: Run
+) -> None:
+    # Of the first all is known, of the second what they share; of the others a little, nothing, and that it is no use.
+    corners = [(0, 0), (16, 0), (100, 0), (200, 0), (300, 0)]
+    images = np.full((5, 32, 32, 3), 90, np.uint8)
+    store = make_patch_store(tmp_path / "p.zarr", images, parents=["s"] * 5, positions=corners)
+    store.add_layer("drawn", "instances", LabelMap.from_names(("background", "nucleus")))
+    known = np.ones((4, 32, 32), np.int32)
+    known[1, :, 16:] = known[2, 1:] = known[3] = -1
+    store.write_labels("drawn", [0, 1, 2, 4], list(known))
+    asked = ("select", store.path, "--strategy", "random", "--exclude", "drawn", *ANYTHING)
+
+    def chosen(count: int, name: str, *options: object) -> set[str]:
+        code, _, err = run(*asked, "-k", count, "-o", tmp_path / name, *options)
+        assert code == 0, err
+        return {row["patch"] for row in table(tmp_path / name) if row["rank"] == "1"}
+
+    assert chosen(2, "free") == {"s-16-0", "s-200-0"}
+    assert chosen(1, "apart", "--no-overlap") == {"s-200-0"}
 
 
 def test_annotated_patches_are_known_by_their_places_whatever_they_are_called(
@@ -364,6 +386,17 @@ def test_bad_input_is_one_clear_line(tmp_path: Path, tiles: Path, run: Run) -> N
         assert told in found[2]
         assert found[1] == ""
     assert not (tmp_path / "s" / "selection.csv").exists()
+
+
+def test_a_table_in_another_encoding_is_told_as_that(tmp_path: Path, tiles: Path, run: Run) -> None:
+    edited = tmp_path / "edited.csv"
+    edited.write_bytes("patch;slide;x;y;cluster;members;rank\nMüller;Müller;0;0;1;1;1\n".encode("cp1252"))
+
+    found = run("select", tiles, "-k", 2, "-o", tmp_path / "s", "--exclude", edited, *ENCODER, *ANYTHING)
+
+    assert found.code == 5
+    assert "edited.csv: the file is not in UTF-8. Save it as UTF-8" in found.err
+    assert is_table(edited)
 
 
 @pytest.mark.parametrize(

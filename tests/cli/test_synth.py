@@ -57,11 +57,18 @@ def test_from_patches_to_pairs_to_train_on(tmp_path: Path, run: Callable[..., Re
 
     assert fitted.code == 0, fitted.err
     assert "2 GANs" in fitted.out
+    # So short a training does not find the colours, and says so.
+    lines = fitted.out.splitlines()
+    assert [line.partition(": colours ")[0] for line in lines[1:-1]] == ["a", "s-40-0"]
+    assert lines[-1].startswith("quality: ")
+    assert "2 of 2 GANs paint unlike their patches: " in fitted.err
+    assert "s-40-0 (nuclei are " in fitted.err
     figures = json.loads((tmp_path / "gan" / "quality.json").read_text())
     assert set(figures) == {"a", "s-40-0"}
     assert {"colour_error_nuclei", "adherence", "diversity", "copies", "ssim"} <= set(figures["a"])
     page = (tmp_path / "gan" / "quality.html").read_text()
     assert page.count("data:image/png") == 2
+    assert page.count("<strong>Unlike its patch:</strong> nuclei are ") == 2
     for name in figures:
         assert {path.name for path in (tmp_path / "gan" / name).iterdir()} >= {
             "gan.json",
@@ -103,7 +110,7 @@ def test_of_a_selection_its_own_gans_are_sampled(tmp_path: Path, run: Callable[.
         return run("synth", "sample", gans, "--selection", table, "-n", 2, "-o", tmp_path / f"{name}.zarr")
 
     # Where rows tell places, names may be those of another pool; of some patches there may be no GAN.
-    by_place = sampled("place", "patch,slide,x,y,rank\na,b,0,0,1\na,c,0,0,1\na,a,0,0,2\n")
+    by_place = sampled("place", "patch,slide,x,y,rank\na,b,0,0,1\na,c,0,0,1\ns-40-0,s,40,0,1\na,a,0,0,2\n")
     by_name = sampled("name", "patch\nb\n")
     # A table may tell the slide alone, and spreadsheets write numbers in their own way.
     by_slide = sampled("slide", "patch,slide\nb,b\n")
@@ -115,6 +122,30 @@ def test_of_a_selection_its_own_gans_are_sampled(tmp_path: Path, run: Callable[.
     assert [made.parents.tolist() for made in stores] == [["b", "b"]] * 4
     assert len({made.fingerprint for made in stores}) == 1
     assert "no GAN of a patch that is chosen" in none.err
+    assert "selection.csv: 2 of 3 chosen patches have no GAN: a, s-40-0. Unless they could not" in by_place.err
+    assert "have no GAN" not in by_name.err
+
+
+def test_a_spreadsheet_that_renames_a_slide_loses_no_gan(
+    tmp_path: Path, run: Callable[..., Result], make_patch_store: MakePatchStore
+) -> None:
+    labels = np.stack([ellipses(9, 40, seed=seed, radii=(3.2, 4.5)) for seed in range(3)])
+    images = np.stack([stained(one) for one in labels])
+    path = make_patch_store(
+        tmp_path / "numbered.zarr", images, labels, kind="instances", names=("background", "nucleus"),
+        parents=["001", "001", "b"], positions=[(0, 0), (40, 0), (0, 0)],
+    ).path  # fmt: skip
+    table = tmp_path / "selection.csv"
+    # It was 001, which spreadsheets take for a number.
+    table.write_text("patch,slide,x,y,rank\n001-40-0,1,40,0,1\nb,b,0,0,1\n")
+
+    fitted = run("synth", "fit", path, "--selection", table, "-o", tmp_path / "gan", *TINY)
+    sampled = run("synth", "sample", tmp_path / "gan", "--selection", table, "-n", 2, "-o", tmp_path / "made.zarr")
+
+    assert "2 GANs in" in fitted.out
+    assert sampled.code == 0, sampled.err
+    assert "of 2 GANs in" in sampled.out
+    assert "have no GAN" not in sampled.err
 
 
 def test_samples_depend_on_seed_and_number_alone(tmp_path: Path, run: Callable[..., Result], store: Path) -> None:
@@ -239,7 +270,7 @@ def test_more_patches_and_refused_settings_leave_a_gan_as_it_is(
 
     # Of one alone none is denser than the others, and of three one is.
     names = ("a", "b", "s-40-0")
-    assert [fit("--patch", name).err for name in names[1:]] == [""] * 2
+    assert [fit("--patch", name).code for name in names[1:]] == [0] * 2
     patches = [part for name in names for part in ("--patch", name)]
     config = gan / "config.json"
     before = config.read_bytes()
@@ -397,6 +428,7 @@ def test_what_is_left_of_a_gan_is_no_obstacle(tmp_path: Path, run: Callable[...,
     assert run(*command).code == 0
     # As where a removal was killed.
     (tmp_path / "gan" / "a" / "gan.json").unlink()
+    (tmp_path / "gan" / "quality.json").write_text("[]")
 
     again = run(*command)
 
@@ -490,6 +522,18 @@ def test_what_cannot_be_done_is_one_line(
     code, words = code_and_words
     assert result.code == code
     assert words in result.err
+
+
+def test_a_selection_in_another_encoding_is_told_as_that(
+    tmp_path: Path, run: Callable[..., Result], store: Path
+) -> None:
+    table = tmp_path / "selection.csv"
+    table.write_bytes("patch;slide;x;y;rank\nMüller;Müller;0;0;1\n".encode("cp1252"))
+
+    fitted = run("synth", "fit", store, "--selection", table, "-o", tmp_path / "gan")
+
+    assert fitted.code == 5
+    assert "selection.csv: the file is not in UTF-8. Save it as UTF-8" in fitted.err
 
 
 def test_of_a_selection_the_patches_that_can_be_learnt_from_are(

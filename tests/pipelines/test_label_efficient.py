@@ -26,7 +26,7 @@ def loop(shell: Callable[..., Ran]) -> Callable[..., Ran]:
 
 def annotate(folder: Path, number: int) -> None:
     for slide in ("a", "b, c"):
-        (folder / "loop" / f"annotations-{number}" / f"{slide}.geojson").touch()
+        (folder / "loop" / f"annotations-{number}" / f"{slide}.geojson").write_text('{"name": "Region*"}')
 
 
 def names(calls: list[list[str]]) -> list[str]:
@@ -57,6 +57,24 @@ def test_it_waits_for_annotations_and_then_goes_all_the_way(tmp_path: Path, loop
     assert "loop/select-2/selection.html" in told
     annotate(tmp_path, 2)
     assert names(loop(ROUNDS="2").calls) == steps
+
+
+def test_exports_without_boxes_are_asked_for_again(tmp_path: Path, loop: Callable[..., Ran]) -> None:
+    loop()
+    annotate(tmp_path, 1)
+    exported = tmp_path / "loop" / "annotations-1" / "b, c.geojson"
+    exported.write_text('{"name": "Nucleus"}')
+
+    code, told, calls = loop()
+
+    assert (code, names(calls)) == (4, ["tile"])
+    assert "no boxes of the class Region*" in told
+    assert ("annotations-1/b, c.geojson" in told, "a.geojson" in told) == (True, False)
+    exported.write_text('{"name": "Ignore*"}')
+    assert loop().code == 4
+    # Whoever finds nothing worth learning in the boxes of a slide says so.
+    exported.write_text('{"name": "Ignore*", "metadata": {"patch" : "b, c-0-0"}}')
+    assert loop().code == 0
 
 
 def test_what_fails_is_done_again_and_what_is_done_is_not(tmp_path: Path, loop: Callable[..., Ran]) -> None:

@@ -75,6 +75,32 @@ def test_holes_stay_open_and_parts_stay_one(tmp_path: Path) -> None:
     assert labels[1, 6:].tolist() == [0, 2, 0, 0, 2, 0]
 
 
+def test_what_is_drawn_twice_is_no_hole(tmp_path: Path) -> None:
+    squares = [ring(0, 0, 20, 20), ring(10, 10, 30, 30)]
+    several, together, pen, mended = (feature((0, 0, 1, 1), "gland") for _ in range(4))
+    several["geometry"] = {"type": "MultiPolygon", "coordinates": [[square] for square in squares]}
+    parts = [{"type": "Polygon", "coordinates": [square]} for square in squares]
+    together["geometry"] = {"type": "GeometryCollection", "geometries": parts}
+    # A pen that goes on for a while where it began.
+    round_trip = [[0, 10], [0, -10], [30, -10], [30, 40], [-10, 40], [-10, 0], [20, 0], [20, 20], [0, 20], [0, 10]]
+    pen["geometry"]["coordinates"] = [[[x + 10, y + 10] for x, y in round_trip]]
+    bow = [[0, 0], [20, 20], [20, 0], [0, 20], [0, 0]]
+    point = {"type": "Point", "coordinates": [0, 0]}
+    mended["geometry"] = {
+        "type": "GeometryCollection",
+        "geometries": [point, {"type": "Polygon", "coordinates": [bow]}],
+    }
+
+    counts = []
+    for one in (several, together, pen, mended, feature((0, 0, 40, 50), "gland", hole=(10, 10, 20, 20))):
+        labels, _ = draw(tmp_path, one).labels(
+            Window(0, 0, 40, 50), np.ones(1, dtype=np.int32), background=0, ignore=UNKNOWN, is_complete=True
+        )
+        counts.append(int(labels.sum()))
+
+    assert counts == [700, 700, 1900, 200, 1900]
+
+
 @pytest.mark.parametrize("name", ["Ignore*", "Not analysed"])
 def test_what_is_to_be_ignored_is_so_wherever_it_lies(tmp_path: Path, name: str) -> None:
     features = [feature((2, 2, 3, 3), "nucleus"), feature((0, 0, 12, 6), "Region*"), feature((1, 1, 6, 4), name)]

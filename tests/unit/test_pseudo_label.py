@@ -14,7 +14,7 @@ import torch
 from tests.craanet_makers import CLASSES, SIDE, colourful, options
 from wsiseg.checkpoint import locate
 from wsiseg.config import save
-from wsiseg.errors import DataError
+from wsiseg.errors import ConfigError, DataError
 from wsiseg.labels import LabelMap
 from wsiseg.methods.craanet_classify import AccumulatingNet, ClassifyStage
 from wsiseg.stores.image_labels import ImageLayerInfo
@@ -119,3 +119,17 @@ def test_what_is_no_run_is_told_whatever_lies_around(tmp_path: Path, monkeypatch
     for name, told in (("nuclei", "this is no run of wsiseg train"), ("folder", "not valid JSON")):
         with pytest.raises(DataError, match=told):
             pseudo_label(PseudoLabelJob(stores=(), checkpoint=Path(name)))
+
+
+def test_a_lowest_score_does_not_hide_that_there_is_no_model(tmp_path: Path, run: Path) -> None:
+    def asked(checkpoint: Path) -> PseudoLabelJob:
+        return PseudoLabelJob(stores=(), checkpoint=checkpoint, min_score=0.3)
+
+    with pytest.raises(DataError, match="nosuch: this is no run of wsiseg train"):
+        pseudo_label(asked(tmp_path / "nosuch"))
+    with pytest.raises(ConfigError, match="a classifier knows nothing of --min-score"):
+        pseudo_label(asked(run))
+    # A run that finds objects, but has no model yet, is no classifier either.
+    save(TrainConfig(method="supervised"), run / CONFIG)
+    with pytest.raises(ConfigError, match="the method supervised makes no pseudo-labels"):
+        pseudo_label(asked(run))

@@ -86,6 +86,15 @@ def test_tables_tell_patches_by_place_or_by_name(
     assert data_of(stores, written(tmp_path / "t.csv", *lines), labelled_by="image").chosen == chosen
 
 
+def test_a_table_of_a_spreadsheet_is_read_or_told_why_not(tmp_path: Path, stores: list[PatchSet]) -> None:
+    table = written(tmp_path / "t.csv", HEADER.replace(",", ";"), "s-8-0;slides/s;8;0;1")
+
+    assert data_of(stores, table).chosen == ["s-8-0"]
+    table.write_bytes(f"{HEADER}\nMüller,Müller,0,0,1\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"t\.csv: the file is not in UTF-8\. Save it as UTF-8"):
+        data_of(stores, table)
+
+
 def test_a_row_means_one_patch_however_many_are_called_so(tmp_path: Path, make_patch_store: MakePatchStore) -> None:
     images, labels = np.zeros((3, SIDE, SIDE, 3), np.uint8), np.ones((3, SIDE, SIDE), np.uint8)
     one = make_patch_store(tmp_path / "one.zarr", images, labels, parents=["train/s", "more/s", "b"])

@@ -196,5 +196,5 @@ def test_what_is_to_be_ignored_is_neither_learnt_from_nor_in_the_pool(folder: Pa
     assert source.indices.tolist() == [2, 3, 4]
 
     PatchStore.open(folder / "real.zarr").write_labels("truth", [1], [np.full((SIDE, SIDE), -1)])
-    with pytest.raises(DataError, match="all annotated patches are to be ignored whole"):
+    with pytest.raises(DataError, match="all annotated patches to train on are to be ignored whole"):
         kinds(stores)

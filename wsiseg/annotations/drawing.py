@@ -126,11 +126,7 @@ def place_drawing(found: FeatureFile, scale: Scale, origin: tuple[int, int] = (0
     origin
         Level-0 pixel from which their coordinates count.
     """
-    drawn = [one for one in found.features if one.kind in _DRAWN and one.area is not None]
-    regions = [one for one in drawn if one.is_region]
-    ignored = [one for one in drawn if _is_ignored(one)]
-    # Names that end in a star say of a feature that it is something else.
-    objects = [one for one in drawn if not (one.is_region or _is_ignored(one)) and (one.classes or not one.names)]
+    objects, regions, ignored = parted(found)
     objects.sort(key=lambda one: -one.area.area if one.area is not None else 0.0)
 
     def placed(features: list[Feature]) -> Scanlines:
@@ -147,6 +143,16 @@ def place_drawing(found: FeatureFile, scale: Scale, origin: tuple[int, int] = (0
         colours=class_colours(sorted(objects, key=lambda one: one.number), where=found.path),
         skipped=len(found.features) - len(objects) - len(regions) - len(ignored),
     )
+
+
+def parted(found: FeatureFile) -> tuple[list[Feature], list[Feature], list[Feature]]:
+    """Return objects, regions, and what is to be ignored; all of them have an area."""
+    drawn = [one for one in found.features if one.kind in _DRAWN and one.area is not None]
+    regions = [one for one in drawn if one.is_region]
+    ignored = [one for one in drawn if _is_ignored(one)]
+    # Names that end in a star say of a feature that it is something else.
+    objects = [one for one in drawn if not (one.is_region or _is_ignored(one)) and (one.classes or not one.names)]
+    return objects, regions, ignored
 
 
 def _is_ignored(feature: Feature) -> bool:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 import shapely
 
+from wsiseg.annotations.files import ORIGINS, load_geojson, metadata_of
 from wsiseg.errors import DataError
 
 if TYPE_CHECKING:
@@ -73,7 +72,8 @@ class FeatureFile:
     features
         All of them, in order.
     origin
-        What the file says that coordinates are counted from, ``bounds`` or ``level0``; None if it says nothing.
+        What the file says that coordinates are counted from, ``bounds`` or ``level0``; None if it says nothing. Where
+        it says nothing of all, as when QuPath has written it, features that all say the same are believed.
     """
 
     path: Path
@@ -84,34 +84,34 @@ class FeatureFile:
 def read_features(path: Path) -> FeatureFile:
     """Return the features of a file.
 
-    The outline of a cell is that of its nucleus, if it has one. Outlines that cross themselves are mended.
+    The outline of a cell is that of its nucleus, if it has one. Outlines that cross themselves are mended, and parts
+    that overlap become one: what was drawn twice was drawn.
 
     Parameters
     ----------
     path
-        ``.geojson`` or ``.json``, gzipped if it ends in ``.gz``: a FeatureCollection, a list of
-        features, or one feature.
+        See `wsiseg.annotations.files.load_geojson`.
 
     Raises
     ------
     DataError
         If the file is missing, no GeoJSON, or a feature is broken.
     """
-    content = _content(path)
-    origin = None
-    if isinstance(content, dict):
-        about = content.get("metadata")
-        origin = about.get("origin") if isinstance(about, dict) else None
-        content = [content] if content.get("type") == "Feature" else content.get("features")
-    if not isinstance(content, list):
-        raise DataError("not GeoJSON: it holds no features", where=path, mend="Export it from QuPath as GeoJSON")
+    content = load_geojson(path)
     features = []
-    for number, feature in enumerate(content, start=1):
+    for number, feature in enumerate(content.features, start=1):
         try:
             features.append(_feature(number, feature))
         except (KeyError, TypeError, AttributeError, shapely.errors.GEOSException) as error:
             raise DataError(f"feature {number} is no valid GeoJSON", where=path) from error
-    return FeatureFile(path=path, features=tuple(features), origin=origin if origin in ("bounds", "level0") else None)
+    origin = content.origin or _common_origin(content.features, where=path)
+    return FeatureFile(path=path, features=tuple(features), origin=origin)
+
+
+def is_region(properties: Any) -> bool:  # noqa: ANN401 - whatever JSON says
+    """Tell whether a feature with these properties is an annotation of the class ``Region*``."""
+    is_annotation = properties.get("objectType", "annotation") == "annotation"
+    return is_annotation and _REGION in _names(properties.get("classification"))
 
 
 def class_colours(features: Sequence[Feature], *, where: Path) -> dict[str, Colour]:
@@ -133,27 +133,23 @@ def polygons_of(area: shapely.Geometry) -> list[shapely.Polygon]:
     return [part for part in parts if shapely.get_dimensions(part) == _AREA]
 
 
-def _content(path: Path) -> Any:  # noqa: ANN401 - whatever JSON says
-    try:
-        data = path.read_bytes()
-        return orjson.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except FileNotFoundError as error:
-        raise DataError("there is no such file", where=path) from error
-    except (OSError, EOFError, zlib.error, orjson.JSONDecodeError) as error:
-        raise DataError(f"not GeoJSON: {error}", where=path, mend="Export it from QuPath as GeoJSON") from error
+def _common_origin(features: Sequence[Any], *, where: Path) -> str | None:
+    """Return the origin that all features name that name one; None if they differ, which is warned of."""
+    told = {origin for feature in features if (origin := metadata_of(feature).get("origin")) in ORIGINS}
+    if len(told) > 1:
+        logger.warning("%s: features are counted from bounds and from level0; --qupath-origin decides", where)
+    return next(iter(told)) if len(told) == 1 else None
 
 
 def _feature(number: int, feature: Any) -> Feature:  # noqa: ANN401 - whatever JSON says
     properties = feature.get("properties") or {}
     classification = properties.get("classification")
-    names = _names(classification)
-    kind = properties.get("objectType", "annotation")
     return Feature(
         number=number,
         area=_area(feature.get("nucleusGeometry") or feature["geometry"]),
-        kind=kind,
-        names=names,
-        is_region=kind == "annotation" and _REGION in names,
+        kind=properties.get("objectType", "annotation"),
+        names=_names(classification),
+        is_region=is_region(properties),
         colour=_colour(classification),
     )
 
@@ -161,7 +157,14 @@ def _feature(number: int, feature: Any) -> Feature:  # noqa: ANN401 - whatever J
 def _area(geometry: Any) -> shapely.Geometry | None:  # noqa: ANN401 - whatever JSON says
     if geometry is None:
         return None
-    area = shapely.make_valid(shapely.from_geojson(orjson.dumps(geometry)))
+    area = shapely.from_geojson(orjson.dumps(geometry))
+    # What is valid stays as it is, to the last corner.
+    if not shapely.is_valid(area):
+        # By lines alone, what an outline covers twice would become a hole.
+        area = shapely.make_valid(area, method="structure", keep_collapsed=False)
+    if shapely.get_type_id(area) == shapely.GeometryType.GEOMETRYCOLLECTION:
+        # Its parts are valid, but may overlap.
+        area = shapely.union_all(polygons_of(area))
     return area if area.area > 0 else None
 
 

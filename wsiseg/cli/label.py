@@ -42,7 +42,7 @@ def label(
         typer.Option(
             "--from",
             metavar="FILE|DIR",
-            help="GeoJSON of QuPath (.geojson, .json, .gz), a label image as large as the whole slide is at the "
+            help="GeoJSON of QuPath (.geojson, .json, .gz, .zip), a label image as large as the whole slide is at the "
             "resolution of the store, or a folder of either by the names of patches, slides or images.",
             show_default=False,
         ),

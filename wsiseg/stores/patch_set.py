@@ -235,5 +235,7 @@ def _unite(known: dict[str, Info], more: dict[str, Info], store: PatchStore) -> 
     for name, info in more.items():
         if not are_alike(known.setdefault(name, info), info):
             raise StoreError(
-                f"the layer {name!r} has other classes or rules than in the stores before", where=store.path
+                f"the layer {name!r} has other classes than in the stores before, or was made otherwise",
+                where=store.path,
+                mend="Name these stores alone, or label all of them alike",
             )

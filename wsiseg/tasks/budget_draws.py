@@ -12,7 +12,8 @@ from wsiseg.errors import DataError
 from wsiseg.manifest import shard
 from wsiseg.methods.registry import get_method
 from wsiseg.stores.volume_store import LAYER, is_volume_store
-from wsiseg.tasks.train_data import training_data, unit_of_draws
+from wsiseg.tasks.train_data import training_data
+from wsiseg.tasks.train_labelled import unit_of_draws
 from wsiseg.tasks.volume_data import unit_of_volumes, volume_data
 from wsiseg.tiling.reading import open_patches
 from wsiseg.training.labelled import draw_labelled

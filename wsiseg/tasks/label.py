@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wsiseg.annotations import check_slide
 from wsiseg.errors import ConfigError
 from wsiseg.progress import SILENT
 from wsiseg.rasters import READABLE
+from wsiseg.stores.patch_store import PatchStore
 from wsiseg.tasks.label_image import label_images
 from wsiseg.tasks.label_masks import label_masks
 from wsiseg.tiling.reading import find_stores
@@ -36,6 +38,8 @@ def label(
     ConfigError
         If labels of whole patches are asked of anything but one file of GeoJSON, or shall be kept, or several stores
         are named.
+    DataError
+        If boxes were drawn on another slide, or the file cannot be read.
     """
     if (stores := find_stores(path)) != [path]:
         raise ConfigError(
@@ -55,4 +59,7 @@ def label(
         raise ConfigError(
             "image labels are made of GeoJSON", where=source, mend="Say --as instances or --as classes for label images"
         )
+    store = PatchStore.open(path)
+    if store.meta.grid is not None and not config.other_slide:
+        check_slide(source, store.meta.parents[0])
     return label_images(path, source, config, overwrite=overwrite)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from wsiseg.annotations import place_drawing, read_features
+from wsiseg.annotations import check_objects, check_slide, place_drawing, read_features
 from wsiseg.atomic import put_back
-from wsiseg.errors import ConfigError, DataError, NothingMatchedError, StoreError
+from wsiseg.errors import DataError, NothingMatchedError, StoreError
 from wsiseg.geometry import Scale, Size
-from wsiseg.labels import IGNORE, NO_CLASS, LabelMap
+from wsiseg.labels import IGNORE
 from wsiseg.lock import locked
 from wsiseg.progress import SILENT, track
 from wsiseg.rasters import read_labels
 from wsiseg.stores.layer_writer import write_layer
 from wsiseg.stores.patch_store import PatchStore
-from wsiseg.stores.patches import LayerInfo
+from wsiseg.tasks.label_layers import kinds_of, layer_info
 from wsiseg.tasks.label_report import Tally, mask_report
 from wsiseg.tasks.label_settings import qupath_corner
 from wsiseg.tasks.label_sheets import DrawnSheet, ImageSheet, find_places, is_geojson
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
 
     from wsiseg.annotations import Drawing
     from wsiseg.progress import Progress
+    from wsiseg.stores.patches import LayerInfo
     from wsiseg.tasks.label_report import MaskReport
     from wsiseg.tasks.label_settings import LabelConfig
     from wsiseg.tasks.label_sheets import Place, Sheet
 
-_BACKGROUND: Final = "background"
-_OBJECT: Final = "object"
+logger = logging.getLogger(__name__)
+
 # What nothing is known of in a layer of instances.
 _NO_OBJECT: Final = -1
 # Annotators leave a stray outline here and there; more of them mean that the slide was another one.
@@ -84,8 +86,12 @@ def label_masks(
     """
     store = PatchStore.open(path)
     places = find_places(source, store)
+    if not config.other_slide:
+        for file, slide in {place.path: str(store.parents[index]) for index, place in places.items()}.items():
+            if is_geojson(file):
+                check_slide(file, slide)
     drawings = _drawings(store, places, config)
-    info = _info(config, drawings, {place.path for place in places.values()})
+    info = layer_info(config, drawings, {place.path for place in places.values()})
     canvas = None if store.meta.grid is None else Size(*store.meta.grid.canvas)
     sheets = _sheets(config, info, drawings, places, canvas)
     drawn = [sheet for sheet in sheets.values() if isinstance(sheet, DrawnSheet)]
@@ -117,7 +123,14 @@ def label_masks(
                 write_layer(store, config.layer, info, found, overwrite=overwrite or keep)
             except OSError as error:
                 raise StoreError(f"cannot be written: {error.strerror}", where=store.path) from error
-    return mask_report(store, info, tally, drawn, was_done=was_done)
+    report = mask_report(store, info, tally, drawn, was_done=was_done)
+    if info.kind == "instances" and report.lacks_background and not report.has_regions:
+        logger.warning(
+            "%s: nothing tells what is background, and what learns from this finds objects everywhere. Export the "
+            "boxes of the class Region* in which all was drawn, too, or say --undrawn background",
+            source,
+        )
+    return report
 
 
 def _labelled(store: PatchStore, layer: str, info: LayerInfo) -> NDArray[np.bool_]:
@@ -125,6 +138,12 @@ def _labelled(store: PatchStore, layer: str, info: LayerInfo) -> NDArray[np.bool
     before = store.layers.get(layer)
     if before is None:
         return np.zeros(len(store), dtype=np.bool_)
+    if before.made_by:
+        raise StoreError(
+            f"the labels in the layer {layer!r} were made by a model, and would pass for drawn ones",
+            where=store.path,
+            mend="Choose another --layer",
+        )
     if (before.kind, before.labels.classes) != (info.kind, info.labels.classes):
         raise StoreError(
             f"the layer {layer!r} holds {before.kind} of {', '.join(before.labels.names)}",
@@ -142,6 +161,8 @@ def _drawings(store: PatchStore, places: Mapping[int, Place], config: LabelConfi
         if place.path in drawings or not is_geojson(place.path):
             continue
         found = read_features(place.path)
+        if config.labels_as == "instances":
+            check_objects(found)
         drawing = place_drawing(found, scale, qupath_corner(store.meta, config, found.origin))
         outside = drawing.count_outside(place.size)
         if outside > _STRAY * len(drawing):
@@ -154,51 +175,6 @@ def _drawings(store: PatchStore, places: Mapping[int, Place], config: LabelConfi
             )
         drawings[place.path] = drawing
     return drawings
-
-
-def _info(config: LabelConfig, drawings: Mapping[Path, Drawing], files: set[Path]) -> LayerInfo:
-    """Return what the layer holds."""
-    found = sorted({names[0] for drawing in drawings.values() for names in drawing.names if names})
-    colours = {name: colour for drawing in drawings.values() for name, colour in drawing.colours.items()}
-    if config.labels_as == "instances":
-        kinds = _kinds(config)
-        # Instances have no classes of their own. What is drawn on one slide must not set its store apart from others.
-        kind = kinds[0] if len(kinds) == 1 else _OBJECT
-        shades = {colours[name] for name in found if name in colours and not _is_background(name)}
-        if len(shades) == 1:
-            colours = {**colours, kind: shades.pop()}
-        return LayerInfo(kind="instances", labels=LabelMap.from_names((_BACKGROUND, kind), colours=colours))
-    names = config.classes or (_drawn_names(found) if drawings else _numbered_names(files))
-    labels = LabelMap.from_names(names, background=_is_background(names[0]), colours=colours)
-    if config.undrawn == "background" and labels.no_class != 0:
-        raise ConfigError(
-            "no class is the background that is not drawn", where="--undrawn", mend="Name it first in --classes"
-        )
-    return LayerInfo(kind="classes", labels=labels)
-
-
-def _kinds(config: LabelConfig) -> list[str]:
-    """Return the classes that are named but for the background."""
-    return [name for name in config.classes if not _is_background(name)]
-
-
-def _is_background(name: str) -> bool:
-    return name.casefold() == _BACKGROUND
-
-
-def _drawn_names(found: Sequence[str]) -> tuple[str, ...]:
-    """Return the classes that were drawn after the background, which may have been drawn, too."""
-    background = next((name for name in found if _is_background(name)), _BACKGROUND)
-    return background, *(name for name in found if name != background)
-
-
-def _numbered_names(files: set[Path]) -> tuple[str, ...]:
-    """Return names for the classes in label images."""
-    values = {int(value) for file in files for value in np.unique(read_labels(file))} - {IGNORE}
-    highest = max(values, default=0)
-    if highest >= NO_CLASS:
-        raise DataError(f"label images of classes hold 0 to {NO_CLASS - 1}, and 255 for ignored", where=min(files))
-    return _BACKGROUND, *(f"class {index}" for index in range(1, highest + 1))
 
 
 def _sheets(
@@ -241,7 +217,7 @@ def _sheets(
 def _values(config: LabelConfig, info: LayerInfo, drawing: Drawing) -> NDArray[np.int32]:
     """Return what each object becomes."""
     known = config.classes or (info.labels.names if info.kind == "classes" else ())
-    if info.kind == "instances" and len(_kinds(config)) == 1:
+    if info.kind == "instances" and len(kinds_of(config)) == 1:
         # It says what objects are called, whatever they were drawn as.
         known = ()
     values = drawing.numbers.copy()

@@ -77,6 +77,8 @@ class MaskReport:
         Objects in the files that were left out.
     ignored
         Share of the pixels of labelled patches of which nothing is known.
+    has_regions
+        Whether boxes tell where everything was drawn.
     lacks_background
         Whether nothing tells which pixels are none of what was drawn.
     was_done
@@ -94,6 +96,7 @@ class MaskReport:
     covered: int
     skipped: int
     ignored: float
+    has_regions: bool
     lacks_background: bool
     was_done: bool
 
@@ -116,7 +119,8 @@ class MaskReport:
         if self.objects == 0 and self.labelled > self.set_aside:
             notes.append("no object was drawn in any of them")
         if self.lacks_background:
-            notes.append("nothing is background, for want of boxes of the class Region* or --undrawn background")
+            want = "for want of boxes of the class Region* or --undrawn background"
+            notes.append(f"nothing is background, {'as objects fill the boxes' if self.has_regions else want}")
         return "; ".join(notes) + (", already done" if self.was_done else "")
 
 
@@ -154,6 +158,7 @@ def mask_report(
         covered=sum(len(sheet.covered) for sheet in drawn),
         skipped=sum(sheet.drawing.skipped for sheet in drawn) + unclassed,
         ignored=ignored / max(total, 1),
+        has_regions=any(len(sheet.drawing.regions) for sheet in drawn),
         lacks_background=tally.labelled > tally.set_aside
         and bool(drawn)
         and not tally.pixels[0]

@@ -36,6 +36,8 @@ class LabelConfig(Config):
     qupath_origin
         What QuPath counted from: ``bounds``, the scanned part of slides that name one, or ``level0``. Files that say
         so themselves are believed.
+    other_slide
+        Take boxes that say that they are of a patch of another slide, as after slides were renamed.
     """
 
     labels_as: Literal["image", "instances", "classes"] = "image"
@@ -44,6 +46,7 @@ class LabelConfig(Config):
     undrawn: Literal["ignore", "background"] = "ignore"
     white: WhiteSetting = WhiteRule()
     qupath_origin: Literal["bounds", "level0"] = "bounds"
+    other_slide: bool = False
 
 
 def qupath_corner(meta: PatchMeta, config: LabelConfig, told: str | None) -> tuple[int, int]:

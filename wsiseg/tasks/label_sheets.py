@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_GEOJSON: Final = (".geojson", ".json", ".geojson.gz", ".json.gz")
+_GEOJSON: Final = re.compile(r"(\.geojson|\.json)(\.gz|\.zip)?$|\.zip$", re.IGNORECASE)
 
 
 class Sheet(Protocol):
@@ -168,27 +169,31 @@ def find_places(source: Path, store: PatchStore) -> dict[int, Place]:
     """
     if not source.exists():
         raise DataError("there is no such file or folder", where=source)
+    return _places_in_folder(source, store) if source.is_dir() else _places_in_file(source, store)
+
+
+def _places_in_file(source: Path, store: PatchStore) -> dict[int, Place]:
     sizes = _sizes(store)
-    windows = [
-        Window(x, y, width, height)
-        for (x, y), (width, height) in zip(store.windows.tolist(), store.extents.tolist(), strict=True)
-    ]
+    if len(sizes) > 1:
+        raise DataError(
+            f"this is one file, and {store.path.name} holds {len(sizes)} images",
+            where=source,
+            mend="Pass a folder of files that are named after the images",
+        )
+    return {
+        index: Place(path=source, size=sizes[str(parent)], window=window)
+        for index, (parent, window) in enumerate(zip(store.parents, _windows(store), strict=True))
+    }
+
+
+def _places_in_folder(source: Path, store: PatchStore) -> dict[int, Place]:
+    sizes = _sizes(store)
     parents = [str(parent) for parent in store.parents]
-    if not source.is_dir():
-        if len(sizes) > 1:
-            raise DataError(
-                f"this is one file, and {store.path.name} holds {len(sizes)} images",
-                where=source,
-                mend="Pass a folder of files that are named after the images",
-            )
-        return {
-            index: Place(path=source, size=sizes[parents[index]], window=window) for index, window in enumerate(windows)
-        }
-    stems = [parent.rpartition("/")[2] for parent in parents]
+    stems = [_stem(parent) for parent in parents]
     files, names = _files(source, set(stems)), patch_names(store)
     places: dict[int, Place] = {}
     owners: dict[Path, str] = {}
-    for index, (name, stem, parent, window) in enumerate(zip(names, stems, parents, windows, strict=True)):
+    for index, (name, stem, parent, window) in enumerate(zip(names, stems, parents, _windows(store), strict=True)):
         path = files.get(stem)
         place = None if path is None else Place(path=path, size=sizes[parent], window=window)
         owner = parent
@@ -201,10 +206,12 @@ def find_places(source: Path, store: PatchStore) -> dict[int, Place]:
             raise DataError("two images of the store have this name", where=place.path, mend="Rename one of them")
         places[index] = place
     if not places:
+        is_drawn = any(is_geojson(path) for path in files.values())
+        told = f"GeoJSON is named after the slide: {stems[0]}.geojson" if stems else None
         raise NothingMatchedError(
-            f"none of {len(files)} files is named after a patch or an image of the store",
+            f"none of {len(files)} files is named after a {'slide' if is_drawn else 'patch'} or an image of the store",
             where=source,
-            mend=f"Name them like {names[0]}.png" if names else None,
+            mend=told if is_drawn or told is None else f"Label images are named like {names[0]}.png. {told}",
         )
     if alone := [path for path in files.values() if path not in owners]:
         logger.warning("%s: %d files belong to no patch, such as %s", source, len(alone), alone[0].name)
@@ -213,7 +220,7 @@ def find_places(source: Path, store: PatchStore) -> dict[int, Place]:
 
 def is_geojson(path: Path) -> bool:
     """Tell whether a file is named as GeoJSON is."""
-    return path.name.lower().endswith(_GEOJSON)
+    return _GEOJSON.search(path.name) is not None
 
 
 def _sizes(store: PatchStore) -> Mapping[str, Size]:
@@ -227,23 +234,43 @@ def _sizes(store: PatchStore) -> Mapping[str, Size]:
     }
 
 
+def _windows(store: PatchStore) -> list[Window]:
+    """Return what each patch has of its slide or image, without padding."""
+    return [
+        Window(x, y, width, height)
+        for (x, y), (width, height) in zip(store.windows.tolist(), store.extents.tolist(), strict=True)
+    ]
+
+
+def _stem(parent: object) -> str:
+    """Return what files are named that belong to a slide or image."""
+    return str(parent).rpartition("/")[2]
+
+
 def _files(folder: Path, images: Collection[str]) -> dict[str, Path]:
     """Return the files in a folder by their names without ending: GeoJSON if there is any, else label images.
 
-    What ends in .json may be anything, and is GeoJSON only if it has the name of one of the `images`.
+    What ends in .json or .zip may be anything, and is GeoJSON only if it has the name of one of the `images`; a mere
+    .zip only where there are no label images. GeoJSON may keep the ending of the slide in its name, as scripts of
+    QuPath give it.
     """
     drawings: list[tuple[str, Path]] = []
+    packed: list[tuple[str, Path]] = []
     masks: list[tuple[str, Path]] = []
     for path in sorted(folder.iterdir()):
-        stem = path.name.removesuffix(".gz").rpartition(".")[0]
         if path.name.startswith("."):
             continue
-        if is_geojson(path) and (".geojson" in path.name.lower() or stem in images):
-            drawings.append((stem, path))
+        stem = _GEOJSON.sub("", path.name)
+        is_named_so = ".geojson" in path.name.lower()
+        if is_named_so and stem not in images and (shorter := stem.rpartition(".")[0]) in images:
+            stem = shorter
+        if is_geojson(path) and (is_named_so or stem in images):
+            is_mere = path.suffix.lower() == ".zip" and path.stem == stem
+            (packed if is_mere else drawings).append((stem, path))
         elif path.suffix.lower() in READABLE:
-            masks.append((stem, path))
+            masks.append((path.stem, path))
     files: dict[str, Path] = {}
-    for stem, path in drawings or masks:
+    for stem, path in [*drawings, *packed] if drawings or not masks else masks:
         if stem in files:
             raise DataError(f"the same name as {files[stem].name}", where=path, mend="Rename one of them")
         files[stem] = path

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wsiseg.stores.patch_set import PatchSet
+    from wsiseg.stores.patches import LayerKind
     from wsiseg.training.sources import Source
 
 # Edges of stores of different resolutions that are one edge may differ so much.
 _SLIGHT_PX: Final = 1e-3
+# Patches whose labels are read at once.
+_RUN: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,7 +69,8 @@ def known_box(source: Source, index: int, box: NDArray[np.float64]) -> NDArray[n
     if not source.layer:
         return box
     width, height = source.patches.extents[index].tolist()
-    rows, columns = np.nonzero(_is_known(source, index))
+    labels = source.patches.read_labels(source.layer, [index])[0, :height, :width]
+    rows, columns = np.nonzero(_known(source.kind, labels))
     if len(rows) == 0:
         return box
     edges = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
@@ -75,16 +79,47 @@ def known_box(source: Source, index: int, box: NDArray[np.float64]) -> NDArray[n
     return found
 
 
-def is_set_aside(source: Source, index: int) -> bool:
-    """Tell whether a patch with labels is to be ignored whole."""
-    return not _is_known(source, index).any()
+def are_repeats(parts: Sequence[tuple[PatchSet, Source]]) -> NDArray[np.bool_]:
+    """Tell of which patches of sources no more is known than of another one, which holds all of it, (n,).
+
+    What is annotated in one box is known to each patch that the box lies on. Labels are only read of patches that
+    overlap others.
+    """
+    places = Places.of(parts)
+    patches = [(source, index) for _, source in parts for index in source.indices.tolist()]
+    found = np.zeros(len(patches), dtype=np.bool_)
+    for parent in dict.fromkeys(places.parents.tolist()):
+        own = np.flatnonzero(places.parents == parent)
+        near = Places(parents=places.parents[own], boxes=places.boxes[own])
+        known = replace(near, boxes=near.boxes.copy())
+        for at, (source, index) in enumerate(patches[one] for one in own.tolist()):
+            if near.meets(parent, near.boxes[at]).sum() > 1:
+                known.boxes[at] = known_box(source, index, near.boxes[at])
+        is_kept = np.ones(len(own), dtype=np.bool_)
+        for at, box in enumerate(known.boxes):
+            others = known.hold(parent, box) & is_kept
+            others[at] = False
+            is_kept[at] = not others.any()
+        found[own] = ~is_kept
+    return found
 
 
-def _is_known(source: Source, index: int) -> NDArray[np.bool_]:
-    """Return of which pixels of a patch with labels something is known, (H, W)."""
-    width, height = source.patches.extents[index].tolist()
-    labels = source.patches.read_labels(source.layer, [index])[0, :height, :width]
-    known: NDArray[np.bool_] = labels >= 0 if source.kind == "instances" else labels != IGNORE
+def are_set_aside(source: Source) -> NDArray[np.bool_]:
+    """Tell which patches of a source are to be ignored whole, (n,); only their labels are read."""
+    found = np.zeros(len(source.indices), dtype=np.bool_)
+    for first in range(0, len(found), _RUN):
+        run = source.indices[first : first + _RUN]
+        labels, extents = source.patches.read_labels(source.layer, run), source.patches.extents[run].tolist()
+        found[first : first + _RUN] = [
+            not _known(source.kind, one[:height, :width]).any()
+            for one, (width, height) in zip(labels, extents, strict=True)
+        ]
+    return found
+
+
+def _known(kind: LayerKind, labels: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    """Return of which pixels of labels something is known."""
+    known: NDArray[np.bool_] = labels >= 0 if kind == "instances" else labels != IGNORE
     return known
 
 

@@ -135,7 +135,6 @@ def pseudo_label(
             progress=progress,
             stop=stop,
         )
-    _refuse("a classifier", {"--min-score": job.min_score})
     run = _run_of(job.checkpoint)
     try:
         config = load(TrainConfig, options=json.loads((run / CONFIG).read_bytes()))
@@ -150,6 +149,8 @@ def pseudo_label(
         trained.append(stage)
     else:
         raise ConfigError(f"the method {config.method} makes no pseudo-labels", where=run)
+    # Only now is it known to be one: what is not there, or not finished, seems to find no objects either.
+    _refuse("a classifier", {"--min-score": job.min_score})
     models = {one.name: model_of(run, one) for one in trained}
     model = models[trained[-1].name]
     prints = fingerprints(job.stores, [open_patches([path]) for path in job.stores])

@@ -20,12 +20,14 @@ from wsiseg.selection.pool import PoolReport, boxes_of, filter_pool, tissue_px
 from wsiseg.selection.strategies import Pool, get_strategy
 from wsiseg.stopping import Stop
 from wsiseg.stores.patches import patch_names
+from wsiseg.tasks.patch_places import are_repeats
 from wsiseg.tasks.select_features import features_of
 from wsiseg.tasks.select_files import TABLE, Row, find_rows, read_chosen, write_table
 from wsiseg.tasks.select_job import SelectReport
 from wsiseg.tasks.select_predictions import find_predictions
 from wsiseg.tasks.select_report import Selection, check_own, write_report
 from wsiseg.tiling.reading import open_patches
+from wsiseg.training.sources import Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +47,8 @@ RECORD: Final = "selection.json"
 def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None) -> SelectReport:
     """Choose patches and write everything that is needed to annotate them.
 
-    Labels are never looked at, but for which patches have some where these are to be left out.
+    Labels are never looked at, but for which patches have some where these are to be left out, and of which part of
+    them where such patches overlap.
 
     Raises
     ------
@@ -72,7 +75,7 @@ def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None
         # Stores that do not go together are refused before anything is made.
         mpp = patches.mpp
         exclude = config.exclude or (_given(patches) if strategy.needs_prediction else ())
-        is_taken = _annotated(patches, exclude)
+        is_taken, is_touched = _annotated(patches, exclude)
         predictions = None if job.prediction is None else find_predictions(patches, job.prediction)
         asked = _asked(patches, config, is_taken, "" if predictions is None else predictions.mark)
         if not job.overwrite and (before := _read_report(job.output, asked)) is not None:
@@ -100,7 +103,7 @@ def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None
             config.cps,
             seed=config.seed,
         )
-        rows = _rows(patches, pool, choice, config, is_taken)
+        rows = _rows(patches, pool, choice, config, is_touched)
         area = tissue_px(patches)
         chosen = [row for row in rows if row.rank == 1]
         drawn = int(patches.extents[[row.index for row in chosen]].prod(axis=1, dtype=np.int64).sum())
@@ -143,17 +146,20 @@ def _given(patches: PatchSet) -> tuple[str, ...]:
     return tuple(name for name, info in patches.layers.items() if info.kind != "confidence" and not info.made_by)
 
 
-def _annotated(patches: PatchSet, exclude: Sequence[str]) -> NDArray[np.bool_]:
-    """Return which patches are annotated already, by layers and tables."""
-    is_taken = np.zeros(len(patches), dtype=np.bool_)
+def _annotated(patches: PatchSet, exclude: Sequence[str]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which patches are annotated already, by layers and tables, and which have pixels that are, (N,) each."""
+    is_taken, is_touched = np.zeros((2, len(patches)), dtype=np.bool_)
     for one in exclude:
         if one in patches.layers:
-            is_taken |= patches.is_labelled(one)
+            source = Source(patches=patches, layer=one, indices=np.flatnonzero(patches.is_labelled(one)))
+            # Of a patch that reaches into the box of another a part is known, which says nothing of the rest.
+            is_taken[source.indices[~are_repeats([(patches, source)])]] = True
+            is_touched[source.indices] = True
             continue
         path = Path(one)
         try:
             rows = read_chosen(path)
-        except (OSError, UnicodeDecodeError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(
                 f"{one!r} is neither a layer of labels nor a table with a column patch",
                 where="--exclude",
@@ -165,14 +171,14 @@ def _annotated(patches: PatchSet, exclude: Sequence[str]) -> NDArray[np.bool_]:
                 f"{len(unknown)} of {len(rows)} patches are in none of the stores, such as {unknown[0]}", where=path
             )
         is_taken[[index for indices in found for index in indices]] = True
-    return is_taken
+    return is_taken, is_taken | is_touched
 
 
 def _rows(
-    patches: PatchSet, pool: PoolReport, choice: Choice, config: SelectConfig, is_taken: NDArray[np.bool_]
+    patches: PatchSet, pool: PoolReport, choice: Choice, config: SelectConfig, is_touched: NDArray[np.bool_]
 ) -> list[Row]:
     boxes = boxes_of(patches)
-    taken = boxes[is_taken] if config.no_overlap else None
+    taken = boxes[is_touched] if config.no_overlap else None
     picks = pick(choice, boxes[pool.indices], runners_up=config.runners_up, taken=taken)
     names = patch_names(patches)
     chosen = sum(one.rank == 1 for one in picks)

@@ -14,9 +14,10 @@ import orjson
 
 from wsiseg import __version__
 from wsiseg.atomic import write_bytes
+from wsiseg.errors import DataError
 from wsiseg.rasters import png_bytes
 from wsiseg.stores.patch_meta import SYNTHETIC
-from wsiseg.stores.patches import patch_names, real_places
+from wsiseg.stores.patches import patch_names, patch_places
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,9 +90,10 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
 def is_table(path: Path) -> bool:
     """Tell whether a file is a table of `write_table`, whatever a spreadsheet has made of it."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        # The names of its columns are readable in other encodings, too, whatever slides are called.
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
             title = file.readline()
-    except (OSError, UnicodeDecodeError):
+    except OSError:
         return False
     return {"patch", "cluster", "members", "rank"} <= set(re.split(r"[,;\t\s]", title))
 
@@ -162,12 +164,22 @@ def read_chosen(path: Path) -> list[dict[str, str]]:
 
     Raises
     ------
+    DataError
+        If it is not in UTF-8.
+    OSError
+        If there is none.
     ValueError
         If it has no column ``patch``.
     """
     # Who takes another patch than the first does so in a spreadsheet, and these have habits of their own.
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        text = file.read()
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            text = file.read()
+    except UnicodeDecodeError as error:
+        # Names of slides would be others in a wrong encoding, and nothing says which is right.
+        raise DataError(
+            "the file is not in UTF-8", where=path, mend='Save it as UTF-8, in a spreadsheet as "CSV UTF-8"'
+        ) from error
     first = text.partition("\n")[0]
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
     if "patch" not in (rows.fieldnames or ()):
@@ -189,16 +201,35 @@ def _whole(number: str) -> str:
 
 
 def find_rows(rows: Sequence[Mapping[str, str]], patches: PatchSet) -> list[list[int]]:
-    """Return the real patches that each row of a table means: by their place if it tells that, else by their name.
+    """Return the real patches that each row of a table means; see `match_rows`."""
+    real = np.flatnonzero(patches.splits != SYNTHETIC).tolist()
+    places, names = patch_places(patches), patch_names(patches)
+    found = match_rows(rows, [places[index] for index in real], [names[index] for index in real])
+    return [[real[at] for at in one] for one in found]
 
-    Names alone would not do: they depend on what else was chosen from.
+
+def match_rows(rows: Sequence[Mapping[str, str]], places: Sequence[Place], names: Sequence[str]) -> list[list[int]]:
+    """Return which of some patches each row of a table means: by place if one lies there, else by name on its slide.
+
+    Names alone would not do: they depend on what else was chosen from, and images in several folders may share one.
+    Nor would places: a spreadsheet makes 1 of a slide that is called 001.
     """
-    places = real_places(patches)
+    placed: dict[Place, list[int]] = {}
     named: dict[str, list[int]] = {}
-    for index, (name, split) in enumerate(zip(patch_names(patches), patches.splits, strict=True)):
-        if split != SYNTHETIC:
-            named.setdefault(name, []).append(index)
-    return [places.get(row_place(row)) or named.get(row["patch"], []) for row in rows]
+    for at, (place, name) in enumerate(zip(places, names, strict=True)):
+        placed.setdefault(place, []).append(at)
+        named.setdefault(name, []).append(at)
+    found = []
+    for row in rows:
+        place = row_place(row)
+        by_name = [at for at in named.get(row["patch"], []) if _is_slide(place[0], places[at][0])]
+        found.append(placed.get(place) or by_name)
+    return found
+
+
+def _is_slide(told: str, slide: str) -> bool:
+    """Tell whether a table means a slide: by its name, by one that is the same number, or by none."""
+    return told in ("", slide) or (told.isdecimal() and slide.isdecimal() and int(told) == int(slide))
 
 
 def _feature(row: Row, box: tuple[float, float, float, float], origin: str) -> dict[str, Any]:  # Any: JSON

@@ -31,8 +31,9 @@ class SelectConfig(EncoderSpec, PoolSettings):
     no_overlap
         Chosen patches share no pixel with one another, or with annotated ones.
     exclude
-        What is annotated already: layers of labels, or tables of patches as this command writes them. Where nothing is
-        said, the strategy ``uncertainty`` leaves out what has labels that a person gave.
+        What is annotated already: layers of labels, or tables of patches as this command writes them. Patches that only
+        reach into annotated ones are not. Where nothing is said, the strategy ``uncertainty`` leaves out what has
+        labels that a person gave.
     seed
         Decides everything random.
     cps

@@ -21,17 +21,18 @@ from wsiseg.synthesis.layouts import layouts
 from wsiseg.synthesis.settings import GanSettings
 from wsiseg.tasks.synth_begin import begin_gans, remove_stale
 from wsiseg.tasks.synth_patches import chosen_patches
-from wsiseg.tasks.synth_report import PAGE, write_quality
+from wsiseg.tasks.synth_report import PAGE, told, warn_of, write_quality
 from wsiseg.tasks.train_data import common_layer
 from wsiseg.tiling.reading import open_patches
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import torch
 
     from wsiseg.progress import Progress
+    from wsiseg.synthesis.quality import Quality
     from wsiseg.tasks.synth_patches import Chosen
 
 CONFIG: Final = "config.json"
@@ -83,6 +84,8 @@ class SynthFitReport:
         Names of the patches.
     page
         What says how good they are.
+    quality
+        How good each of them is, by patch.
     refused
         Patches that cannot be learnt from, and why.
     busy
@@ -94,6 +97,7 @@ class SynthFitReport:
     output: Path
     patches: tuple[str, ...]
     page: Path
+    quality: Mapping[str, Quality]
     refused: tuple[str, ...] = ()
     busy: tuple[str, ...] = ()
     was_done: bool = False
@@ -101,7 +105,8 @@ class SynthFitReport:
     def __str__(self) -> str:
         count = len(self.patches)
         done = ", already done" if self.was_done else ""
-        return f"{count} GAN{'s' * (count > 1)} in {self.output}: {', '.join(self.patches)}{done}\nquality: {self.page}"
+        head = f"{count} GAN{'s' * (count > 1)} in {self.output}: {', '.join(self.patches)}{done}"
+        return "\n".join((head, *told(self.quality), f"quality: {self.page}"))
 
     def check(self) -> None:
         """Raise if a patch could not be learnt from.
@@ -127,6 +132,7 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
     """Train a GAN for each patch, and write how good they are; goes on where an earlier run stopped.
 
     A patch whose training diverges does not keep the others from theirs, nor does one that another process is at.
+    GANs that paint too unlike their patches are warned of.
 
     Raises
     ------
@@ -191,11 +197,14 @@ def synth_fit(job: SynthFitJob, progress: Progress = SILENT, stop: Stop | None =
     with locked(job.output / f".{PAGE}.lock"):
         # Also those of earlier runs, but for what is still being trained by another one.
         trained = [folder for folder in find_gans(job.output) if is_trained(folder)]
-        has_measured = write_quality(job.output, trained, device, progress=progress)
+        found, has_measured = write_quality(job.output, trained, device, progress=progress)
+    quality = {name: one for name, one in found.items() if name in done}
+    warn_of(quality, job.output / PAGE)
     return SynthFitReport(
         output=job.output,
         patches=tuple(done),
         page=job.output / PAGE,
+        quality=quality,
         refused=tuple(map(str, (*refused.values(), *failed.values()))),
         busy=tuple(one.name for one in chosen if one.name not in done and one.name not in failed),
         was_done=not has_measured,

@@ -15,16 +15,15 @@ from wsiseg.stores.patches import patch_names
 from wsiseg.synthesis.gan_card import read_card
 from wsiseg.synthesis.gan_files import Example
 from wsiseg.synthesis.nucleus_bank import NucleusBank, bank_of
-from wsiseg.tasks.select_files import find_rows, read_chosen, row_place
+from wsiseg.tasks.select_files import find_rows, match_rows, read_chosen, row_place
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from wsiseg.stores.patch_set import PatchSet
-    from wsiseg.synthesis.gan_card import GanCard
     from wsiseg.synthesis.layouts import Density, LayoutSettings
     from wsiseg.synthesis.settings import GanSettings
 
@@ -142,7 +141,7 @@ def first_choices(selection: Path) -> list[dict[str, str]]:
     """
     try:
         rows = read_chosen(selection)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise DataError("the selection cannot be read", where=selection) from error
     except ValueError:
         rows = []
@@ -152,7 +151,7 @@ def first_choices(selection: Path) -> list[dict[str, str]]:
 
 
 def chosen_gans(folders: Sequence[Path], selections: Sequence[Path]) -> list[Path]:
-    """Return the folders of the GANs of the patches that selections chose first.
+    """Return the folders of the GANs of the patches that selections chose first, and name those that have none.
 
     Raises
     ------
@@ -162,20 +161,25 @@ def chosen_gans(folders: Sequence[Path], selections: Sequence[Path]) -> list[Pat
         If there is no GAN of any.
     """
     rows = [row for selection in selections for row in first_choices(selection)]
-    chosen = [folder for folder in folders if any(_means(row, read_card(folder)) for row in rows)]
-    if not chosen:
+    cards = [read_card(folder) for folder in folders]
+    places = [(card.parent, str(card.position[0]), str(card.position[1])) for card in cards]
+    found = match_rows(rows, places, [card.patch for card in cards])
+    if not any(found):
         raise NothingMatchedError(
             "there is no GAN of a patch that is chosen", where=selections[0], mend="Make them with wsiseg synth fit"
         )
-    return chosen
-
-
-def _means(row: Mapping[str, str], card: GanCard) -> bool:
-    """Tell whether a row of a table means the patch of a GAN: by its place if it tells that, else by its name."""
-    slide, x, y = row_place(row)
-    if slide and x and y:
-        return (slide, x, y) == (card.parent, *map(str, card.position))
-    return row["patch"] == card.patch and slide in ("", card.parent)
+    # Two selections may have chosen one patch, and two patches may have one name.
+    patches = {(row["patch"], *row_place(row)): bool(own) for row, own in zip(rows, found, strict=True)}
+    if without := [name for (name, *_), has_gan in patches.items() if not has_gan]:
+        logger.warning(
+            "%s: %d of %d chosen patches have no GAN: %s. Unless they could not be learnt from, make them with wsiseg "
+            "synth fit",
+            ", ".join(map(str, selections)),
+            len(without),
+            len(patches),
+            ", ".join(without),
+        )
+    return [folders[at] for at in sorted({at for own in found for at in own})]
 
 
 def _chosen(store: PatchSet, layer: str, index: int, name: str, settings: GanSettings) -> Chosen:

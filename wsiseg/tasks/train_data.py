@@ -7,7 +7,7 @@ import hashlib
 import io
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -15,7 +15,8 @@ import numpy as np
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.stores.patch_meta import SYNTHETIC
 from wsiseg.stores.patch_set import are_alike
-from wsiseg.tasks.train_labelled import listed_patches, patch_units
+from wsiseg.tasks.patch_places import are_set_aside
+from wsiseg.tasks.train_labelled import listed_patches, patch_units, unit_of_draws
 from wsiseg.training.labelled import part_labelled, without_labels
 from wsiseg.training.sources import Source, UnlabelledSource
 from wsiseg.training.splits import split_patches
@@ -94,6 +95,8 @@ class TrainingData:
         What is learnt from with labels and without.
     held_out
         What models are chosen by.
+    set_aside
+        Patches that are neither of these, as their labels say that they are to be ignored whole.
     chosen
         The patients, slides, images or patches whose labels are used, where not all of them are.
     has_patients
@@ -105,6 +108,7 @@ class TrainingData:
     labelled: list[Source]
     unlabelled: list[UnlabelledSource]
     held_out: list[Source]
+    set_aside: list[Source]
     chosen: list[str] | None
     has_patients: bool
 
@@ -151,17 +155,55 @@ def training_data(
     has_patients = any(np.any(store.groups != store.parents) for store in stores)
     training, held_out, chosen = _divided(stores, layer, config, seed, has_patients=has_patients)
     data = TrainingData(
-        layer=layer, info=info, labelled=[], unlabelled=[], held_out=[], chosen=chosen, has_patients=has_patients
+        layer=layer,
+        info=info,
+        labelled=[],
+        unlabelled=[],
+        held_out=[],
+        set_aside=[],
+        chosen=chosen,
+        has_patients=has_patients,
     )
     free = without_labels(stores, training, held_out)
     for store, weight, train, val, rest in zip(stores, weights, training, held_out, free, strict=True):
         if layer in store.layers:
-            data.labelled.append(Source(patches=store, layer=layer, indices=train, mpp=mpp, weight=weight))
+            source = Source(patches=store, layer=layer, indices=train, mpp=mpp, weight=weight)
+            data.labelled.append(_without_set_aside(source, data.set_aside))
         if len(val):
-            data.held_out.append(Source(patches=store, layer=layer, indices=val, mpp=mpp))
+            source = Source(patches=store, layer=layer, indices=val, mpp=mpp)
+            data.held_out.append(_without_set_aside(source, data.set_aside))
         if takes_unlabelled and len(rest):
             data.unlabelled.append(UnlabelledSource(patches=store, layer="", indices=rest, mpp=mpp, weight=weight))
+    _check_left(data)
     return data
+
+
+def _without_set_aside(source: Source, aside: list[Source]) -> Source:
+    """Return a source without the patches that are to be ignored whole, which are added to `aside`.
+
+    Nothing can be learnt from them, and any model is perfect on them. That is only looked at once it is known which
+    labels may be read.
+    """
+    is_aside = are_set_aside(source)
+    if is_aside.any():
+        aside.append(replace(source, indices=source.indices[is_aside]))
+    return replace(source, indices=source.indices[~is_aside])
+
+
+def _check_left(data: TrainingData) -> None:
+    """See that not all patches to train on, or all that are held out, are to be ignored whole."""
+    if not data.set_aside:
+        return
+    if not any(np.any(source.patches.splits[source.indices] != SYNTHETIC) for source in data.labelled):
+        raise DataError(
+            "all annotated patches to train on are to be ignored whole",
+            mend="Annotate others, or hold out others (--set split_seed=1, or --val-fraction 0)",
+        )
+    if data.held_out and not any(len(source.indices) for source in data.held_out):
+        raise DataError(
+            "all patches that are held out are to be ignored whole",
+            mend="Hold out others (--set split_seed=1), or none (--val-fraction 0)",
+        )
 
 
 def _has_labels(store: PatchSet, layer: str | None) -> bool:
@@ -193,25 +235,6 @@ def _divided(
         splits = split_patches(stores, layer, val_fraction=config.val_fraction, seed=seed, within=training)
         training, held_out = [train for train, _ in splits], [val for _, val in splits]
     return training, held_out, chosen
-
-
-def unit_of_draws(stores: Sequence[PatchSet], config: TrainConfig, *, has_patients: bool) -> str:
-    """Return what of patch stores is drawn where only some labels may be used: patients, slides, images or patches.
-
-    Parameters
-    ----------
-    stores
-        As they were given to `training_data`.
-    config
-        Says whether single images or patches are.
-    has_patients
-        See `TrainingData`.
-    """
-    if config.labelled_by != "patient":
-        return {"image": "images", "patch": "patches"}[config.labelled_by]
-    if has_patients:
-        return "patients"
-    return "slides" if all(part.meta.slide for store in stores for part in store.stores) else "images"
 
 
 def roles(stores: Sequence[PatchSet], data: TrainingData) -> str:
@@ -264,7 +287,7 @@ def judging_data(stores: Sequence[PatchSet], layer: str, mpp: float | None) -> l
     for store in stores:
         if layer in store.layers:
             indices = np.flatnonzero(store.is_labelled(layer) & (store.splits == "test"))
-            found.append(Source(patches=store, layer=layer, indices=indices, mpp=mpp))
+            found.append(_without_set_aside(Source(patches=store, layer=layer, indices=indices, mpp=mpp), []))
     if not any(len(source.indices) for source in found):
         raise DataError("no patch that is marked test has labels", where=f"layer {layer}")
     return found

@@ -1,4 +1,4 @@
-"""Which patches a training may read the labels of, where these are named or drawn patch by patch."""
+"""Which patches a training may read the labels of, where these are named or drawn."""
 
 from __future__ import annotations
 
@@ -20,6 +20,26 @@ if TYPE_CHECKING:
 
     from wsiseg.stores.patch_set import PatchSet
     from wsiseg.stores.patches import Place
+    from wsiseg.tasks.train_job import TrainConfig
+
+
+def unit_of_draws(stores: Sequence[PatchSet], config: TrainConfig, *, has_patients: bool) -> str:
+    """Return what of patch stores is drawn where only some labels may be used: patients, slides, images or patches.
+
+    Parameters
+    ----------
+    stores
+        As they were given.
+    config
+        Says whether single images or patches are.
+    has_patients
+        Whether several images may be of one patient.
+    """
+    if config.labelled_by != "patient":
+        return {"image": "images", "patch": "patches"}[config.labelled_by]
+    if has_patients:
+        return "patients"
+    return "slides" if all(part.meta.slide for store in stores for part in store.stores) else "images"
 
 
 def patch_units(stores: Sequence[PatchSet], layer: str) -> list[NDArray[np.object_]]:
@@ -74,7 +94,7 @@ def listed_patches(wanted: str, stores: Sequence[PatchSet], layer: str) -> list[
     """
     try:
         rows = read_chosen(Path(wanted))
-    except (OSError, UnicodeDecodeError, ValueError):
+    except (OSError, ValueError):
         return None
     units = patch_units(stores, layer)
     known = _by_place(stores, units, layer)

@@ -9,7 +9,7 @@ import numpy as np
 
 from wsiseg.errors import DataError
 from wsiseg.stores.patch_meta import SYNTHETIC
-from wsiseg.tasks.patch_places import Places, is_set_aside, known_box
+from wsiseg.tasks.patch_places import Places, are_repeats, known_box
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,8 +48,8 @@ def kinds_of(stores: Sequence[PatchSet], data: TrainingData) -> Kinds:
     """Return what is to be learnt from.
 
     Patches without labels that show what is labelled on the same slide or image are left out, be these labels learnt
-    from or held out. So are annotated patches of which no more is known than of another, which holds all of it, and
-    those that are to be ignored whole.
+    from or held out, or to be ignored. So are annotated patches of which no more is known than of another, which holds
+    all of it.
 
     Raises
     ------
@@ -65,11 +65,8 @@ def kinds_of(stores: Sequence[PatchSet], data: TrainingData) -> Kinds:
                 part.append(replace(source, indices=source.indices[own]))
     if not real:
         raise DataError("no annotated patch is left to train on", mend="Add the store that they were annotated in")
-    pool = apart(stores, data.unlabelled, (*real, *data.held_out))
+    pool = apart(stores, data.unlabelled, (*real, *data.held_out, *data.set_aside))
     real = _without_repeats([(store, source) for store in stores for source in real if source.patches is store])
-    real = _without_set_aside(real)
-    if not real:
-        raise DataError("all annotated patches are to be ignored whole", mend="Annotate others")
     if not pool:
         raise DataError(
             "there is no patch without labels that could get pseudo-labels",
@@ -151,37 +148,13 @@ def _weighted(*kinds: tuple[Sequence[Source], float]) -> list[Source]:
 
 
 def _without_repeats(parts: Sequence[tuple[PatchSet, Source]]) -> list[Source]:
-    """Return sources without the patches of which no more is known than of another, which holds all of it.
-
-    What is annotated in one box is known to each patch that the box lies on; it is not learnt so many times over.
-    """
-    places = Places.of(parts)
-    patches = [(source, index) for _, source in parts for index in source.indices.tolist()]
-    known = replace(places, boxes=places.boxes.copy())
-    for at, (source, index) in enumerate(patches):
-        if places.meets(places.parents[at], places.boxes[at]).sum() > 1:
-            known.boxes[at] = known_box(source, index, places.boxes[at])
-    is_kept = np.ones(len(patches), dtype=np.bool_)
-    for at, (parent, box) in enumerate(zip(known.parents, known.boxes, strict=True)):
-        others = known.hold(parent, box) & is_kept
-        others[at] = False
-        is_kept[at] = not others.any()
-    found, first = [], 0
-    for _, source in parts:
-        own = is_kept[first : first + len(source.indices)]
-        first += len(source.indices)
+    """Return sources without the patches that would be learnt from many times over; see `are_repeats`."""
+    is_repeat = are_repeats(parts)
+    ends = np.cumsum([len(source.indices) for _, source in parts])
+    found = []
+    for (_, source), own in zip(parts, np.split(~is_repeat, ends)[:-1], strict=True):
         if own.any():
             found.append(replace(source, indices=source.indices[own]))
-    return found
-
-
-def _without_set_aside(sources: Sequence[Source]) -> list[Source]:
-    """Return sources without the patches that are to be ignored whole, from which nothing can be learnt."""
-    found = []
-    for source in sources:
-        is_kept = np.array([not is_set_aside(source, index) for index in source.indices.tolist()], dtype=np.bool_)
-        if is_kept.any():
-            found.append(replace(source, indices=source.indices[is_kept]))
     return found
 
 

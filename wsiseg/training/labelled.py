@@ -47,7 +47,7 @@ def draw_labelled(names: Sequence[str], wanted: str, *, seed: int, what: str = "
     ConfigError
         If it is none of these, or more than there are.
     DataError
-        If a name in the file is not known.
+        If a name in the file is not known, or it is not in UTF-8.
 
     References
     ----------
@@ -80,7 +80,11 @@ def draw_labelled(names: Sequence[str], wanted: str, *, seed: int, what: str = "
 def _named(file: Path, known: Sequence[str], what: str) -> list[str]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(
+            "the file is not in UTF-8", where=file, mend="Save it as UTF-8, with one name in each line"
+        ) from error
+    except OSError as error:
         raise ConfigError(
             f"{file} is no share, no count and no file of names",
             where="--labelled",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ from skimage.metrics import structural_similarity
 
 from tests.nuclei_makers import ellipses
 from tests.synthesis_makers import stained
-from wsiseg.synthesis.quality import Quality, assess, nearest, ssim
+from wsiseg.synthesis.quality import Quality, assess, doubt, nearest, ssim, strain
 from wsiseg.synthesis.sheets import outlined, sheet, write_png
 
 if TYPE_CHECKING:
@@ -108,6 +108,62 @@ def test_windows_of_the_patch_do_not_meet_themselves() -> None:
 
     assert with_itself.min() > 0.999
     assert without.max() < 0.95
+
+
+# As GANs of the presets smoke and cpu are.
+USUAL = Quality(
+    colour_error_nuclei=7,
+    colour_error_background=2,
+    contrast=0.93,
+    adherence=0.825,
+    adherence_of_patch=0.835,
+    diversity=14,
+    reconstruction_ssim=0.45,
+    ssim=0.2,
+    likeness=0.5,
+    likeness_of_patch=0.45,
+    copies=0.04,
+)
+
+
+def test_of_usual_gans_nothing_is_doubted() -> None:
+    short = replace(
+        USUAL, colour_error_nuclei=5.2, colour_error_background=1.1, contrast=0.89, adherence=0.59,
+        adherence_of_patch=0.62, copies=0,
+    )  # fmt: skip
+
+    assert [doubt(one) for one in (USUAL, short, quality(GOOD))] == [""] * 3
+    assert str(USUAL) == (
+        "colours 7.0 grey levels off in nuclei and 2.0 in background, contrast 0.93, adherence 0.825 (patch 0.835), "
+        "copies 4.0%"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"colour_error_nuclei": 80.0, "contrast": 0.5},
+            "nuclei are 80 grey levels off, contrast is 0.50 of the patch's",
+        ),
+        ({"colour_error_background": 30.0}, "background is 30 grey levels off"),
+        ({"contrast": 1.7}, "contrast is 1.70 of the patch's"),
+        ({"adherence": 0.4}, "masks are obeyed by 0.40, in the patch by 0.83"),
+        ({"copies": 0.5}, "50% of the windows are copies"),
+    ],
+)
+def test_what_is_beyond_its_limit_is_doubted(changes: dict[str, float], told: str) -> None:
+    bad = replace(USUAL, **changes)
+
+    assert doubt(bad) == told
+    assert strain(USUAL) < 1 < strain(bad)
+
+
+def test_what_could_not_be_measured_is_not_doubted() -> None:
+    unknown = replace(USUAL, colour_error_nuclei=math.nan, contrast=math.nan, adherence=math.nan, adherence_of_patch=0)
+
+    assert doubt(unknown) == ""
+    assert "colours – grey levels off in nuclei and 2.0 in background, contrast –, adherence – (" in str(unknown)
 
 
 def test_structural_similarity_is_that_of_scikit_image() -> None:

@@ -61,6 +61,9 @@ def test_images_may_be_named_in_a_file(tmp_path: Path) -> None:
     file.write_text("\n")
     with pytest.raises(DataError, match="names nothing"):
         draw_labelled(NAMES, str(file), seed=0)
+    file.write_bytes("Müller".encode("cp1252"))
+    with pytest.raises(DataError, match=r"few.txt: the file is not in UTF-8\. Save it as UTF-8"):
+        draw_labelled(NAMES, str(file), seed=0)
 
 
 @pytest.mark.parametrize("wanted", ["0", "154", "1.5", "0.0", "200%", "1e3", "-1", "nan", "no-such-file.txt"])
