@@ -12,9 +12,9 @@
 # are only learnt from as unlabelled ones. What is done is not done again, and what was stopped goes on.
 # which_pixels/train.toml has the settings of the trainings. They are those of a U-Net; Mask R-CNN has others, such as
 #
-#   TRAIN="--arch maskrcnn --encoder resnet50 --init coco.pth --set options.net.trained_stages=0 --lr 0.005"
+#   TRAIN="--arch maskrcnn --encoder resnet50 --init coco.pth --set options.net.trained_stages=0 --lr 0.005 --batch-size 6"
 #
-# with torchvision's weights of COCO, more STEPS, and a GPU.
+# with torchvision's weights of COCO, more STEPS, patches and crops (crop_px in train.toml) of 256 px, and a GPU.
 set -euo pipefail
 
 NAME=$1 SEED=$2

@@ -64,7 +64,11 @@ finish() {
 # propose ROUND: chooses patches to annotate; after the first round those of which the model before was least sure.
 propose() {
   local table=$OUT/select-$1 before=$(($1 - 1)) how=() code earlier
-  [ ! -e "$table/selection.json" ] || return 0
+  if [ -e "$table/selection.json" ]; then
+    grep -Eq "\"count\": $PATCHES([^0-9]|$)" "$table/selection.json" ||
+      echo "$table is not for PATCHES=$PATCHES, and is kept; to choose anew, rename it and run this again." >&2
+    return 0
+  fi
   ((before == 0)) || how=(--exclude labels --strategy uncertainty --prediction "$OUT/predictions-$before")
   # Also those that were chosen and that nobody has annotated yet.
   for ((earlier = 1; earlier <= before; earlier++)); do how+=(--exclude "$OUT/select-$earlier/selection.csv"); done
@@ -75,18 +79,24 @@ propose() {
   }
 }
 
-# chosen TABLE: the slides of the chosen patches, whose names may hold commas.
+# chosen TABLE: the slides of the chosen patches, whose names may hold commas, as their stores are called.
 chosen() {
-  python3 - "$1" << 'READ'
-import csv, sys
+  python3 - "$1" "$tiles" << 'READ'
+import csv, pathlib, sys
 try:
     with open(sys.argv[1], newline="", encoding="utf-8-sig") as file:
         lines = file.read().splitlines()
 except UnicodeDecodeError:
     sys.exit(f"{sys.argv[1]} is not in UTF-8. Save it as \"CSV UTF-8\" in the spreadsheet")
-# Spreadsheets in many countries write semicolons.
+# Spreadsheets in many countries write semicolons, and make 1 of a slide that is called 001.
 rows = csv.DictReader(lines, delimiter=max(",;\t", key=lines[0].count))
-print(*sorted({row["slide"] for row in rows if row["rank"] == "1"}), sep="\n")
+stores = {store.stem for store in pathlib.Path(sys.argv[2]).glob("*.zarr")}
+numbers = {int(store): store for store in stores if store.isdecimal()}
+slides = {row["slide"] for row in rows if row["rank"] == "1"}
+slides = {numbers.get(int(one), one) if one.isdecimal() and one not in stores else one for one in slides}
+if lost := sorted(slides - stores):
+    sys.exit(f"{sys.argv[1]} names slides that have no store in {sys.argv[2]}, such as {lost[0]!r}")
+print(*sorted(slides), sep="\n")
 READ
 }
 

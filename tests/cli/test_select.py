@@ -167,7 +167,7 @@ def test_what_only_reaches_into_an_annotated_patch_is_not_annotated(
     store.add_layer("drawn", "instances", LabelMap.from_names(("background", "nucleus")))
     known = np.ones((4, 32, 32), np.int32)
     known[1, :, 16:] = known[2, 1:] = known[3] = -1
-    store.write_labels("drawn", [0, 1, 2, 4], list(known))
+    store.write_labels("drawn", [0, 2, 4], list(known[[0, 2, 3]]))
     asked = ("select", store.path, "--strategy", "random", "--exclude", "drawn", *ANYTHING)
 
     def chosen(count: int, name: str, *options: object) -> set[str]:
@@ -177,6 +177,12 @@ def test_what_only_reaches_into_an_annotated_patch_is_not_annotated(
 
     assert chosen(2, "free") == {"s-16-0", "s-200-0"}
     assert chosen(1, "apart", "--no-overlap") == {"s-200-0"}
+
+    # The selection of before is still that, unless nothing that is chosen may reach into what is known.
+    store.write_labels("drawn", [1], [known[1]])
+    assert chosen(2, "free") == {"s-16-0", "s-200-0"}
+    assert run(*asked, "-k", 1, "-o", tmp_path / "apart", "--no-overlap")[0] == 5
+    assert chosen(1, "anew", "--no-overlap") == {"s-200-0"}
 
 
 def test_annotated_patches_are_known_by_their_places_whatever_they_are_called(

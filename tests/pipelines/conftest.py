@@ -39,7 +39,11 @@ else:
 if arguments[0] == "select":
     rows = "patch,slide,x,y,rank", "a-0-0,a,0,0,1", '"b, c-0-0","b, c",0,0,1', "d-0-0,d,0,0,2", ""
     (out / "selection.csv").write_text("\\n".join(rows))
-    (out / "selection.json").touch()
+    count = arguments[arguments.index("-k") + 1]
+    (out / "selection.json").write_text('{{"asked": {{"config": {{"count": ' + count + "}}}}}}")
+if arguments[0] == "tile":
+    for slide in ("a", "b, c", "d"):
+        (out / (slide + ".zarr")).mkdir(exist_ok=True)
 """
 
 

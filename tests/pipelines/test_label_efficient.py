@@ -77,6 +77,36 @@ def test_exports_without_boxes_are_asked_for_again(tmp_path: Path, loop: Callabl
     assert loop().code == 0
 
 
+def test_a_slide_whose_number_a_spreadsheet_wrote_anew_is_found(tmp_path: Path, loop: Callable[..., Ran]) -> None:
+    loop()
+    (tmp_path / "loop" / "tiles" / "001.zarr").mkdir()
+    table = tmp_path / "loop" / "select-1" / "selection.csv"
+    table.write_text("patch;slide;x;y;rank\n001-0-0;1;0;0;1\n")
+    assert "annotations-1/001.geojson" in loop().err
+    (tmp_path / "loop" / "annotations-1" / "001.geojson").write_text('{"name": "Region*"}')
+
+    code, _, calls = loop()
+
+    assert code == 0
+    assert [call[1] for call in calls if call[0] == "label"] == ["loop/tiles/001.zarr"]
+    (tmp_path / "loop" / "round-1.done").unlink()
+    table.write_text("patch;slide;x;y;rank\n2-0-0;2;0;0;1\n")
+    code, told, calls = loop()
+    assert (code, names(calls)) == (1, ["tile"])
+    assert "slides that have no store in loop/tiles, such as '2'" in told
+
+
+def test_a_selection_that_is_there_is_kept_and_that_is_said(tmp_path: Path, loop: Callable[..., Ran]) -> None:
+    assert "PATCHES=" not in loop(PATCHES="2").err + loop(PATCHES="2").err
+
+    code, told, calls = loop(PATCHES="12")
+
+    assert (code, names(calls)) == (4, ["tile"])
+    assert "loop/select-1 is not for PATCHES=12, and is kept" in told
+    (tmp_path / "loop" / "select-1").rename(tmp_path / "loop" / "before")
+    assert names(loop(PATCHES="12").calls) == ["tile", "select"]
+
+
 def test_what_fails_is_done_again_and_what_is_done_is_not(tmp_path: Path, loop: Callable[..., Ran]) -> None:
     loop()
     annotate(tmp_path, 1)

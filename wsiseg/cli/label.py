@@ -43,7 +43,8 @@ def label(
             "--from",
             metavar="FILE|DIR",
             help="GeoJSON of QuPath (.geojson, .json, .gz, .zip), a label image as large as the whole slide is at the "
-            "resolution of the store, or a folder of either by the names of patches, slides or images.",
+            "resolution of the store, or a folder of either by the names of slides or images; label images also by "
+            "those of patches.",
             show_default=False,
         ),
     ],

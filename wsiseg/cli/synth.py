@@ -70,7 +70,7 @@ def fit(
         Preset | None,
         typer.Option(
             "--preset",
-            help="paper (hours on a GPU), gpu (minutes), cpu (under half an hour on two cores) or smoke (a first "
+            help="paper (long) or gpu, both for a GPU, cpu (under half an hour on two cores) or smoke (a first "
             "look), for each patch. Default cpu.",
             rich_help_panel=LEARNING,
         ),

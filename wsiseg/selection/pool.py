@@ -114,13 +114,19 @@ def tissue_px(patches: PatchSet) -> int:
 
     What is held out or synthetic does not count. Where patches overlap, the mean of their shares of tissue is taken.
     """
-    boxes = boxes_of(patches)
     is_in = ~np.isin(patches.splits, (*_HELD_OUT, SYNTHETIC))
-    total = 0.0
-    for image in np.unique(boxes[is_in, 0]).tolist():
-        own = np.flatnonzero(is_in & (boxes[:, 0] == image))
-        total += covered_px(boxes[own, 1:], patches.tissue[own])
-    return round(total)
+    return round(_pixels(patches, np.flatnonzero(is_in), patches.tissue[is_in]))
+
+
+def chosen_px(patches: PatchSet, indices: Sequence[int]) -> int:
+    """Return how many pixels some patches have, glass included, each counted once however many of them share it."""
+    return round(_pixels(patches, np.asarray(indices, dtype=np.int64), np.ones(len(indices), dtype=np.float32)))
+
+
+def _pixels(patches: PatchSet, indices: NDArray[np.int64], weights: NDArray[np.float32]) -> float:
+    boxes = boxes_of(patches)[indices]
+    images = boxes[:, 0]
+    return sum(covered_px(boxes[images == one, 1:], weights[images == one]) for one in np.unique(images).tolist())
 
 
 def sizes_of(patches: PatchSet) -> NDArray[np.int64]:

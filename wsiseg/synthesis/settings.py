@@ -27,7 +27,7 @@ class GanSettings(Config):
     Parameters
     ----------
     preset
-        What the other settings are unless they are given: ``paper`` (hours on a GPU), ``gpu`` (minutes), ``cpu``
+        What the other settings are unless they are given: ``paper`` (long) and ``gpu``, neither timed on one yet, ``cpu``
         (less than half an hour on two cores), or ``smoke``, a first look.
     smallest_px, largest_px
         Sides of the patch at the lowest and the highest scale. Of larger patches the square of this side with most
@@ -108,8 +108,8 @@ class GanSettings(Config):
 
 
 # Sides, widths, steps and critics' steps of ``paper`` are those of the released code; of the others they are chosen
-# here, so that ``cpu`` and ``gpu`` take minutes. In so few steps networks with norms often do not find the colours;
-# those without find them, and rebuild the patch itself less closely.
+# here, so that ``cpu`` takes minutes, and ``gpu`` is meant to. In so few steps networks with norms often do not find
+# the colours; those without find them, and rebuild the patch itself less closely.
 _SHORT: Final[dict[str, object]] = {"norm": "none", "component_weight": 0.1}
 PRESETS: Final[dict[str, dict[str, object]]] = {
     "paper": {},

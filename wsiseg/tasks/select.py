@@ -16,7 +16,7 @@ from wsiseg.lock import locked
 from wsiseg.progress import SILENT
 from wsiseg.selection.features import PoolFeatures, fingerprint_of, look_at
 from wsiseg.selection.groups import pick
-from wsiseg.selection.pool import PoolReport, boxes_of, filter_pool, tissue_px
+from wsiseg.selection.pool import PoolReport, boxes_of, chosen_px, filter_pool, tissue_px
 from wsiseg.selection.strategies import Pool, get_strategy
 from wsiseg.stopping import Stop
 from wsiseg.stores.patches import patch_names
@@ -77,7 +77,9 @@ def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None
         exclude = config.exclude or (_given(patches) if strategy.needs_prediction else ())
         is_taken, is_touched = _annotated(patches, exclude)
         predictions = None if job.prediction is None else find_predictions(patches, job.prediction)
-        asked = _asked(patches, config, is_taken, "" if predictions is None else predictions.mark)
+        # Where annotated patches may be overlapped, those that only reach into them are as good as any.
+        judged = is_touched if config.no_overlap else is_taken
+        asked = _asked(patches, config, judged, "" if predictions is None else predictions.mark)
         if not job.overwrite and (before := _read_report(job.output, asked)) is not None:
             return before
         check_own(job.output, RECORD)
@@ -105,15 +107,14 @@ def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None
         )
         rows = _rows(patches, pool, choice, config, is_touched)
         area = tissue_px(patches)
-        chosen = [row for row in rows if row.rank == 1]
-        drawn = int(patches.extents[[row.index for row in chosen]].prod(axis=1, dtype=np.int64).sum())
+        chosen = [row.index for row in rows if row.rank == 1]
         report = SelectReport(
             output=job.output,
             chosen=len(chosen),
             pool=len(pool.indices),
             patches=len(patches),
             removed=pool.removed,
-            labelled_fraction=drawn / max(1, area),
+            labelled_fraction=chosen_px(patches, chosen) / max(1, area),
         )
         cluster = np.zeros(len(patches), dtype=np.int32)
         cluster[pool.indices] = choice.cluster + 1
@@ -212,13 +213,13 @@ def _rows(
 
 
 def _asked(
-    patches: PatchSet, config: SelectConfig, is_taken: NDArray[np.bool_], prediction: str
+    patches: PatchSet, config: SelectConfig, is_annotated: NDArray[np.bool_], prediction: str
 ) -> dict[str, Any]:  # Any: JSON
     """Return all that a selection depends on."""
     asked = {
         "config": config.model_dump(mode="json", exclude={"batch_size", "download", "exclude"}),
         "patches": fingerprint_of(patches),
-        "annotated": hashlib.blake2b(np.packbits(is_taken).tobytes(), digest_size=16).hexdigest(),
+        "annotated": hashlib.blake2b(np.packbits(is_annotated).tobytes(), digest_size=16).hexdigest(),
     }
     return {**asked, "prediction": prediction} if prediction else asked
 

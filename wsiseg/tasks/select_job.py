@@ -105,7 +105,7 @@ class SelectReport:
     removed
         How many each rule left out.
     labelled_fraction
-        Pixels of the chosen patches, over those of tissue that there is to annotate.
+        Pixels of the chosen patches, glass in them included, over those of all tissue that there is to choose from.
     was_done
         Whether the folder had this selection already.
     """

@@ -119,12 +119,13 @@ def part_labelled(
 ) -> tuple[list[NDArray[np.int64]], list[str]]:
     """Return the training patches of each store whose labels may be used, and what they come from.
 
-    Patches of one unit, such as an image or a patient, are never parted.
+    Patches of one unit, such as an image or a patient, are never parted. Only units with real patches are drawn;
+    synthetic ones go with these.
 
     Parameters
     ----------
     stores
-        Stores with groups.
+        Stores with splits and groups.
     training
         Labelled training patches of each.
     wanted, seed, what
@@ -136,7 +137,8 @@ def part_labelled(
     """
     units = [store.groups for store in stores] if units is None else units
     found = [own[indices].astype(str) for own, indices in zip(units, training, strict=True)]
-    known = sorted({name for own in found for name in own.tolist()})
+    is_real = [store.splits[indices] != SYNTHETIC for store, indices in zip(stores, training, strict=True)]
+    known = sorted({name for own, real in zip(found, is_real, strict=True) for name in own[real].tolist()})
     if listed is None:
         chosen = draw_labelled(known, wanted, seed=seed, what=what)
     else:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsiseg.selection.appearance import appearance
-from wsiseg.selection.pool import PoolSettings, boxes_of, covered_px, filter_pool, sizes_of, tissue_px
+from wsiseg.selection.pool import PoolSettings, boxes_of, chosen_px, covered_px, filter_pool, sizes_of, tissue_px
 from wsiseg.stores.patch_meta import PatchGrid, PatchMeta
 from wsiseg.stores.patch_set import PatchSet
 from wsiseg.stores.patch_store import PatchStore
@@ -52,7 +52,11 @@ def test_six_patches_of_twelve_images_are_3_277_percent(tmp_path: Path) -> None:
     patches = gridded(tmp_path / "a.zarr", images=12, side=1000, patch=256, stride=128)
 
     assert tissue_px(patches) == 12 * 1000 * 1000
-    assert round(6 * 256**2 / tissue_px(patches), 5) == 0.03277
+    # One of each of six images.
+    chosen = [int(np.flatnonzero(patches.parents == name)[0]) for name in np.unique(patches.parents)[:6]]
+    assert round(chosen_px(patches, chosen) / tissue_px(patches), 5) == 0.03277
+    # Its neighbour shares half of the first.
+    assert chosen_px(patches, [0, 1]) == 256 * (256 + 128)
 
 
 def test_what_is_held_out_is_no_tissue_to_choose_from(tmp_path: Path) -> None:

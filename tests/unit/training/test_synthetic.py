@@ -10,7 +10,7 @@ import pytest
 from wsiseg.errors import DataError
 from wsiseg.stores.patch_set import PatchSet
 from wsiseg.tasks.train_data import judging_data
-from wsiseg.training.labelled import without_labels
+from wsiseg.training.labelled import part_labelled, without_labels
 from wsiseg.training.splits import split_patches
 
 if TYPE_CHECKING:
@@ -93,3 +93,19 @@ def test_synthetic_patches_do_not_stand_in_for_images_without_labels(
     free = without_labels([real, made], [np.array([0]), nothing], [nothing, nothing])
 
     assert [indices.tolist() for indices in free] == [[1], []]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_images_that_are_only_synthetic_are_not_drawn_as_labelled_ones(
+    tmp_path: Path, make_patch_store: MakePatchStore, seed: int
+) -> None:
+    real = PatchSet([make(make_patch_store, tmp_path / "real.zarr", ["a", "b"])])
+    made = PatchSet([make(make_patch_store, tmp_path / "made.zarr", ["a", "x", "y"], origin="synthetic")])
+
+    (one, synthetic), chosen = part_labelled([real, made], [np.arange(2), np.arange(3)], "1", seed=seed)
+    everything = part_labelled([real, made], [np.arange(2), np.arange(3)], "1.0", seed=seed)
+
+    assert len(one) == 1
+    assert [real.parents[one[0]]] == chosen
+    assert synthetic.tolist() == ([0] if chosen == ["a"] else [])
+    assert everything[1] == ["a", "b"]
