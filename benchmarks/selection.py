@@ -168,7 +168,8 @@ def memory(options: argparse.Namespace) -> None:
                 peaks[count] = pool.apply(peak_mb, (Path(name) / "features.zarr", options.k))
             print(f"{count:,} patches: {peaks[count]:.0f} MB, {time.perf_counter() - begun:.0f} s")
     ratio = peaks[max(peaks)] / peaks[min(peaks)]
-    print(f"peak of the most over that of the fewest: {ratio:.2f} (at most {MEMORY_GOAL:g})")
+    verdict = "ok" if ratio <= MEMORY_GOAL else "MISSED"
+    print(f"peak of the most over that of the fewest: {ratio:.2f} (at most {MEMORY_GOAL:g})  {verdict}")
 
 
 def main() -> None:
