@@ -179,7 +179,7 @@ def table(found: Results) -> list[str]:
                 labelled(found, row),
                 STRATEGIES.get(row.strategy, "–"),
                 STAGES.get(row.stage, "all labels"),
-                f"{np.mean([result.gans for result in found[row].values()]):.3g}",
+                f"{np.mean([result.gans for result in found[row].values()]).round(1):g}",
                 *(_points(found, row, name) for name in POINTS),
                 spread(gains_of(found, row)),
                 spread(chance),
