@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What choosing patches, synthetic pairs and pseudo-labels are worth, for one seed: chooses 6 and 12 patches by chance and
 # by consistency, makes synthetic ones of each, trains from the chosen patches alone, with synthetic ones (the teacher),
-# and with pseudo-labels (the student), and from all labels; then scores all on images that nothing has seen. Seeds choose
+# and with pseudo-labels (the student), and from all labels; then scores all on images kept for that. Seeds choose
 # patches, sample synthetic ones and train anew; the GAN of a patch is the same for all of them.
 #
 #   SRC=nuclei_monuseg/labelled MORE=nuclei_monuseg/unlabelled INIT=lite0.safetensors ./which_pixels.sh monuseg 0
