@@ -66,7 +66,10 @@ propose() {
   local table=$OUT/select-$1 before=$(($1 - 1)) how=() code earlier
   if [ -e "$table/selection.json" ]; then
     grep -Eq "\"count\": $PATCHES([^0-9]|$)" "$table/selection.json" ||
-      echo "$table is not for PATCHES=$PATCHES, and is kept; to choose anew, rename it and run this again." >&2
+      cat >&2 <<KEPT
+$table is not for PATCHES=$PATCHES, and is kept. To choose anew, rename $OUT/annotations-$1, where there are any, remove
+$table/selection.json, and run this again; features are not computed again.
+KEPT
     return 0
   fi
   ((before == 0)) || how=(--exclude labels --strategy uncertainty --prediction "$OUT/predictions-$before")
@@ -91,11 +94,15 @@ except UnicodeDecodeError:
 # Spreadsheets in many countries write semicolons, and make 1 of a slide that is called 001.
 rows = csv.DictReader(lines, delimiter=max(",;\t", key=lines[0].count))
 stores = {store.stem for store in pathlib.Path(sys.argv[2]).glob("*.zarr")}
-numbers = {int(store): store for store in stores if store.isdecimal()}
-slides = {row["slide"] for row in rows if row["rank"] == "1"}
-slides = {numbers.get(int(one), one) if one.isdecimal() and one not in stores else one for one in slides}
-if lost := sorted(slides - stores):
-    sys.exit(f"{sys.argv[1]} names slides that have no store in {sys.argv[2]}, such as {lost[0]!r}")
+slides, lost = set(), []
+for slide in sorted({row["slide"] for row in rows if row["rank"] == "1"}):
+    alike = [one for one in stores if one.isdecimal() and slide.isdecimal() and int(one) == int(slide)]
+    if slide in stores or len(alike) == 1:
+        slides.add(slide if slide in stores else alike[0])
+    else:
+        lost.append(slide)
+if lost:
+    sys.exit(f"{sys.argv[1]}: no store in {sys.argv[2]} is called {lost[0]!r}. Write slides as their stores are called")
 print(*sorted(slides), sep="\n")
 READ
 }

@@ -183,6 +183,9 @@ def test_what_only_reaches_into_an_annotated_patch_is_not_annotated(
     assert chosen(2, "free") == {"s-16-0", "s-200-0"}
     assert run(*asked, "-k", 1, "-o", tmp_path / "apart", "--no-overlap")[0] == 5
     assert chosen(1, "anew", "--no-overlap") == {"s-200-0"}
+    # What was reached into before may be annotated itself by now, which leaves fewer to choose from.
+    store.write_labels("drawn", [1], [known[0]])
+    assert run(*asked, "-k", 1, "-o", tmp_path / "anew", "--no-overlap")[0] == 5
 
 
 def test_annotated_patches_are_known_by_their_places_whatever_they_are_called(

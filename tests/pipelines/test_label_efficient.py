@@ -93,7 +93,11 @@ def test_a_slide_whose_number_a_spreadsheet_wrote_anew_is_found(tmp_path: Path, 
     table.write_text("patch;slide;x;y;rank\n2-0-0;2;0;0;1\n")
     code, told, calls = loop()
     assert (code, names(calls)) == (1, ["tile"])
-    assert "slides that have no store in loop/tiles, such as '2'" in told
+    assert "no store in loop/tiles is called '2'. Write slides as their stores are called" in told
+    # Which of two is meant by a number, nobody knows.
+    (tmp_path / "loop" / "tiles" / "02.zarr").mkdir()
+    (tmp_path / "loop" / "tiles" / "002.zarr").mkdir()
+    assert "is called '2'" in loop().err
 
 
 def test_a_selection_that_is_there_is_kept_and_that_is_said(tmp_path: Path, loop: Callable[..., Ran]) -> None:
@@ -103,8 +107,12 @@ def test_a_selection_that_is_there_is_kept_and_that_is_said(tmp_path: Path, loop
 
     assert (code, names(calls)) == (4, ["tile"])
     assert "loop/select-1 is not for PATCHES=12, and is kept" in told
-    (tmp_path / "loop" / "select-1").rename(tmp_path / "loop" / "before")
-    assert names(loop(PATCHES="12").calls) == ["tile", "select"]
+    annotate(tmp_path, 1)
+    (tmp_path / "loop" / "annotations-1").rename(tmp_path / "loop" / "before")
+    (tmp_path / "loop" / "select-1" / "selection.json").unlink()
+    code, told, calls = loop(PATCHES="12")
+    assert (code, names(calls)) == (4, ["tile", "select"])
+    assert "now it is your turn" in told
 
 
 def test_what_fails_is_done_again_and_what_is_done_is_not(tmp_path: Path, loop: Callable[..., Ran]) -> None:

@@ -17,7 +17,7 @@ def demo(
         bool,
         typer.Option(
             "--loop",
-            help="Show instead how a model is made from a few annotated patches: chosen, annotated, multiplied.",
+            help="Show instead how a model is made from a few annotated patches: chosen, annotated, multiplied (three minutes).",
         ),
     ] = False,
 ) -> None:

@@ -125,8 +125,9 @@ def chosen_px(patches: PatchSet, indices: Sequence[int]) -> int:
 
 def _pixels(patches: PatchSet, indices: NDArray[np.int64], weights: NDArray[np.float32]) -> float:
     boxes = boxes_of(patches)[indices]
-    images = boxes[:, 0]
-    return sum(covered_px(boxes[images == one, 1:], weights[images == one]) for one in np.unique(images).tolist())
+    order = np.argsort(boxes[:, 0], kind="stable")
+    starts = np.flatnonzero(np.diff(boxes[order, 0])) + 1
+    return sum(covered_px(boxes[own, 1:], weights[own]) for own in np.split(order, starts) if len(own))
 
 
 def sizes_of(patches: PatchSet) -> NDArray[np.int64]:

@@ -27,8 +27,8 @@ class GanSettings(Config):
     Parameters
     ----------
     preset
-        What the other settings are unless they are given: ``paper`` (long) and ``gpu``, neither of them timed on one
-        yet, ``cpu`` (less than half an hour on two cores), or ``smoke``, a first look.
+        What the other settings are unless they are given: ``paper`` (long) and ``gpu``, both for a GPU and not
+        timed on one yet, ``cpu`` (less than half an hour on two cores), or ``smoke``, a first look.
     smallest_px, largest_px
         Sides of the patch at the lowest and the highest scale. Of larger patches the square of this side with most
         nuclei is taken, at the patch's own resolution; of smaller ones both shrink in proportion.

@@ -78,8 +78,8 @@ def select(job: SelectJob, progress: Progress = SILENT, stop: Stop | None = None
         is_taken, is_touched = _annotated(patches, exclude)
         predictions = None if job.prediction is None else find_predictions(patches, job.prediction)
         # Where annotated patches may be overlapped, those that only reach into them are as good as any.
-        judged = is_touched if config.no_overlap else is_taken
-        asked = _asked(patches, config, judged, "" if predictions is None else predictions.mark)
+        marks = np.stack((is_taken, is_touched)) if config.no_overlap else is_taken
+        asked = _asked(patches, config, marks, "" if predictions is None else predictions.mark)
         if not job.overwrite and (before := _read_report(job.output, asked)) is not None:
             return before
         check_own(job.output, RECORD)

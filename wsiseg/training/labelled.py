@@ -134,11 +134,22 @@ def part_labelled(
         The name of the unit of each patch of each store; groups, the widest there is, where None.
     listed
         The units in the file `wanted`, where it is not one of names alone.
+
+    Raises
+    ------
+    ConfigError, DataError
+        See `draw_labelled`; or if all that is labelled is synthetic.
     """
     units = [store.groups for store in stores] if units is None else units
     found = [own[indices].astype(str) for own, indices in zip(units, training, strict=True)]
     is_real = [store.splits[indices] != SYNTHETIC for store, indices in zip(stores, training, strict=True)]
     known = sorted({name for own, real in zip(found, is_real, strict=True) for name in own[real].tolist()})
+    if not known:
+        raise DataError(
+            f"none of the labelled {what} to train on is real, and synthetic ones are not drawn",
+            where="--labelled",
+            mend="Give stores of annotated patches, too, or leave --labelled out",
+        )
     if listed is None:
         chosen = draw_labelled(known, wanted, seed=seed, what=what)
     else:

@@ -109,3 +109,13 @@ def test_images_that_are_only_synthetic_are_not_drawn_as_labelled_ones(
     assert [real.parents[one[0]]] == chosen
     assert synthetic.tolist() == ([0] if chosen == ["a"] else [])
     assert everything[1] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("wanted", "listed"), [("1", None), ("1.0", None), ("table.csv", ["a"])])
+def test_nothing_is_drawn_of_synthetic_patches_alone(
+    tmp_path: Path, make_patch_store: MakePatchStore, wanted: str, listed: list[str] | None
+) -> None:
+    made = PatchSet([make(make_patch_store, tmp_path / "made.zarr", ["a", "b"], origin="synthetic")])
+
+    with pytest.raises(DataError, match=r"^--labelled: none of the labelled images to train on is real"):
+        part_labelled([made], [np.arange(2)], wanted, seed=0, listed=listed)
