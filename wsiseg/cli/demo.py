@@ -17,7 +17,8 @@ def demo(
         bool,
         typer.Option(
             "--loop",
-            help="Show instead how a model is made from a few annotated patches: chosen, annotated, multiplied (three minutes).",
+            help="Show instead how a model is made from a few annotated patches: chosen, annotated, multiplied. Takes "
+            "about three minutes.",
         ),
     ] = False,
 ) -> None:
