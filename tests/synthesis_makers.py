@@ -10,10 +10,26 @@ from tests.nuclei_makers import ellipses
 from wsiseg.labels import LabelMap
 from wsiseg.synthesis.gan_card import GanCard
 from wsiseg.synthesis.gan_files import Example
+from wsiseg.synthesis.quality import Quality
 from wsiseg.synthesis.settings import GanSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+# As GANs of the presets smoke and cpu are.
+USUAL = Quality(
+    colour_error_nuclei=7,
+    colour_error_background=2,
+    contrast=0.93,
+    adherence=0.825,
+    adherence_of_patch=0.835,
+    diversity=14,
+    reconstruction_ssim=0.45,
+    ssim=0.2,
+    likeness=0.5,
+    likeness_of_patch=0.45,
+    copies=0.04,
+)
 
 
 def stained(labels: NDArray[np.integer], *, seed: int = 0) -> NDArray[np.uint8]:

@@ -7,26 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsiseg.synthesis.quality import Quality
+from tests.synthesis_makers import USUAL
 from wsiseg.tasks.synth_report import told, warn_of
 
 if TYPE_CHECKING:
     import pytest
 
 PAGE = Path("gan", "quality.html")
-GOOD = Quality(
-    colour_error_nuclei=7,
-    colour_error_background=2,
-    contrast=0.93,
-    adherence=0.825,
-    adherence_of_patch=0.835,
-    diversity=14,
-    reconstruction_ssim=0.45,
-    ssim=0.2,
-    likeness=0.5,
-    likeness_of_patch=0.45,
-    copies=0,
-)
+GOOD = replace(USUAL, copies=0)
 BAD = replace(GOOD, colour_error_nuclei=80, contrast=0.5)
 UNKNOWN = replace(GOOD, contrast=math.nan)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 from tests.nuclei_makers import ellipses
-from tests.synthesis_makers import stained
+from tests.synthesis_makers import USUAL, stained
 from wsiseg.synthesis.quality import Quality, assess, doubt, nearest, ssim, strain
 from wsiseg.synthesis.sheets import outlined, sheet, write_png
 
@@ -108,22 +108,6 @@ def test_windows_of_the_patch_do_not_meet_themselves() -> None:
 
     assert with_itself.min() > 0.999
     assert without.max() < 0.95
-
-
-# As GANs of the presets smoke and cpu are.
-USUAL = Quality(
-    colour_error_nuclei=7,
-    colour_error_background=2,
-    contrast=0.93,
-    adherence=0.825,
-    adherence_of_patch=0.835,
-    diversity=14,
-    reconstruction_ssim=0.45,
-    ssim=0.2,
-    likeness=0.5,
-    likeness_of_patch=0.45,
-    copies=0.04,
-)
 
 
 def test_of_usual_gans_nothing_is_doubted() -> None:
