@@ -70,11 +70,10 @@ class Legend:
         """Draw what the colours of the density map mean."""
         ramp = density_colours(np.linspace(0, 1, 256))[None]
         axes.imshow(ramp, extent=(0, width, y + 18, y), aspect="auto", interpolation="bilinear")
-        area = 1.0 if self.canvas.mpp is None else self.canvas.mpp**2 / 1e6
-        unit = "per pixel" if self.canvas.mpp is None else "per mm²"
+        most = density_text(highest, self.canvas.mpp)
         axes.text(0, y + 38, "0", fontsize=13, color=FAINT, va="center")
         axes.text(width / 2, y + 38, "density", fontsize=13, color=FAINT, va="center", ha="center")
-        axes.text(width, y + 38, f"{highest / area:,.4g} {unit}", fontsize=13, color=FAINT, va="center", ha="right")
+        axes.text(width, y + 38, most, fontsize=13, color=FAINT, va="center", ha="right")
         axes.set_xlim(0, width)
 
     def _entries(self) -> list[tuple[str, tuple[int, int, int], str]]:
@@ -95,6 +94,14 @@ class Legend:
 def density_colours(strength: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return RGBA 0 … 1 of densities, 0 … 1 of the highest."""
     return np.asarray(colormaps["turbo"](0.12 + 0.86 * strength))
+
+
+def density_text(per_px: float, mpp: float | None) -> str:
+    """Return so many objects for each pixel for people, for each mm² where the pixel size is known."""
+    if mpp is None:
+        return f"{per_px:.3g} per pixel"
+    # Three digits, and never as a power of ten.
+    return f"{float(f'{per_px / mpp**2 * 1e6:.3g}'):,.10g} per mm²"
 
 
 def area_text(pixels: float, mpp: float | None) -> str:
